@@ -1,0 +1,19 @@
+"""The configuration: typed schema, composition of `conf/`, and its snapshot `params.yaml`."""
+
+from .compose import CONF, PARAMS, compose, load, parse, write
+from .schema import Config, DataConfig, EvaluateConfig, ModelConfig, TrackingConfig, TrainConfig
+
+__all__ = [
+    "CONF",
+    "PARAMS",
+    "Config",
+    "DataConfig",
+    "EvaluateConfig",
+    "ModelConfig",
+    "TrackingConfig",
+    "TrainConfig",
+    "compose",
+    "load",
+    "parse",
+    "write",
+]

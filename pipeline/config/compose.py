@@ -1,0 +1,175 @@
+"""`conf/` plus overrides to a checked `Config`, and to and from its snapshot `params.yaml`."""
+
+import difflib
+import hashlib
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+from ..errors import UserError
+from .schema import Config
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+PARAMS = Path("params.yaml")
+
+
+def conf_digest() -> str:
+    """MD5 over the names and bytes of every YAML file below `conf/`, as 32 hexadecimal digits."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for path in sorted(CONF.rglob("*.yaml")):
+        if path.is_file():  # an editor's lock file is a dangling link
+            digest.update(path.relative_to(CONF).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def register() -> None:
+    """Make the resolvers that `conf/` uses known to OmegaConf; also called by `dvc exp run` through its plugin."""
+    OmegaConf.register_new_resolver("conf_digest", conf_digest, replace=True)
+
+
+def compose(overrides: Sequence[str] = ()) -> Config:
+    """Compose `conf/` with Hydra overrides and check the result. Raises `UserError`."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    register()
+    running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None  # in a sweep: its own
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = hydra_compose("config", overrides=[_forced(override) for override in overrides])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(one_message(error)) from error
+    except Exception as error:  # Hydra lets ValueError, TypeError, YAMLError and others through
+        given = " with " + " ".join(overrides) if overrides else ""
+        raise UserError(f"conf/{given}: cannot be composed: {one_message(error)}") from error
+    finally:
+        GlobalHydra.instance().hydra = running
+    return parse(composed)
+
+
+def _forced(override: str) -> str:
+    """`a.b=c` as `++a.b=c`: whether a key is known is for the schema to say, which knows what is allowed."""
+    key = re.match(r"(?!hydra\b)\w[\w.]*(?==)", override)
+    return f"++{override}" if key and not (CONF / key[0]).is_dir() else override
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a snapshot (`params.yaml`), apply `key=value` overrides, check. Raises `UserError`."""
+    try:
+        snapshot = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; `python -m pipeline.config` composes it from conf/") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(snapshot, DictConfig):
+        raise UserError(f"{path}: holds no mapping of keys to values")
+    try:
+        return parse(OmegaConf.merge(snapshot, OmegaConf.from_dotlist(list(overrides))))
+    except yaml.YAMLError as error:
+        raise UserError(f"{' '.join(overrides)}: not key=value: {one_message(error)}") from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: {one_message(error)}") from error
+
+
+def parse(composed: Any) -> Config:
+    """Resolve and check what Hydra composed or YAML held. Raises `UserError` listing every problem."""
+    try:
+        values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
+    except OmegaConfBaseException as error:
+        raise UserError(one_message(error)) from error
+    assert isinstance(values, dict)
+    values.pop("hydra", None)
+    missing = [key for key in sorted(OmegaConf.missing_keys(composed)) if not key.startswith("hydra.")]
+    problems = [f"{key} = ???: a value is required" for key in missing]
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError("\n".join([*problems, *_problems(error, values)])) from error
+    if problems:
+        raise UserError("\n".join(problems))
+    return config
+
+
+def write(config: Config, path: Path = PARAMS) -> None:
+    """Write the snapshot, atomically."""
+    temporary = path.with_name(path.name + ".tmp")
+    header = '# Composed from conf/ by the `config` stage. Edit conf/ instead; see README, "Change something".\n'
+    body = yaml.safe_dump(config.model_dump(), sort_keys=False, default_flow_style=None, width=100)
+    temporary.write_text(header + body)
+    temporary.replace(path)
+
+
+def one_message(error: Exception) -> str:
+    """A Hydra or OmegaConf error with its cause, on as few lines as it has; without advice to developers."""
+    texts = [str(error), str(error.__cause__)] if error.__cause__ else [str(error)]
+    lines = [line.rstrip() for text in texts for line in text.split("Config search path:")[0].splitlines()]
+    noise = ("Set the environment variable HYDRA_FULL_ERROR", "full_key:", "object_type=")
+    kept = [line for line in lines if line.strip() and not line.strip().startswith(noise)]
+    return "\n".join(dict.fromkeys(kept))
+
+
+def _problems(error: ValidationError, values: Mapping[Any, Any]) -> Iterable[str]:
+    for problem in error.errors(include_url=False):
+        location = problem["loc"]
+        key = _key(location, values)
+        if problem["type"] == "extra_forbidden":
+            allowed = _allowed_keys(location[:-1])
+            close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            yield f"{key} = {problem['input']!r}: unknown key{hint} (allowed: {', '.join(allowed)})"
+        elif problem["type"] == "value_error":
+            yield problem["msg"].removeprefix("Value error, ")
+        elif problem["type"] == "missing":
+            yield f"{key}: missing"
+        elif problem["input"] != "???":  # said already
+            yield f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _key(location: tuple[int | str, ...], values: Any) -> str:
+    """`model.layers[0].filters`: without the tags of unions, which pydantic puts into locations."""
+    key, here = "", values
+    for position, part in enumerate(location):
+        last = position == len(location) - 1
+        if isinstance(part, int):
+            key += f"[{part}]"
+            here = here[part] if isinstance(here, list) and part < len(here) else None
+        elif isinstance(here, Mapping) and (part in here or last):
+            key += f".{part}" if key else part
+            here = here.get(part)
+    return key
+
+
+def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:
+    """The keys of the section that `location` leads to in the schema."""
+    here: Any = Config
+    for part in location:
+        if (
+            isinstance(part, str)
+            and isinstance(here, type)
+            and issubclass(here, BaseModel)
+            and part in here.model_fields
+        ):
+            here = here.model_fields[part].annotation
+        elif isinstance(part, str):  # the tag of a discriminated union
+            here = next((model for model in _models(here) if model.__name__.lower() == part), here)
+    models = list(_models(here))
+    return sorted({name for model in models for name in model.model_fields})
+
+
+def _models(annotation: Any) -> Iterable[type[BaseModel]]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        if issubclass(annotation, BaseModel):
+            yield annotation
+    else:
+        for argument in typing.get_args(annotation):
+            yield from _models(argument)

@@ -1,0 +1,38 @@
+"""The IDX format of the MNIST files (http://yann.lecun.com/exdb/mnist/): big-endian header, then unsigned bytes."""
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+
+_UNSIGNED_BYTE = 0x08
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Read a (gzip-compressed) IDX file of unsigned bytes: uint8, as many axes as the header says.
+
+    Raises `UserError` naming the file when it is absent, not gzip, not IDX, truncated or too long.
+    """
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] != _UNSIGNED_BYTE:
+        raise UserError(f"{path}: not an IDX file of unsigned bytes (starts with {raw[:4].hex() or 'nothing'})")
+    axes = raw[3]
+    start = 4 + 4 * axes
+    shape = struct.unpack(f">{axes}I", raw[4:start]) if len(raw) >= start else ()
+    expected = start + int(np.prod(shape, dtype=np.int64))
+    if not shape or len(raw) != expected:
+        raise UserError(f"{path}: {len(raw):,} bytes where the header {shape} asks for {expected:,}")
+    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    """Write uint8 values as a gzip-compressed IDX file; the same array gives the same bytes."""
+    header = bytes([0, 0, _UNSIGNED_BYTE, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    path.write_bytes(gzip.compress(header + np.ascontiguousarray(array, np.uint8).tobytes(), 9, mtime=0))

@@ -1,0 +1,58 @@
+"""What one epoch consists of, drawn in NumPy, consumed alike by every framework."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+# Streams of the seed, so that one draw never moves another.
+ORDER_STREAM: Final = 1
+WEIGHTS_STREAM: Final = 2
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """The steps of one epoch, or a segment of them.
+
+    `order`: int64 (N,), positions in the training split, in the order they are trained on; `batch_size` of them make a
+    step, and the last step takes what is left. `learning_rate`: float64 (steps,), one for each step.
+    """
+
+    order: np.ndarray
+    batch_size: int
+    learning_rate: np.ndarray
+
+    def __post_init__(self) -> None:
+        if len(self.learning_rate) != -(-len(self.order) // self.batch_size):
+            raise ValueError(
+                f"{len(self.learning_rate)} learning rates, {len(self.order)} examples in batches of {self.batch_size}"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Number of optimiser steps, the partial last one included."""
+        return len(self.learning_rate)
+
+    @property
+    def full_steps(self) -> int:
+        """Number of steps that see a whole batch."""
+        return len(self.order) // self.batch_size
+
+    @property
+    def batch_sizes(self) -> np.ndarray:
+        """int64 (steps,): examples in each step."""
+        sizes = np.full(self.steps, self.batch_size, np.int64)
+        if self.steps > self.full_steps:
+            sizes[-1] = len(self.order) - self.full_steps * self.batch_size
+        return sizes
+
+    def segment(self, start: int, stop: int) -> "EpochPlan":
+        """Steps `start` to `stop` (exclusive) as a plan; training on all segments in turn is training on the whole."""
+        order = self.order[start * self.batch_size : stop * self.batch_size]
+        return EpochPlan(order, self.batch_size, self.learning_rate[start:stop])
+
+
+def draw_epoch(*, examples: int, batch_size: int, learning_rate: float, seed: int, epoch: int) -> EpochPlan:
+    """Draw the plan of epoch `epoch` (0, 1, ...): a permutation of the examples, a function of seed and epoch alone."""
+    order = np.random.default_rng([seed, ORDER_STREAM, epoch]).permutation(examples).astype(np.int64)
+    return EpochPlan(order, batch_size, np.full(-(-examples // batch_size), learning_rate))

@@ -1,0 +1,125 @@
+"""How a command starts and ends: arguments, signals, exit codes.
+
+Exit codes: 0 done, 1 failed, 2 a user's mistake (one message, no traceback), 130 and 143 interrupted (SIGINT, SIGTERM).
+"""
+
+import functools
+import os
+import signal
+import sys
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from .config import Config, compose, load
+from .errors import TrainingDivergedError, UserError
+
+
+def user_errors(main: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], None]:
+    """Let `UserError` end the program with code 2 and its message, and an interruption without a traceback."""
+
+    @functools.wraps(main)
+    def wrapper(arguments: Sequence[str]) -> None:
+        try:
+            main(arguments)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except TrainingDivergedError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise SystemExit(130) from None
+
+    return wrapper
+
+
+def end_on_sigterm() -> None:
+    """Turn SIGTERM into `SystemExit`, so that open runs and files are closed on the way out."""
+
+    def terminate(number: int, _: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, terminate)
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a stage was asked to do."""
+
+    config: Config
+    output: Path | None
+    """Where a job outside the DVC pipeline writes; None: the fixed folders of the DVC stage."""
+
+
+def parse_call(stage: str, arguments: Sequence[str]) -> Call:
+    """`[--params FILE] [--output DIR] [key=value ...]`: a snapshot, else `conf/`, and overrides. Raises `UserError`."""
+    parser = ArgumentParser(prog=f"python -m pipeline.{stage}")
+    parser.add_argument("--params", type=Path, metavar="FILE", help="a composed configuration (default: compose conf/)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write here (default: the DVC stage's own folders)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    options = parser.parse_args(arguments)
+    config = load(options.params, options.overrides) if options.params else compose(options.overrides)
+    return Call(config, options.output)
+
+
+Stage = Callable[..., None]
+_STAGES: dict[str, tuple[str, ...]] = {}
+
+
+def stage_sections(name: str, *sections: str) -> tuple[str, ...]:
+    """Declare which sections of the configuration the stage `name` is handed.
+
+    A stage that read a section which `dvc.yaml` does not list under its `params:` would silently be stale; this is what
+    the tests compare with `dvc.yaml`.
+    """
+    _STAGES[name] = sections
+    return sections
+
+
+def stage(name: str, *sections: str) -> Callable[[Stage], Callable[[Sequence[str]], None]]:
+    """Make a function the DVC stage `name`: it is handed these sections of the configuration and no others."""
+    stage_sections(name, *sections)
+
+    def decorate(function: Stage) -> Callable[[Sequence[str]], None]:
+        @functools.wraps(function)
+        @user_errors
+        def main(arguments: Sequence[str]) -> None:
+            end_on_sigterm()
+            config = parse_call(name, arguments).config
+            function(**select(config, sections))
+
+        return main
+
+    return decorate
+
+
+def select(config: Config, sections: Sequence[str]) -> dict[str, Any]:
+    """The named sections of the configuration, as keyword arguments."""
+    return {section: getattr(config, section) for section in sections}
+
+
+def sections_of(name: str) -> tuple[str, ...]:
+    """The sections that the stage `name` was declared with; its module must have been imported."""
+    return _STAGES[name]
+
+
+def main_root() -> Path:
+    """The main repository's root: what outlives a temporary workspace of `dvc exp run` (store, artifacts, caches).
+
+    DVC names it in `DVC_ROOT`, also inside the temporary workspaces of `--temp` and `--queue`.
+    """
+    if (root := os.environ.get("DVC_ROOT")) and os.environ.get("DVC_STAGE"):
+        return Path(root)
+    here = Path.cwd().resolve()
+    for folder in (here, *here.parents):
+        if folder.name == ".dvc":  # <main>/.dvc/tmp/exps/...
+            return folder.parent
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").exists():
+            return folder
+    return here

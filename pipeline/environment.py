@@ -1,0 +1,114 @@
+"""The machine, the versions and the commit that a run happened on."""
+
+import os
+import platform
+import subprocess
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+PACKAGES = ("tensorflow", "keras", "torch", "torchvision", "numpy", "mlflow", "dvc", "hydra-core")
+
+
+@lru_cache
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory (bytes), operating system, Python, and every NVIDIA GPU."""
+    return {
+        "cpu": _cpu_model(),
+        "cores_physical": psutil.cpu_count(logical=False),
+        "cores_logical": psutil.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "os": platform.platform(),
+        "hostname": platform.node(),
+        "python": platform.python_version(),
+        "gpus": _gpus(),
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+    }
+
+
+@lru_cache
+def git() -> dict[str, Any]:
+    """Commit, branch, whether the working tree differs from it, and how (a diff, at most 1 MB). Empty outside git."""
+    commit = _git("rev-parse", "HEAD")
+    if not commit:
+        return {}
+    # params.yaml is the composed configuration, which is logged as such, and the pipeline itself rewrites dvc.lock
+    changed = ("--", ".", ":(exclude)dvc.lock", ":(exclude)params.yaml")
+    status = _git("status", "--porcelain", *changed)
+    return {
+        "commit": commit,
+        "branch": _git("rev-parse", "--abbrev-ref", "HEAD"),
+        "dirty": bool(status),
+        "diff": _git("diff", "HEAD", *changed)[:1_000_000] if status else "",
+    }
+
+
+def dvc() -> dict[str, str]:
+    """The DVC stage and experiment that this process runs for; empty values outside of one."""
+    return {"stage": os.environ.get("DVC_STAGE", ""), "exp": os.environ.get("DVC_EXP_NAME", "")}
+
+
+def data_md5(path: str) -> str | None:
+    """The MD5 under which DVC keeps the output `path` of this pipeline; None where `dvc.lock` has none."""
+    try:
+        lock = yaml.safe_load(Path("dvc.lock").read_text())
+        outs = [out for stage in lock["stages"].values() for out in stage.get("outs", ())]
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return None
+    return next((out["md5"] for out in outs if out["path"] == path), None)
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident set that this process has had."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _gpus() -> list[dict[str, Any]]:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    driver = pynvml.nvmlSystemGetDriverVersion()
+    handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+    gpus = [
+        {
+            "name": pynvml.nvmlDeviceGetName(handle),
+            "memory_bytes": pynvml.nvmlDeviceGetMemoryInfo(handle).total,
+            "driver": driver,
+        }
+        for handle in handles
+    ]
+    pynvml.nvmlShutdown()
+    return gpus
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str:
+    try:
+        result = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return result.stdout.strip() if result.returncode == 0 else ""

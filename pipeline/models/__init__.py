@@ -1,0 +1,1 @@
+"""The declared network and its two doors, TensorFlow and PyTorch."""

@@ -1,0 +1,30 @@
+"""What repeated measurements say."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean, sample standard deviation and 95 % confidence interval of the mean (Student's t); NaN where n = 1."""
+
+    mean: float
+    std: float
+    low: float
+    high: float
+    n: int
+
+
+def summarise(values: Sequence[float] | np.ndarray) -> Summary:
+    """Summarise one measurement per seed, n >= 1."""
+    array = np.asarray(values, np.float64)
+    n, mean = len(array), float(array.mean())
+    if n == 1:
+        return Summary(mean, float("nan"), float("nan"), float("nan"), 1)
+    from scipy.special import stdtrit  # the quantile of Student's t; scipy.stats takes far longer to import
+
+    std = float(array.std(ddof=1))
+    half = float(stdtrit(n - 1, 0.975)) * std / n**0.5
+    return Summary(mean, std, mean - half, mean + half, n)

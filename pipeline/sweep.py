@@ -1,0 +1,211 @@
+"""`python -m pipeline.train` as a Hydra application: one run, or with `-m` a sweep, each job in its own process.
+
+A job that fails neither stops nor hides the others; the sweep ends with a ranking and with the failures.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from .config import CONF, Config, compose, parse, write
+from .config.compose import one_message, register
+from .entry import main_root
+from .errors import UserError
+
+# Hydra keeps one process for all jobs; a framework keeps its threads, its memory and its choice of GPU for that long.
+_COMMAND = (sys.executable, "-m", "pipeline.train")
+_UNLABELLED = ("framework", "seeds")
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """One combination of a sweep's values."""
+
+    number: int
+    overrides: tuple[str, ...]
+    config: Config
+    label: str
+    """The values that differ between the jobs, but for framework and seeds."""
+
+
+class _Stack:
+    """What a sweep keeps open; closed, with the error if there was one, when the application ends."""
+
+    current: contextlib.ExitStack
+    failed: bool = False
+
+
+def hydra_app(task: Callable[[Config, Path], None], arguments: Sequence[str]) -> None:
+    """Run `task(config, output)` once, or in a sweep as many jobs. Raises `UserError`; ends with 1 if a job failed."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    problems: list[UserError] = []
+
+    def run(composed: DictConfig) -> None:
+        output = Path(HydraConfig.get().runtime.output_dir)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            _run_job(parse(composed), output)
+            return
+        try:
+            task(parse(composed), output)
+        except UserError as error:  # Hydra would add a message of its own
+            problems.append(error)
+
+    flags = {argument for argument in arguments if argument.startswith("-")}
+    overrides = [argument for argument in arguments if argument not in flags]
+    if flags <= {
+        "-m",
+        "--multirun",
+    }:  # before Hydra creates a folder, and with messages that say what is allowed
+        jobs_of(overrides) if flags else compose(overrides)
+    register()
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let its errors through to here
+    sys.argv = ["pipeline.train", *arguments]
+    with contextlib.ExitStack() as stack:
+        _Stack.current = stack
+        try:
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(one_message(error)) from error
+    if problems:
+        raise problems[0]
+    if _Stack.failed:
+        raise SystemExit(1)
+
+
+class SweepCallback(Callback):
+    """Called by Hydra (`hydra.callbacks` in conf/config.yaml) around a sweep."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Refuse the sweep if any of its jobs is bad; prepare the data; open the sweep's MLflow run."""
+        from .data.obtain import obtain
+        from .tracking import Tracker
+
+        with _exit_2():
+            swept = config.hydra.sweeper.get("params") or {}
+            self.jobs = jobs_of([f"{key}={value}" for key, value in swept.items()] + list(config.hydra.overrides.task))
+            for data in {job.config.data.model_dump_json(): job.config.data for job in self.jobs}.values():
+                obtain(data, main_root())
+            self.folder = Path(str(config.hydra.sweep.dir))
+            tracker = Tracker(self.jobs[0].config.tracking, main_root())
+            tags = {"stage": "sweep", "sweep": self.folder.name, "sweep.jobs": len(self.jobs)}
+            self.run = _Stack.current.enter_context(tracker.run(f"sweep {self.folder.name[5:]}", tags=tags))
+        self.run.log_params({"overrides": list(config.hydra.overrides.task)})
+        for job in self.jobs:
+            folder = self.folder / str(job.number)
+            folder.mkdir(parents=True, exist_ok=True)
+            facts = {"id": self.folder.name, "parent": self.run.id, "job": job.number, "label": job.label}
+            (folder / "job.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Print and log the ranking and the failures."""
+        ranking, failures = [], []
+        for job in self.jobs:
+            folder = self.folder / str(job.number)
+            if (folder / "summary.json").exists():
+                ranking.append((job, json.loads((folder / "summary.json").read_text())))
+            else:
+                reason = json.loads((folder / "failure.json").read_text())["reason"]
+                failures.append((job, reason))
+        ranking.sort(key=lambda entry: (-entry[1]["validation_accuracy"], entry[1]["validation_loss"]))
+        _print(self.folder, ranking, failures)
+        lines = ["| rank | job | validation accuracy | images/s |", "|-|-|-|-|"]
+        for rank, (job, s) in enumerate(ranking, 1):
+            accuracy, speed = s["validation_accuracy"], s["train_images_per_second"]
+            lines.append(f"| {rank} | {' '.join(job.overrides)} | {accuracy:.4f} | {speed:,.0f} |")
+        lines += [f"| failed | {' '.join(job.overrides)} | {reason} | |" for job, reason in failures]
+        self.run.describe("\n".join(lines))
+        self.run.log_text("\n".join(lines) + "\n", "ranking.md")
+        if failures:
+            _Stack.failed = True
+
+
+def jobs_of(overrides: Sequence[str]) -> list[SweepJob]:
+    """Every job that Hydra's own sweeper makes of these, composed and checked. Raises `UserError` for a bad one."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        combinations = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+    except HydraException as error:
+        raise UserError(one_message(error)) from error
+    varying = {
+        override.split("=", 1)[0]
+        for combination in combinations
+        for override in combination
+        if any(override not in other for other in combinations)
+    }
+    jobs = []
+    for number, combination in enumerate(combinations):
+        pairs = [override.split("=", 1) for override in combination]
+        label = " ".join(value for key, value in pairs if key in varying and key not in _UNLABELLED)
+        jobs.append(SweepJob(number, tuple(combination), compose(combination), label))
+    return jobs
+
+
+def _run_job(config: Config, output: Path) -> None:
+    """Train in a process of its own; what it leaves is `summary.json`, or `failure.json` with the last line it said."""
+    write(config, output / "params.yaml")
+    (output / "summary.json").unlink(missing_ok=True)
+    command = [*_COMMAND, "--params", str(output / "params.yaml"), "--output", str(output)]
+    last = ""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            sys.stderr.write(line)
+            last = line.strip() or last
+    if process.returncode:
+        (output / "summary.json").unlink(missing_ok=True)
+        reason = last.removeprefix("error: ") or f"ended with code {process.returncode}"
+        failure = {"reason": reason, "code": process.returncode, "command": " ".join(command)}
+        (output / "failure.json").write_text(json.dumps(failure, indent=2) + "\n")
+    if process.returncode in (130, 143):
+        raise KeyboardInterrupt
+
+
+def _print(
+    folder: Path,
+    ranking: Sequence[tuple[SweepJob, dict[str, float]]],
+    failures: Sequence[tuple[SweepJob, str]],
+) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from .progress import console
+
+    table = Table(title=f"{folder.name}: {len(ranking)} done, {len(failures)} failed", title_justify="left")
+    for column in ("rank", "job", "framework", "changed"):
+        table.add_column(column, overflow="fold")
+    for column in ("validation accuracy", "validation loss", "images/s"):
+        table.add_column(column, justify="right")
+    for rank, (job, s) in enumerate(ranking, 1):
+        numbers = (s["validation_accuracy"], s["validation_loss"], s["train_images_per_second"])
+        cells = (form.format(number) for form, number in zip(("{:.4f}", "{:.4f}", "{:,.0f}"), numbers, strict=True))
+        table.add_row(str(rank), str(job.number), job.config.framework, job.label, *cells)
+    console.print(table)
+    for job, reason in failures:
+        console.print(f"[red]failed[/]: job {job.number}: {job.config.framework} {job.label}: {escape(reason)}")
+    console.print(f"each job's files: {folder}/<job>/", highlight=False)
+
+
+@contextlib.contextmanager
+def _exit_2() -> Any:
+    """Hydra turns what a callback raises into a warning, but for `SystemExit`."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,186 @@
+"""Stage `train`: one framework, all seeds.
+
+`python -m pipeline.train [overrides]` trains under `outputs/`; with `-m`, every combination of comma-separated values
+under `multirun/`; the DVC stages `train@tensorflow` and `train@pytorch` train from `params.yaml` into `results/`.
+"""
+
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import environment, metrics
+from .config import Config, write
+from .data.dataset import Dataset
+from .data.obtain import PREPARED, obtain
+from .data.plan import EpochPlan, draw_epoch
+from .entry import end_on_sigterm, main_root, parse_call, select, stage_sections, user_errors
+from .errors import TrainingDivergedError
+from .job import Job, SeedResult
+from .models import classifier as doors
+from .models.classifier import Classifier, EpochResult
+from .progress import Steps, steps
+from .record import finish_seed, log_group, log_setup, tags_of, write_files
+from .tracking import Run, Tracker
+
+SECTIONS = stage_sections("train", "framework", "model", "train", "seeds", "tracking")
+_REPORT_SECONDS = 0.5  # how often the bar moves while a person watches: one host synchronisation each
+
+
+def train_job(job: Job) -> list[SeedResult]:
+    """Train every seed of a job; files go to `job.output`, everything else to MLflow."""
+    classifier = doors.create(job.framework, job.architecture, job.train)
+    tracker = Tracker(job.tracking, main_root())
+    training = job.dataset.split("train")
+    classifier.attach(training.images, training.labels)
+    count = len(training.labels)
+    sizes = {min(job.train.batch_size, count), count % job.train.batch_size} - {0}
+    compile_seconds = classifier.compile(sorted(sizes, reverse=True))
+    device = classifier.device
+    print(
+        f"{job.label}: {job.model.name}, {job.architecture.parameter_count:,} parameters, {count:,} images, "
+        f"{classifier.execution} {job.train.precision} on {device.name}, {device.threads} threads, "
+        f"compiled in {compile_seconds:.1f} s",
+        flush=True,
+    )
+    results: list[SeedResult] = []
+    with contextlib.ExitStack() as stack:
+        group, parent = None, job.sweep.get("parent")
+        if not (job.sweep and len(job.seeds) == 1):  # a group of one, inside a sweep, would only be in the way
+            group = stack.enter_context(tracker.run(job.label, parent=parent, tags=tags_of(job, classifier, None)))
+            parent = group.id
+            log_setup(job, group, classifier, None)
+        total = count * job.train.epochs * len(job.seeds)
+        progress = stack.enter_context(steps(f"train {job.label}", total, "images"))
+        for seed in job.seeds:
+            with tracker.run(f"{job.label} s{seed}", parent=parent, tags=tags_of(job, classifier, seed)) as run:
+                log_setup(job, run, classifier, seed)
+                run.log_metrics({"time/compile_seconds": compile_seconds}, step=0)
+                with run.system_metrics(job.tracking.system_metrics_seconds):
+                    result = _train_seed(job, classifier, run, seed, progress)
+                finish_seed(job, classifier, run, result)
+            results.append(result)
+        write_files(job, results, group)
+        if group:
+            log_group(job, group, results, compile_seconds)
+    _print_costs(job, results, tracker)
+    return results
+
+
+def _print_costs(job: Job, results: Sequence[SeedResult], tracker: Tracker) -> None:
+    training = sum(result.training_seconds for result in results)
+    print(
+        f"{job.label}: {training:.1f} s training; MLflow: {tracker.open_seconds:.1f} s import and opening, "
+        f"{tracker.seconds:.2f} s tracking ({tracker.seconds / training:.1%} of training), "
+        f"{tracker.model_seconds:.2f} s logging {len(results)} models; "
+        f"peak memory {environment.peak_memory_bytes() / 2**20:,.0f} MiB",
+        flush=True,
+    )
+
+
+def _train_seed(job: Job, classifier: Classifier, run: Run, seed: int, progress: Steps) -> SeedResult:
+    doors.initialise(classifier, seed)
+    held_out = job.dataset.split("validation")
+    count = len(job.dataset.split("train").labels)
+    result = SeedResult(seed, run.id)
+    for epoch in range(1, job.train.epochs + 1):
+        plan = draw_epoch(
+            examples=count,
+            batch_size=job.train.batch_size,
+            learning_rate=job.train.optimizer.learning_rate,
+            seed=seed,
+            epoch=epoch - 1,
+        )
+        trained = _train_epoch(classifier, plan, progress)
+        first_step = (epoch - 1) * plan.steps
+        run.log_series({"train/step_loss": trained.loss}, first_step=first_step)
+        _require_finite(job, trained.loss, first_step, epoch, seed)
+        scores = metrics.score(classifier.predict(held_out.images), held_out.labels)
+        train = {
+            "loss": float(np.average(trained.loss, weights=plan.batch_sizes)),
+            "accuracy": float(trained.correct.sum() / count),
+        }
+        validation = {"loss": scores.loss, "accuracy": scores.accuracy}
+        result.add_epoch(epoch, train, validation, seconds=trained.seconds, examples=count)
+        run.log_metrics(
+            {f"train/{name}": value for name, value in train.items()}
+            | {f"validation/{name}": value for name, value in validation.items()}
+            | {
+                "time/epoch_seconds": trained.seconds,
+                "throughput/train_images_per_second": count / trained.seconds,
+            },
+            step=epoch,
+        )
+        progress.say(
+            f"{job.label} s{seed} epoch {epoch}/{job.train.epochs}: loss {train['loss']:.4f} "
+            f"accuracy {train['accuracy']:.4f}, validation loss {scores.loss:.4f} accuracy {scores.accuracy:.4f}, "
+            f"{count / trained.seconds:,.0f} images/s"
+        )
+    return result
+
+
+def _train_epoch(classifier: Classifier, plan: EpochPlan, progress: Steps) -> EpochResult:
+    """The whole plan in one piece, or in pieces of half a second while a person watches the bar: the same bits."""
+    parts: list[EpochResult] = []
+    position, seconds = 0, 0.0
+    while position < plan.steps:
+        pace = position / seconds if seconds else plan.steps / 20
+        stop = position + max(1, round(pace * _REPORT_SECONDS)) if progress.watched else plan.steps
+        part = plan.segment(position, min(stop, plan.steps))
+        parts.append(classifier.train_epoch(part))
+        seconds += parts[-1].seconds
+        position += part.steps
+        progress(len(part.order))
+    loss = np.concatenate([part.loss for part in parts])
+    return EpochResult(loss, np.concatenate([part.correct for part in parts]), seconds)
+
+
+def _require_finite(job: Job, loss: np.ndarray, first_step: int, epoch: int, seed: int) -> None:
+    bad = np.flatnonzero(~np.isfinite(loss))
+    if len(bad):
+        raise TrainingDivergedError(
+            f"the training loss is {loss[bad[0]]} at step {first_step + bad[0]} (epoch {epoch}, seed {seed}); "
+            f"train.optimizer.learning_rate = {job.train.optimizer.learning_rate} may be too high"
+        )
+
+
+@user_errors
+def main(arguments: Sequence[str]) -> None:
+    """The DVC stage, or a job of a sweep, from a snapshot (`--params`); a Hydra application otherwise."""
+    end_on_sigterm()
+    if not any(argument.split("=")[0] == "--params" for argument in arguments):
+        from .sweep import hydra_app
+
+        hydra_app(train_composed, arguments)
+        return
+    call = parse_call("train", arguments)
+    if call.output is not None:
+        train_into(call.output, call.config)
+        return
+    output = Path("results") / call.config.framework
+    output.mkdir(parents=True, exist_ok=True)
+    train_job(Job(**select(call.config, SECTIONS), dataset=Dataset.open(PREPARED), output=output))
+
+
+def train_composed(config: Config, output: Path) -> None:
+    """A single run outside of DVC."""
+    write(config, output / "params.yaml")
+    train_into(output, config)
+    print(f"{output}: models/, history.csv, learning_curves.png")
+
+
+def train_into(output: Path, config: Config) -> None:
+    """Train outside of DVC; `output` is the job's folder, and holds `job.json` where the job is one of a sweep."""
+    output.mkdir(parents=True, exist_ok=True)
+    dataset = obtain(config.data, main_root())
+    job_file = output / "job.json"
+    sweep: dict[str, Any] = json.loads(job_file.read_text()) if job_file.exists() else {}
+    train_job(Job(**select(config, SECTIONS), dataset=dataset, output=output, sweep=sweep))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,612 @@
+"""What every door promises, whichever framework is behind it, judged against a reference in NumPy alone."""
+
+import functools
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.lib.stride_tricks import sliding_window_view
+from project_copy import ROOT
+from safetensors.numpy import load_file, save_file
+
+from pipeline.config import ModelConfig, TrainConfig
+from pipeline.data.plan import EpochPlan
+from pipeline.errors import UserError
+from pipeline.models import classifier as doors
+from pipeline.models.architecture import Architecture
+from pipeline.models.classifier import Classifier, State
+
+Weights = Mapping[str, np.ndarray]
+
+FLATTEN = {"type": "flatten"}
+CONV = {"type": "conv", "filters": 2, "kernel_size": 3}
+LOGITS = {"type": "dense", "units": "classes"}
+NETWORKS: dict[str, list[dict[str, Any]]] = {
+    "conv and dense": [{**CONV, "activation": "relu"}, FLATTEN, {**LOGITS, "units": 5, "activation": "relu"}, LOGITS],
+    "two convs": [{**CONV, "activation": "relu"}, {**CONV, "filters": 3, "kernel_size": 2}, FLATTEN, LOGITS],
+    "dense only": [FLATTEN, LOGITS],
+    "softmax output": [CONV, FLATTEN, {**LOGITS, "activation": "softmax"}],
+}
+IMAGES = {"grey": ((8, 7, 1), 3), "colour": ((6, 5, 3), 4)}  # neither is square: height and width are told apart
+EXAMPLES, BATCH_SIZE, STEPS = 50, 16, 4  # batches of 16, 16, 16, 2
+EPSILON = 1e-2  # large enough for its place in the formula to matter
+OTHER = {"tensorflow": "pytorch", "pytorch": "tensorflow"}
+
+every_network = pytest.mark.parametrize("network", NETWORKS)
+every_image = pytest.mark.parametrize("kind", IMAGES)
+both_precisions = pytest.mark.parametrize("precision", ["float32", "float64"])
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in doors.DOORS])
+def framework(request: pytest.FixtureRequest) -> str:
+    """Each framework in turn, and all tests of one framework in one process."""
+    return str(request.param)
+
+
+def design(network: str = "conv and dense", kind: str = "grey") -> Architecture:
+    rules = {"kernel_initializer": "glorot_uniform", "bias_initializer": "fan_in_uniform"}
+    model = ModelConfig.model_validate({"name": "test", **rules, "layers": NETWORKS[network]})
+    return Architecture(model, *IMAGES[kind])
+
+
+def examples(kind: str = "grey", count: int = EXAMPLES, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    shape, classes = IMAGES[kind]
+    generator = np.random.default_rng(seed)
+    return generator.integers(0, 256, (count, *shape), np.uint8), generator.integers(0, classes, count)
+
+
+def epoch(number: int = 0, learning_rate: float = 0.02) -> EpochPlan:
+    """Every step has a learning rate of its own."""
+    order = np.random.default_rng(number).permutation(EXAMPLES)
+    return EpochPlan(order, BATCH_SIZE, learning_rate * np.array([1.0, 0.5, 2.0, 0.8]))
+
+
+def create(
+    framework: str,
+    network: str = "conv and dense",
+    kind: str = "grey",
+    precision: str = "float32",
+    execution: str = "auto",
+) -> Classifier:
+    """A new classifier with its examples, its weights drawn from seed 0."""
+    adam = {"name": "adam", "learning_rate": 0.02, "beta_1": 0.9, "beta_2": 0.99, "epsilon": EPSILON}
+    run = {"epochs": 1, "batch_size": BATCH_SIZE, "deterministic": True, "threads": 1, "optimizer": adam}
+    train = TrainConfig.model_validate({**run, "precision": precision, "execution": execution})
+    classifier = doors.create(framework, design(network, kind), train)
+    classifier.attach(*examples(kind))
+    doors.initialise(classifier, seed=0)
+    return classifier
+
+
+created = functools.cache(create)
+
+
+def open_door(framework: str, *arguments: str, **settings: str) -> Classifier:
+    """As `create`, but a classifier that was made before is started anew instead of compiled anew."""
+    classifier = created(framework, *arguments, **settings)
+    doors.initialise(classifier, seed=0)
+    return classifier
+
+
+# The reference. It takes complex weights, so that the imaginary part of the loss carries a derivative to the last bit.
+
+
+def reference_outputs(architecture: Architecture, weights: Weights, images: np.ndarray) -> np.ndarray:
+    x: np.ndarray = images / 255
+    for spec in architecture.layers:
+        if spec.layer.type == "flatten":
+            x = x.reshape(len(x), -1)
+            continue
+        kernel, bias = weights[f"{spec.name}/kernel"], weights[f"{spec.name}/bias"]
+        if spec.layer.type == "conv":
+            windows = sliding_window_view(x, kernel.shape[:2], axis=(1, 2))
+            x = np.tensordot(windows, kernel, [(4, 5, 3), (0, 1, 2)]) + bias
+        else:
+            x = x @ kernel + bias
+        if spec.layer.activation == "relu":
+            x = np.where(x.real > 0, x, 0)
+        elif spec.layer.activation == "softmax":
+            x = np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
+    return x
+
+
+def reference_loss(outputs: np.ndarray, labels: np.ndarray) -> Any:
+    return (np.log(np.exp(outputs).sum(axis=1)) - outputs[np.arange(len(labels)), labels]).mean()
+
+
+def reference_gradient(architecture: Architecture, weights: Weights, x: np.ndarray, y: np.ndarray) -> Weights:
+    tiny = 1e-30
+    moved = {name: value.astype(complex) for name, value in weights.items()}
+    gradient = {name: np.empty_like(value) for name, value in weights.items()}
+    for name, value in moved.items():
+        for index in np.ndindex(value.shape):
+            value[index] += tiny * 1j
+            gradient[name][index] = reference_loss(reference_outputs(architecture, moved, x), y).imag / tiny
+            value[index] = value[index].real
+    return gradient
+
+
+@functools.cache
+def reference_epoch(network: str, kind: str) -> tuple[np.ndarray, np.ndarray, State]:
+    """Losses, right answers and final state of one epoch of Adam (Kingma & Ba 2015, Algorithm 1) from seed 0."""
+    architecture, (images, labels), plan = design(network, kind), examples(kind), epoch()
+    weights = architecture.initial_weights(0)
+    momentum = {name: np.zeros_like(value) for name, value in weights.items()}
+    velocity = {name: np.zeros_like(value) for name, value in weights.items()}
+    losses, corrects = [], []
+    for i, learning_rate in enumerate(plan.learning_rate):
+        batch = plan.order[i * BATCH_SIZE : (i + 1) * BATCH_SIZE]
+        x, y = images[batch], labels[batch]
+        outputs = reference_outputs(architecture, weights, x)
+        losses.append(reference_loss(outputs, y))
+        corrects.append(int((outputs.argmax(axis=1) == y).sum()))
+        for name, gradient in reference_gradient(architecture, weights, x, y).items():
+            momentum[name] = 0.9 * momentum[name] + 0.1 * gradient
+            velocity[name] = 0.99 * velocity[name] + 0.01 * gradient**2
+            first, second = momentum[name] / (1 - 0.9 ** (i + 1)), velocity[name] / (1 - 0.99 ** (i + 1))
+            weights[name] = weights[name] - learning_rate * first / (np.sqrt(second) + EPSILON)
+    return np.array(losses), np.array(corrects), State(weights, {"momentum": momentum, "velocity": velocity}, STEPS)
+
+
+def deviation(found: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference, relative to the largest value expected."""
+    assert found.shape == expected.shape
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+def largest_deviation(found: Weights, expected: Weights) -> float:
+    assert list(found) == list(expected)
+    return max(deviation(found[name], expected[name]) for name in expected)
+
+
+def assert_same_bits(found: State, expected: State) -> None:
+    assert found.step == expected.step
+    assert found.slots.keys() == expected.slots.keys()
+    pairs = [(found.weights, expected.weights), *((found.slots[slot], expected.slots[slot]) for slot in expected.slots)]
+    for one, other in pairs:
+        assert list(one) == list(other)
+        for name, value in other.items():
+            assert one[name].dtype == value.dtype, name
+            assert one[name].tobytes() == value.tobytes(), name
+
+
+# Weights
+
+
+@every_network
+@every_image
+def test_parameters_have_the_names_and_shapes_of_the_architecture(framework: str, network: str, kind: str) -> None:
+    weights = open_door(framework, network, kind).state().weights
+    wanted = [(parameter.name, parameter.shape) for parameter in design(network, kind).parameters]
+    assert [(name, value.shape) for name, value in weights.items()] == wanted
+
+
+@both_precisions
+def test_training_starts_from_the_weights_that_were_drawn(framework: str, precision: str) -> None:
+    classifier = open_door(framework, precision=precision)
+    drawn = classifier.architecture.initial_weights(0)
+    assert_same_bits(classifier.state(), State.initial(drawn, precision, classifier.slots))
+
+
+def test_another_seed_starts_from_other_weights_and_before_the_first_step(framework: str) -> None:
+    classifier = open_door(framework)
+    classifier.train_epoch(epoch())
+    doors.initialise(classifier, seed=1)
+    drawn = classifier.architecture.initial_weights(1)
+    assert_same_bits(classifier.state(), State.initial(drawn, "float32", classifier.slots))
+
+
+@both_precisions
+def test_weights_that_are_set_are_read_back_to_the_last_bit(framework: str, precision: str) -> None:
+    classifier = open_door(framework, "two convs", "colour", precision=precision)
+    generator = np.random.default_rng(3)
+    new = {p.name: generator.standard_normal(p.shape).astype(precision) for p in classifier.architecture.parameters}
+    classifier.set_weights(new)
+    found = classifier.state().weights
+    assert all(found[name].tobytes() == value.tobytes() for name, value in new.items())
+    assert all(value.dtype == precision for value in found.values())
+
+
+def test_a_state_is_a_copy_that_training_does_not_touch(framework: str) -> None:
+    classifier = open_door(framework)
+    state = classifier.state()
+    classifier.train_epoch(epoch())
+    drawn = classifier.architecture.initial_weights(0)
+    assert_same_bits(state, State.initial(drawn, "float32", classifier.slots))
+
+
+# Outputs
+
+
+@every_network
+@every_image
+def test_outputs_are_those_of_the_reference(framework: str, network: str, kind: str) -> None:
+    classifier = open_door(framework, network, kind, precision="float64")
+    images, _ = examples(kind)
+    outputs = classifier.predict(images)
+    assert outputs.dtype == np.float64
+    expected = reference_outputs(classifier.architecture, classifier.state().weights, images)
+    assert deviation(outputs, expected) <= 1e-10
+
+
+@pytest.mark.parametrize("count", [1, 512, 513, 1025])
+def test_any_number_of_examples_can_be_predicted(framework: str, count: int) -> None:
+    classifier = open_door(framework)
+    images, _ = examples(count=count)
+    outputs = classifier.predict(images)
+    assert outputs.dtype == np.float32
+    expected = reference_outputs(classifier.architecture, classifier.state().weights, images)
+    assert outputs.shape == (count, 3)
+    np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-5)
+
+
+def test_read_only_memory_maps_serve_as_well_as_arrays(framework: str, tmp_path: Path) -> None:
+    classifier = open_door(framework)
+    images, labels = examples()
+    outputs = classifier.predict(images)
+    losses, trained = classifier.train_epoch(epoch()).loss, classifier.state()
+    mapped = []
+    for name, array in (("images", images), ("labels", labels)):
+        np.save(tmp_path / f"{name}.npy", array)
+        mapped.append(np.load(tmp_path / f"{name}.npy", mmap_mode="r"))
+    doors.initialise(classifier, seed=0)
+    classifier.attach(mapped[0], mapped[1])
+    assert np.array_equal(classifier.predict(mapped[0]), outputs)
+    assert np.array_equal(classifier.train_epoch(epoch()).loss, losses)
+    assert_same_bits(classifier.state(), trained)
+
+
+def test_predicting_changes_nothing_in_training(framework: str) -> None:
+    classifier = open_door(framework)
+    classifier.train_epoch(epoch())
+    before = classifier.state()
+    classifier.predict(examples()[0])
+    assert_same_bits(classifier.state(), before)
+
+
+def run_exported(framework: str, network: Any, images: np.ndarray) -> np.ndarray:
+    if framework == "tensorflow":
+        return np.asarray(network(images))
+    import torch
+
+    with torch.no_grad():
+        return np.asarray(network(torch.from_numpy(images)).numpy())
+
+
+@both_precisions
+@every_image
+def test_the_exported_network_maps_scaled_images_to_the_same_outputs(framework: str, precision: str, kind: str) -> None:
+    classifier = open_door(framework, "conv and dense", kind, precision=precision)
+    classifier.train_epoch(epoch())
+    images, _ = examples(kind, seed=1)
+    outputs = run_exported(framework, classifier.export(), images.astype(precision) / np.array(255, precision))
+    assert outputs.dtype == precision
+    limit = {"float32": 1e-5, "float64": 1e-12}[precision]
+    assert deviation(outputs, classifier.predict(images)) <= limit
+
+
+# Training
+
+
+@every_network
+@every_image
+def test_an_epoch_of_adam_is_that_of_the_reference(framework: str, network: str, kind: str) -> None:
+    classifier = open_door(framework, network, kind, precision="float64")
+    result = classifier.train_epoch(epoch())
+    losses, corrects, expected = reference_epoch(network, kind)
+    assert deviation(result.loss[:1], losses[:1]) <= 1e-10  # before any update
+    assert deviation(result.loss, losses) <= 1e-9
+    assert result.correct.tolist() == corrects.tolist()
+    state = classifier.state()
+    assert state.step == expected.step
+    assert largest_deviation(state.weights, expected.weights) <= 1e-9
+    for slot in ("momentum", "velocity"):
+        assert largest_deviation(state.slots[slot], expected.slots[slot]) <= 1e-9
+
+
+def test_a_float32_epoch_keeps_close_to_the_float64_reference(framework: str) -> None:
+    classifier = open_door(framework)
+    losses, _, expected = reference_epoch("conv and dense", "grey")
+    assert deviation(classifier.train_epoch(epoch()).loss, losses) <= 1e-4
+    assert largest_deviation(classifier.state().weights, expected.weights) <= 1e-4
+
+
+@both_precisions
+def test_results_are_float64_losses_and_int64_counts_step_by_step(framework: str, precision: str) -> None:
+    result = open_door(framework, precision=precision).train_epoch(epoch())
+    assert (result.loss.dtype, result.loss.shape) == (np.float64, (STEPS,))
+    assert (result.correct.dtype, result.correct.shape) == (np.int64, (STEPS,))
+    assert result.seconds > 0
+
+
+def test_a_learning_rate_of_zero_leaves_the_weights(framework: str) -> None:
+    classifier = open_door(framework)
+    before = classifier.state()
+    classifier.train_epoch(epoch(learning_rate=0.0))
+    after = classifier.state()
+    assert all(after.weights[name].tobytes() == value.tobytes() for name, value in before.weights.items())
+    assert after.step == STEPS
+    assert after.slots["momentum"]["dense1/kernel"].any()
+
+
+def test_other_examples_can_be_attached_after_training(framework: str) -> None:
+    images, labels = examples(count=20, seed=1)
+    plan = EpochPlan(np.arange(19, -1, -1), BATCH_SIZE, np.full(2, 0.02))
+    reused, fresh = create(framework), open_door(framework)
+    reused.train_epoch(epoch())
+    doors.initialise(reused, seed=0)
+    for classifier in (reused, fresh):
+        classifier.attach(images, labels)
+    found, expected = reused.train_epoch(plan), fresh.train_epoch(plan)
+    fresh.attach(*examples())
+    assert np.array_equal(found.loss, expected.loss)
+    assert_same_bits(reused.state(), fresh.state())
+
+
+def test_the_step_count_goes_on_from_epoch_to_epoch(framework: str) -> None:
+    classifier = open_door(framework)
+    classifier.train_epoch(epoch(0))
+    classifier.train_epoch(epoch(1))
+    assert classifier.state().step == 2 * STEPS
+
+
+NO_COMPILER = not any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+
+
+def test_compiled_execution_computes_what_eager_execution_does(framework: str) -> None:
+    if framework == "pytorch" and NO_COMPILER:
+        pytest.skip("torch.compile needs a C++ compiler, and none of g++, clang++, c++ is on PATH")
+    images, _ = examples()
+    found = {}
+    for execution in ("eager", "compiled"):
+        classifier = create(framework, precision="float64", execution=execution)
+        assert classifier.execution == execution
+        result = classifier.train_epoch(epoch())
+        found[execution] = (result, classifier.state().weights, classifier.predict(images))
+    eager, compiled = found["eager"], found["compiled"]
+    assert deviation(compiled[0].loss, eager[0].loss) <= 1e-10
+    assert compiled[0].correct.tolist() == eager[0].correct.tolist()
+    assert largest_deviation(compiled[1], eager[1]) <= 1e-10
+    assert deviation(compiled[2], eager[2]) <= 1e-10
+
+
+# Repetition and continuation, to the last bit
+
+
+def test_two_classifiers_of_one_seed_train_to_the_same_bits(framework: str) -> None:
+    losses, states = [], []
+    for _ in range(2):
+        classifier = create(framework)
+        losses.append(np.concatenate([classifier.train_epoch(epoch(number)).loss for number in range(3)]))
+        states.append(classifier.state())
+    assert np.array_equal(losses[0], losses[1])
+    assert_same_bits(states[0], states[1])
+
+
+@pytest.mark.parametrize("cuts", [[0, 1, 3, 4], [0, 3, 4], [0, 2, 4]], ids=str)
+def test_segments_of_a_plan_train_to_the_bits_of_the_whole(framework: str, cuts: list[int]) -> None:
+    classifier = open_door(framework)
+    whole, expected = classifier.train_epoch(epoch()), classifier.state()
+    doors.initialise(classifier, seed=0)
+    pieces = [epoch().segment(start, stop) for start, stop in itertools.pairwise(cuts)]
+    results = [classifier.train_epoch(piece) for piece in pieces]
+    assert np.array_equal(np.concatenate([result.loss for result in results]), whole.loss)
+    assert np.array_equal(np.concatenate([result.correct for result in results]), whole.correct)
+    assert_same_bits(classifier.state(), expected)
+
+
+def test_compiling_leaves_the_state_and_the_training_as_they_were(framework: str) -> None:
+    classifier = open_door(framework)
+    for number in range(2):
+        classifier.train_epoch(epoch(number))
+    expected = classifier.state()
+    doors.initialise(classifier, seed=0)
+    for number in range(2):
+        before = classifier.state()
+        assert classifier.compile([16, 2]) > 0
+        assert_same_bits(classifier.state(), before)
+        classifier.train_epoch(epoch(number))
+    assert_same_bits(classifier.state(), expected)
+
+
+@both_precisions
+def test_a_restored_state_continues_to_the_bits_of_an_uninterrupted_run(framework: str, precision: str) -> None:
+    classifier = open_door(framework, precision=precision)
+    classifier.train_epoch(epoch(0))
+    middle = classifier.state()
+    losses, end = classifier.train_epoch(epoch(1)).loss, classifier.state()
+
+    fresh = create(framework, precision=precision)
+    fresh.restore(middle)
+    assert_same_bits(fresh.state(), middle)
+    assert np.array_equal(fresh.train_epoch(epoch(1)).loss, losses)
+    assert_same_bits(fresh.state(), end)
+
+
+# Files
+
+
+def saved(framework: str, folder: Path) -> tuple[Classifier, Path]:
+    classifier = open_door(framework)
+    classifier.train_epoch(epoch())
+    doors.save(classifier, framework, folder / "model")
+    return classifier, folder / "model"
+
+
+def test_a_saved_classifier_predicts_the_same_bits(framework: str, tmp_path: Path) -> None:
+    classifier, folder = saved(framework, tmp_path)
+    loaded = doors.load(folder)
+    images, _ = examples(seed=2)
+    assert np.array_equal(loaded.predict(images), classifier.predict(images))
+    assert (loaded.architecture, loaded.train) == (classifier.architecture, classifier.train)
+
+
+def test_a_saved_classifier_can_be_saved_over(framework: str, tmp_path: Path) -> None:
+    classifier, folder = saved(framework, tmp_path)
+    classifier.train_epoch(epoch(1))
+    doors.save(classifier, framework, folder)
+    images, _ = examples()
+    assert np.array_equal(doors.load(folder).predict(images), classifier.predict(images))
+
+
+def truncate(name: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+
+    return damage
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def overwrite(name: str, content: bytes) -> Callable[[Path], Any]:
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def describe(**changes: Any) -> Callable[[Path], None]:
+    """Change keys of the description; None takes a key away."""
+
+    def damage(folder: Path) -> None:
+        description = json.loads((folder / "classifier.json").read_text()) | changes
+        kept = {key: value for key, value in description.items() if value is not None}
+        (folder / "classifier.json").write_text(json.dumps(kept))
+
+    return damage
+
+
+def reshape(change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        weights = change(load_file(folder / "weights.safetensors"))
+        save_file(
+            {name: np.ascontiguousarray(value) for name, value in weights.items()}, folder / "weights.safetensors"
+        )
+
+    return damage
+
+
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "no folder": shutil.rmtree,
+    "no weights": remove("weights.safetensors"),
+    "no description": remove("classifier.json"),
+    "weights cut short": truncate("weights.safetensors"),
+    "description cut short": truncate("classifier.json"),
+    "empty weights": overwrite("weights.safetensors", b""),
+    "weights that are something else": overwrite("weights.safetensors", b"not a tensor in sight"),
+    "description that is not text": overwrite("classifier.json", b"\xff\xfe\x00"),
+    "description that is a list": overwrite("classifier.json", b"[]"),
+    "unknown framework": describe(framework="abacus"),
+    "no framework": describe(framework=None),
+    "no network": describe(model=None),
+    "unknown way of training": describe(train={"epochs": "many"}),
+    "other images": describe(image_shape=[9, 9, 1]),
+    "images without channels": describe(image_shape=[8, 7]),
+    "other classes": describe(classes=4),
+    "transposed kernel": reshape(lambda weights: {**weights, "dense1/kernel": weights["dense1/kernel"].T}),
+    "missing parameter": reshape(lambda weights: {n: v for n, v in weights.items() if n != "dense1/bias"}),
+    "additional parameter": reshape(lambda weights: {**weights, "dense9/bias": np.zeros(3, np.float32)}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_file_is_refused_with_its_path(framework: str, damage: Callable[[Path], Any], tmp_path: Path) -> None:
+    _, folder = saved(framework, tmp_path)
+    damage(folder)
+    with pytest.raises(UserError) as raised:
+        doors.load(folder)
+    assert str(folder) in str(raised.value)
+
+
+# The other framework, in a process of its own
+
+
+def leave_traces(framework: str, folder: Path) -> None:
+    """Run by `left_by_the_other` in another process."""
+    images, _ = examples("colour")
+    classifier = create(framework, "two convs", "colour", execution="eager")
+    classifier.train_epoch(epoch(0))
+    doors.save(classifier, framework, folder / "model")
+    np.save(folder / "outputs.npy", classifier.predict(images))
+    exact = create(framework, "two convs", "colour", precision="float64", execution="eager")
+    for number in range(2):
+        exact.train_epoch(epoch(number))
+        state = exact.state()
+        np.savez(folder / f"weights{number}.npz", **state.weights)
+        for slot, values in state.slots.items():
+            np.savez(folder / f"{slot}{number}.npz", **values)
+    foreign = sorted({"tensorflow", "keras", "torch"} & sys.modules.keys())
+    (folder / "imported.json").write_text(json.dumps(foreign))
+
+
+def python(code: str, *arguments: str) -> None:
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+LEAVE = """
+import sys
+from pathlib import Path
+from test_classifier import leave_traces
+leave_traces(sys.argv[1], Path(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def left_by_the_other(framework: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the other framework saved: once in each worker, whose base folder is its own."""
+    folder = tmp_path_factory.getbasetemp() / f"left_by_{OTHER[framework]}"
+    if not folder.exists():
+        folder.mkdir()
+        python(LEAVE, OTHER[framework], str(folder))
+    return folder
+
+
+def stored_state(folder: Path, number: int) -> State:
+    weights, momentum, velocity = (
+        dict(np.load(folder / f"{name}{number}.npz")) for name in ("weights", "momentum", "velocity")
+    )
+    return State(weights, {"momentum": momentum, "velocity": velocity}, STEPS * (number + 1))
+
+
+def test_what_one_framework_saves_the_other_loads(framework: str, left_by_the_other: Path) -> None:
+    loaded = doors.load(left_by_the_other / "model", framework)
+    assert type(loaded).__name__ == doors.DOORS[framework][1]
+    outputs = loaded.predict(examples("colour")[0])
+    assert np.abs(outputs - np.load(left_by_the_other / "outputs.npy")).max() <= 1e-5
+
+
+def test_training_continues_from_a_state_of_the_other_framework(framework: str, left_by_the_other: Path) -> None:
+    classifier = open_door(framework, "two convs", "colour", precision="float64")
+    classifier.restore(stored_state(left_by_the_other, 0))
+    classifier.train_epoch(epoch(1))
+    found, expected = classifier.state(), stored_state(left_by_the_other, 1)
+    assert found.step == expected.step
+    assert largest_deviation(found.weights, expected.weights) <= 1e-9
+    for slot in ("momentum", "velocity"):
+        assert largest_deviation(found.slots[slot], expected.slots[slot]) <= 1e-9
+
+
+def test_opening_one_door_does_not_import_the_other(framework: str, left_by_the_other: Path) -> None:
+    own = {"tensorflow": ["keras", "tensorflow"], "pytorch": ["torch"]}[OTHER[framework]]
+    assert json.loads((left_by_the_other / "imported.json").read_text()) == own
+
+
+def test_the_seam_alone_imports_no_framework() -> None:
+    python(
+        "import sys, pipeline.models.classifier\n"
+        "imported = {'tensorflow', 'keras', 'torch'} & sys.modules.keys()\n"
+        "sys.exit(f'imported: {imported}' if imported else 0)"
+    )

@@ -1,0 +1,230 @@
+"""A pulse through every stage: real `dvc repro`, both frameworks, a real MLflow store, on 300 images."""
+
+import csv
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+import yaml
+from mlflow.entities import Run
+from project_copy import clone_project, edit, run, run_module
+
+FRAMEWORKS = ("tensorflow", "pytorch")
+pytestmark = pytest.mark.xdist_group("pipeline")
+
+
+@pytest.fixture(scope="module")
+def repro(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    project = clone_project(tmp_path_factory.mktemp("pipeline") / "project")
+    done = run(project, "dvc", "repro")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return project, done
+
+
+@pytest.fixture(scope="module")
+def project(repro: tuple[Path, Any]) -> Path:
+    return repro[0]
+
+
+@pytest.fixture(scope="module")
+def client(project: Path) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+
+
+def _run(client: mlflow.MlflowClient, project: Path, framework: str, seed: int | None) -> Run:
+    runs = json.loads((project / "results" / framework / "runs.json").read_text())
+    return client.get_run(runs["group"] if seed is None else runs["seeds"][str(seed)]["run"])
+
+
+def test_it_ends_with_both_frameworks_side_by_side(repro: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    out = repro[1].stdout
+    for word in ("TensorFlow", "PyTorch", "test accuracy", "test log-loss", "training images/s", "seconds per epoch"):
+        assert word in out
+    assert "parameters" in out
+    assert "±" in out
+    assert "Traceback" not in out + repro[1].stderr
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_every_file_of_the_contract_is_there(project: Path, framework: str) -> None:
+    folder = project / "results" / framework
+    predictions = np.load(folder / "predictions.npz")
+    assert predictions["logits"].shape == (2, 60, 10)
+    assert predictions["logits"].dtype == np.float32
+    assert predictions["labels"].shape == (60,)
+    assert predictions["seeds"].tolist() == [0, 1]
+    with (folder / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["seed"], r["epoch"], r["split"]) for r in rows] == [
+        (str(seed), str(epoch), split) for seed in (0, 1) for epoch in (1, 2) for split in ("train", "validation")
+    ]
+    judged = json.loads((folder / "metrics.json").read_text())
+    right = predictions["logits"].argmax(axis=2) == predictions["labels"]
+    assert judged["test"]["accuracy"] == pytest.approx(right.mean())
+    assert judged["seeds"]["1"]["accuracy"] == pytest.approx(right[1].mean())
+    for name in ("confusion.png", "reliability.png"):
+        assert (folder / "plots" / name).read_bytes().startswith(b"\x89PNG")
+    assert "tensorflow" in json.loads((project / "results/comparison/comparison.json").read_text())
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_seed_s_run_carries_everything(client: mlflow.MlflowClient, project: Path, framework: str) -> None:
+    found = _run(client, project, framework, 1)
+    params, tags, metrics = found.data.params, found.data.tags, found.data.metrics
+    facts = json.loads((project / "data/prepared/dataset.json").read_text())
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == f"{framework} s1"
+    assert tags["mlflow.parentRunId"] == _run(client, project, framework, None).info.run_id
+    assert params["train.optimizer.learning_rate"] == "0.001"
+    assert params["seed"] == "1"
+    assert params["parameters"] == "2770634"
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=project, capture_output=True, text=True).stdout.strip()
+    expected = {
+        "framework": framework,
+        "stage": "train",
+        "seed": "1",
+        "data.fingerprint": facts["fingerprint"],
+        "git.commit": head,
+        "git.dirty": "false",
+        "dvc.stage": f"train@{framework}",
+        "deterministic": "true",
+        "execution": {"tensorflow": "compiled", "pytorch": "eager"}[framework],
+    }
+    assert {key: tags[key] for key in expected} == expected
+    for key in ("group", "config.key", "device", "device.name", "device.threads", "version.mlflow", "python"):
+        assert tags[key]
+    for key in ("train/loss", "train/accuracy", "validation/loss", "validation/accuracy", "time/epoch_seconds"):
+        points = client.get_metric_history(found.info.run_id, key)
+        assert [point.step for point in points] == [1, 2], key
+    steps = client.get_metric_history(found.info.run_id, "train/step_loss")
+    assert [point.step for point in steps] == list(range(10))  # 285 images are 4 whole batches and a partial one
+    assert metrics["throughput/train_images_per_second"] > 0
+    assert metrics["time/compile_seconds"] > 0
+    judged = json.loads((project / "results" / framework / "metrics.json").read_text())["seeds"]["1"]
+    for name, value in judged.items():
+        assert metrics[f"test/{name}"] == pytest.approx(value)
+    (dataset,) = found.inputs.dataset_inputs
+    lock = yaml.safe_load((project / "dvc.lock").read_text())
+    assert dataset.dataset.digest == facts["fingerprint"]
+    assert lock["stages"]["prepare"]["outs"][0]["md5"] in dataset.dataset.source
+    artifacts = {item.path for item in client.list_artifacts(found.info.run_id)}
+    assert artifacts >= {"config.json", "environment.json", "history.csv"}
+    assert "validation accuracy" in tags["mlflow.note.content"]
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_group_s_run_aggregates_its_seeds(client: mlflow.MlflowClient, project: Path, framework: str) -> None:
+    group = _run(client, project, framework, None)
+    seeds = [_run(client, project, framework, seed).data.metrics for seed in (0, 1)]
+    for name in ("train/loss", "validation/accuracy", "test/accuracy", "test/loss"):
+        values = [metrics[name] for metrics in seeds]
+        assert group.data.metrics[name] == pytest.approx(np.mean(values))
+        assert group.data.metrics[f"{name}_std"] == pytest.approx(np.std(values, ddof=1))
+    assert group.data.metrics["validation/accuracy_ci95_low"] <= group.data.metrics["validation/accuracy"]
+    artifacts = {item.path for item in client.list_artifacts(group.info.run_id)}
+    assert artifacts >= {"learning_curves.png", "history.csv", "evaluate"}
+
+
+_READ_BACK = """
+import json, sys
+from pathlib import Path
+import mlflow, numpy as np
+from pipeline import metrics
+from pipeline.data.dataset import Dataset
+from pipeline.models import classifier
+framework, folder = sys.argv[1], Path("results") / sys.argv[1]
+mlflow.set_tracking_uri(f"sqlite:///{Path.cwd() / 'mlflow.db'}")
+data = Dataset.open(Path("data/prepared"))
+saved = classifier.load(folder / "models/seed_1")
+held_out = data.split("validation")
+score = metrics.score(saved.predict(held_out.images), held_out.labels)
+test = data.split("test").images
+predicted = np.load(folder / "predictions.npz")["logits"][1]
+model_id = json.loads((folder / "runs.json").read_text())["seeds"]["1"]["model"]
+logged = mlflow.get_logged_model(model_id)
+model = mlflow.pyfunc.load_model(f"models:/{model_id}")
+served = np.asarray(model.predict(np.asarray(test / 255, np.float32)))
+print("RESULT", json.dumps({
+    "accuracy": score.accuracy, "loss": score.loss,
+    "saved": float(np.abs(saved.predict(test) - predicted).max()), "served": float(np.abs(served - predicted).max()),
+    "signature": str(model.metadata.signature.inputs), "status": logged.status.value,
+    "model_metrics": sorted({metric.key for metric in logged.metrics}),
+}))
+"""
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_models_read_back_predict_the_same(client: mlflow.MlflowClient, project: Path, framework: str) -> None:
+    done = run(project, "python", "-c", _READ_BACK, framework, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false")
+    assert "RESULT" in done.stdout, done.stderr[-3000:]
+    result = json.loads(done.stdout.split("RESULT", 1)[1])
+    logged = _run(client, project, framework, 1).data.metrics
+    assert result["accuracy"] == logged["validation/accuracy"]
+    assert result["loss"] == logged["validation/loss"]
+    assert result["saved"] == 0
+    assert result["served"] < 1e-5
+    assert "(-1, 28, 28, 1)" in result["signature"]
+    assert result["status"] == "READY"
+    assert {"validation/accuracy", "test/accuracy"} <= set(result["model_metrics"])
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_another_process_trains_the_same_bits(project: Path, framework: str) -> None:
+    done = run_module(project, "pipeline.train", f"framework={framework}", "seeds=[0]", "tracking.log_model=false")
+    assert done.returncode == 0, done.stderr[-3000:]
+    (again,) = (project / "outputs").glob("*/models/seed_0/weights.safetensors")
+    first = project / "results" / framework / "models/seed_0/weights.safetensors"
+    try:
+        assert again.read_bytes() == first.read_bytes()
+    finally:
+        run(project, "rm", "-r", "outputs")
+
+
+def test_repro_again_runs_nothing(project: Path) -> None:
+    done = run(project, "dvc", "repro")
+    assert done.returncode == 0
+    assert "Running stage" not in done.stdout
+    assert "up to date" in done.stdout
+
+
+def test_an_edit_of_conf_reruns_what_depends_on_it_at_once(project: Path) -> None:
+    edit(project / "conf/evaluate/default.yaml", calibration_bins="7")
+    done = run(project, "dvc", "repro")
+    assert done.returncode == 0, done.stderr[-3000:]
+    ran = [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")]
+    assert ran == ["config", "evaluate@tensorflow", "evaluate@pytorch", "compare"]
+    assert yaml.safe_load((project / "params.yaml").read_text())["evaluate"]["calibration_bins"] == 7
+
+
+def test_models_restored_without_their_runs_are_evaluated_in_new_runs(project: Path, tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'other.db'}"
+    done = run_module(
+        project, "pipeline.evaluate", "--params", "params.yaml", "framework=pytorch", MLFLOW_TRACKING_URI=store
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    other = mlflow.MlflowClient(store)
+    found = other.search_runs([e.experiment_id for e in other.search_experiments()])
+    origins = json.loads((project / "results/pytorch/runs.json").read_text())
+    assert {run.data.tags["origin.run"] for run in found} == {
+        origins["group"],
+        *(seed["run"] for seed in origins["seeds"].values()),
+    }
+    assert all("test/accuracy" in run.data.metrics for run in found)
+
+
+def test_a_temporary_experiment_lands_in_the_same_store(project: Path, client: mlflow.MlflowClient) -> None:
+    edit(project / "conf/evaluate/default.yaml", calibration_bins="15")
+    run(project, "git", "checkout", "-q", "--", ".")
+    before = sorted(path.name for path in project.iterdir())
+    done = run(project, "dvc", "exp", "run", "--temp", "-n", "short", "-S", "train.epochs=1", "train@pytorch")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    experiment = client.get_experiment_by_name("tensorflow-vs-pytorch")
+    found = client.search_runs([experiment.experiment_id], "tags.`dvc.exp` = 'short'")
+    assert sorted(run.info.run_name for run in found) == ["pytorch", "pytorch s0", "pytorch s1"]
+    assert {run.data.params["train.epochs"] for run in found} == {"1"}
+    assert all(f"{project}/mlartifacts" in run.info.artifact_uri for run in found)
+    assert sorted(path.name for path in project.iterdir()) == before

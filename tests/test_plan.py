@@ -1,0 +1,77 @@
+"""The plan of an epoch: which examples, in which order, in which steps."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from pipeline.data.plan import EpochPlan, draw_epoch
+
+
+def plan(
+    examples: int = 1000, batch_size: int = 64, learning_rate: float = 1e-3, seed: int = 0, epoch: int = 0
+) -> EpochPlan:
+    return draw_epoch(examples=examples, batch_size=batch_size, learning_rate=learning_rate, seed=seed, epoch=epoch)
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
+def test_an_epoch_takes_every_example_once_in_another_order(seed: int) -> None:
+    order = plan(seed=seed).order
+    assert order.dtype == np.int64
+    assert np.array_equal(np.sort(order), np.arange(1000))
+    assert np.count_nonzero(order == np.arange(1000)) < 20
+
+
+def test_the_order_is_a_function_of_seed_and_epoch_alone() -> None:
+    first = plan(seed=3, epoch=2)
+    np.random.default_rng(5).random(100)
+    np.random.seed(5)
+    plan(seed=4, epoch=9)
+    again = plan(seed=3, epoch=2, batch_size=7, learning_rate=0.5)
+    assert np.array_equal(first.order, again.order)
+
+
+def test_no_two_epochs_or_seeds_share_an_order() -> None:
+    orders = {plan(seed=seed, epoch=epoch).order.tobytes() for seed in range(6) for epoch in range(6)}
+    assert len(orders) == 36
+
+
+@pytest.mark.parametrize(
+    ("examples", "batch_size", "sizes"),
+    [
+        (10, 4, [4, 4, 2]),
+        (8, 4, [4, 4]),
+        (9, 4, [4, 4, 1]),
+        (3, 4, [3]),
+        (4, 4, [4]),
+        (3, 1, [1, 1, 1]),
+    ],
+)
+def test_the_last_batch_is_counted_however_small(examples: int, batch_size: int, sizes: list[int]) -> None:
+    drawn = plan(examples, batch_size)
+    assert drawn.batch_sizes.tolist() == sizes
+    assert drawn.steps == len(sizes)
+    assert drawn.full_steps == sizes.count(batch_size)
+    assert drawn.batch_sizes.sum() == examples
+
+
+def test_every_step_has_the_learning_rate() -> None:
+    rates = plan(10, 4, learning_rate=0.25).learning_rate
+    assert rates.dtype == np.float64
+    assert rates.tolist() == [0.25, 0.25, 0.25]
+
+
+@pytest.mark.parametrize("cuts", [[0, 1, 2, 3], [0, 3], [0, 2, 3], [0, 1, 1, 3]], ids=str)
+def test_segments_one_after_another_are_the_whole_plan(cuts: list[int]) -> None:
+    whole = EpochPlan(plan(10, 4).order, 4, np.array([0.1, 0.2, 0.3]))
+    segments = [whole.segment(start, stop) for start, stop in itertools.pairwise(cuts)]
+    for part in ("order", "learning_rate", "batch_sizes"):
+        joined = np.concatenate([getattr(segment, part) for segment in segments])
+        assert np.array_equal(joined, getattr(whole, part))
+    assert [segment.steps for segment in segments] == np.diff(cuts).tolist()
+
+
+@pytest.mark.parametrize("count", [0, 2, 4])
+def test_a_wrong_number_of_learning_rates_is_refused(count: int) -> None:
+    with pytest.raises(ValueError, match=f"{count} learning rates, 10 examples in batches of 4"):
+        EpochPlan(np.arange(10), 4, np.full(count, 0.1))

@@ -1,0 +1,131 @@
+"""Training outside of DVC: single runs, sweeps, interruptions, bad input."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.entities import Run
+from project_copy import clean_environment, clone_project, run, run_module
+
+pytestmark = pytest.mark.xdist_group("train")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return clone_project(tmp_path_factory.mktemp("train") / "project")
+
+
+def _runs(project: Path, condition: str = "") -> list[Run]:
+    client = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    return list(client.search_runs([e.experiment_id for e in client.search_experiments()], condition))
+
+
+BAD = {
+    "train.epocs=3": r"train.epocs = 3: unknown key; did you mean epochs",
+    "train.epochs=0": r"train.epochs = 0: .*greater than or equal to 1",
+    "train.batch_size=abc": r"train.batch_size = 'abc': .*integer",
+    "framework=jax": r"framework = 'jax': .*'tensorflow' or 'pytorch'",
+    "model=vgg": r"Could not find 'model/vgg'",
+    "data=mnist data.mirror=/no/such/folder": r"data.mirror = /no/such/folder: .*train-images",
+    "data.max_train=20 data.validation_fraction=0.01": r"data.validation_fraction = 0.01: leaves 0 of 20",
+    "-m train.epochs=1,0": r"train.epochs = 0",
+    "-m framework=pytorch,jax": r"framework = 'jax'",
+    "-m train.epocs=1,2": r"train.epocs = 1: unknown key",
+    "epochs": r"epochs",
+    "--params nothing.yaml": r"nothing.yaml: no such file",
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD.items())
+def test_a_mistake_ends_with_one_message_and_code_2(project: Path, arguments: str, message: str) -> None:
+    import re
+
+    done = run_module(project, "pipeline.train", *arguments.split())
+    assert done.returncode == 2, done.stderr
+    assert re.search(message, done.stderr)
+    assert done.stderr.count("error: ") == 1
+    assert "Traceback" not in done.stderr
+    assert not (project / "multirun").exists()
+
+
+def test_a_network_that_does_not_fit_the_images_is_refused(project: Path) -> None:
+    layers = "[{type: conv, filters: 2, kernel_size: 40}, {type: flatten}, {type: dense, units: classes}]"
+    done = run_module(project, "pipeline.train", f"model.layers={layers.replace(': ', ':')}")
+    assert done.returncode == 2
+    assert "model.layers[0].kernel_size = 40: larger than its input of 28x28" in done.stderr
+
+
+def test_a_sweep_ranks_its_jobs_and_names_the_failed_one(project: Path) -> None:
+    arguments = ["framework=pytorch", "train.optimizer.learning_rate=1e30,1e-3", "seeds=[0]", "train.epochs=1"]
+    done = run_module(project, "pipeline.train", "-m", *arguments, COLUMNS="150")
+    assert done.returncode == 1
+    assert "1 done, 1 failed" in done.stdout
+    assert "failed: job 0: pytorch 1e+30: the training loss is nan" in " ".join(done.stdout.split())
+    assert "Traceback" not in done.stderr
+    (folder,) = (project / "multirun").iterdir()
+    assert (folder / "1/models/seed_0/weights.safetensors").exists()
+    assert json.loads((folder / "0/failure.json").read_text())["code"] == 1
+    runs = {run.info.run_name: run for run in _runs(project, f"tags.sweep = '{folder.name}'")}
+    parent = next(run for run in runs.values() if run.data.tags["stage"] == "sweep")
+    good, bad = runs["pytorch 0.001 s0"], runs["pytorch 1e+30 s0"]
+    assert parent.info.status == "FINISHED"
+    assert good.info.status == "FINISHED"
+    assert bad.info.status == "FAILED"
+    assert "nan" in bad.data.tags["error"]
+    assert {good.data.tags["mlflow.parentRunId"], bad.data.tags["mlflow.parentRunId"]} == {parent.info.run_id}
+    assert not (project / "results").exists()
+
+
+def test_an_interrupted_run_is_killed_in_mlflow(project: Path) -> None:
+    command = [sys.executable, "-u", "-m", "pipeline.train", "framework=pytorch", "train.epochs=500", "seeds=[7]"]
+    with subprocess.Popen(command, cwd=project, env=clean_environment(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "epoch 3/" in line:
+                process.send_signal(signal.SIGTERM)
+                break
+        process.stdout.read()
+    assert process.returncode == 143
+    seed, group = (
+        _runs(project, f"tags.seed {test} and params.`train.epochs` = '500'") for test in ("= '7'", "is null")
+    )
+    assert [run.info.status for run in seed + group] == ["KILLED", "KILLED"]
+    assert "train/loss" in seed[0].data.metrics
+
+
+def test_two_processes_build_one_store(project: Path, tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'fresh.db'}"
+    code = (
+        "from pathlib import Path; from pipeline.config import compose; from pipeline.tracking import Tracker\n"
+        "with Tracker(compose().tracking, Path('.')).run('r', tags={}) as run: run.log_metrics({'m': 1.0}, step=0)"
+    )
+    environment = clean_environment() | {"MLFLOW_TRACKING_URI": store}
+    processes = [subprocess.Popen([sys.executable, "-c", code], cwd=project, env=environment) for _ in range(4)]
+    assert [process.wait() for process in processes] == [0] * 4
+    client = mlflow.MlflowClient(store)
+    found = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert len(found) == 4
+    assert all(run.data.metrics == {"m": 1.0} for run in found)
+
+
+def test_a_store_that_cannot_be_is_refused(project: Path) -> None:
+    for uri, message in {"ftp://x": "allowed: sqlite", "sqlite:////proc/no/mlflow.db": "cannot be created"}.items():
+        done = run_module(project, "pipeline.train", "framework=pytorch", "train.epochs=1", MLFLOW_TRACKING_URI=uri)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_the_ui_refuses_a_port_that_is_taken(project: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = run(project, sys.executable, "-m", "pipeline.ui", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 2
+    assert "choose another" in done.stderr
