@@ -17,8 +17,10 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
+TABLE := results/comparison/table.txt
 repro: $(STAMP)
-	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
+	@PATH="$(CURDIR)/$(BIN):$$PATH"; before=$$(stat -c %y $(TABLE) 2>/dev/null); dvc repro || exit; \
+	test "$$before" != "$$(stat -c %y $(TABLE))" || cat $(TABLE) # what `compare` printed when it last ran
 
 test: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest

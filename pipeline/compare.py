@@ -30,11 +30,11 @@ def main(*, seeds: Sequence[int]) -> None:
     (output / "comparison.json").write_text(
         json.dumps({"seeds": list(seeds), **document}, indent=2, default=str) + "\n"
     )
-    _print(sides, len(seeds))
+    _show(_table(sides, len(seeds)), output / "table.txt")
 
 
 def _side(folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
-    judged, history = _read(folder / "metrics.json"), _history(folder)
+    judged, history = _read(folder / "scores.json"), _history(folder)
     described = _read(folder / "models" / f"seed_{seeds[0]}" / "classifier.json")
     trained = [row for row in history if row["split"] == "train"]
     per_seed = [[row for row in trained if int(row["seed"]) == seed] for seed in seeds]
@@ -68,12 +68,22 @@ def _read(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read ({error}); run `dvc repro`") from error
 
 
-def _print(sides: dict[str, dict[str, Any]], seeds: int) -> None:
-    from rich.table import Table
+def _show(table: Any, path: Path) -> None:
+    """Print the table, and keep it for a `make repro` that has nothing to do."""
+    from rich.console import Console
 
     from .progress import console
 
-    table = Table(title=f"{seeds} seed{'s' if seeds > 1 else ''}, mean ± standard deviation", title_justify="left")
+    with path.open("w") as file:
+        Console(file=file, width=100).print(table)
+    console.print(table)
+
+
+def _table(sides: dict[str, dict[str, Any]], seeds: int) -> Any:
+    from rich.table import Table
+
+    title = f"{seeds} seeds, mean ± standard deviation" if seeds > 1 else "one seed: no spread to judge by"
+    table = Table(title=title, title_justify="left")
     table.add_column("")
     for framework in FRAMEWORKS:
         table.add_column(report.TITLES[framework], justify="right")
@@ -88,7 +98,7 @@ def _print(sides: dict[str, dict[str, Any]], seeds: int) -> None:
     }
     for name, render in rows.items():
         table.add_row(name, *(render(sides[framework]) for framework in FRAMEWORKS))
-    console.print(table)
+    return table
 
 
 def _pm(summary: Summary, form: str) -> str:

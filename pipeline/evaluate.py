@@ -40,7 +40,7 @@ def main(*, framework: str, seeds: Sequence[int], evaluate: EvaluateConfig, trac
     )
     scores = [asdict(metrics.score(logits, labels, evaluate.calibration_bins)) for logits in outputs]
     matrices = [metrics.confusion_matrix(logits, labels) for logits in outputs]
-    _write_metrics(output / "metrics.json", seeds, scores, sum(matrices), dataset)
+    _write_metrics(output, seeds, scores, sum(matrices), dataset)
     _write_confusion(output / "confusion.csv", outputs, labels, dataset.classes)
     figures = _draw(output, framework, outputs, labels, sum(matrices), evaluate, dataset)
     _track(output, framework, tracking, dict(zip(seeds, scores, strict=True)), figures)
@@ -64,8 +64,9 @@ def _predict(output: Path, framework: str, seeds: Sequence[int], images: np.ndar
 
 
 def _write_metrics(
-    path: Path, seeds: Sequence[int], scores: Sequence[Mapping[str, float]], confusion: Any, dataset: Dataset
+    output: Path, seeds: Sequence[int], scores: Sequence[Mapping[str, float]], confusion: Any, dataset: Dataset
 ) -> None:
+    """`metrics.json`, what `dvc metrics show` has room for: means over the seeds; `scores.json`: by seed and class."""
     summary: dict[str, Any] = {}
     for name in scores[0]:
         values = summarise([score[name] for score in scores])
@@ -73,12 +74,12 @@ def _write_metrics(
         if values.n > 1:
             summary[f"{name}_std"] = values.std
     classes = {name: values.tolist() for name, values in metrics.per_class(confusion).items()}
-    document = {
-        "test": summary,
+    by_seed_and_class = {
         "seeds": {str(seed): dict(score) for seed, score in zip(seeds, scores, strict=True)},
         "classes": {label: {k: v[i] for k, v in classes.items()} for i, label in enumerate(dataset.classes)},
     }
-    path.write_text(json.dumps(document, indent=2) + "\n")
+    (output / "metrics.json").write_text(json.dumps({"test": summary}, indent=2) + "\n")
+    (output / "scores.json").write_text(json.dumps(by_seed_and_class, indent=2) + "\n")
 
 
 def _write_confusion(path: Path, outputs: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> None:

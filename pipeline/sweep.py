@@ -48,8 +48,13 @@ class _Stack:
     failed: bool = False
 
 
-def hydra_app(task: Callable[[Config, Path], None], arguments: Sequence[str]) -> None:
-    """Run `task(config, output)` once, or in a sweep as many jobs. Raises `UserError`; ends with 1 if a job failed."""
+def hydra_app(
+    task: Callable[[Config, Path], None], arguments: Sequence[str], *, prepare: Callable[[Config], object]
+) -> None:
+    """Run `task(config, output)` once, or in a sweep as many jobs. Raises `UserError`; ends with 1 if a job failed.
+
+    `prepare` is called with every configuration before the first of them is run, and may refuse it.
+    """
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -68,11 +73,9 @@ def hydra_app(task: Callable[[Config, Path], None], arguments: Sequence[str]) ->
 
     flags = {argument for argument in arguments if argument.startswith("-")}
     overrides = [argument for argument in arguments if argument not in flags]
-    if flags <= {
-        "-m",
-        "--multirun",
-    }:  # before Hydra creates a folder, and with messages that say what is allowed
-        jobs_of(overrides) if flags else compose(overrides)
+    if flags <= {"-m", "--multirun"}:  # before Hydra creates a folder, and with messages that say what is allowed
+        for config in [job.config for job in jobs_of(overrides)] if flags else [compose(overrides)]:
+            prepare(config)
     register()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let its errors through to here
     sys.argv = ["pipeline.train", *arguments]
@@ -92,15 +95,12 @@ class SweepCallback(Callback):
     """Called by Hydra (`hydra.callbacks` in conf/config.yaml) around a sweep."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Refuse the sweep if any of its jobs is bad; prepare the data; open the sweep's MLflow run."""
-        from .data.obtain import obtain
+        """Refuse the sweep if any of its jobs is bad; open the sweep's MLflow run."""
         from .tracking import Tracker
 
         with _exit_2():
             swept = config.hydra.sweeper.get("params") or {}
             self.jobs = jobs_of([f"{key}={value}" for key, value in swept.items()] + list(config.hydra.overrides.task))
-            for data in {job.config.data.model_dump_json(): job.config.data for job in self.jobs}.values():
-                obtain(data, main_root())
             self.folder = Path(str(config.hydra.sweep.dir))
             tracker = Tracker(self.jobs[0].config.tracking, main_root())
             tags = {"stage": "sweep", "sweep": self.folder.name, "sweep.jobs": len(self.jobs)}

@@ -25,7 +25,7 @@ from .models import classifier as doors
 from .models.classifier import Classifier, EpochResult
 from .progress import Steps, steps
 from .record import finish_seed, log_group, log_setup, tags_of, write_files
-from .tracking import Run, Tracker
+from .tracking import Run, Tracker, ensure_store
 
 SECTIONS = stage_sections("train", "framework", "model", "train", "seeds", "tracking")
 _REPORT_SECONDS = 0.5  # how often the bar moves while a person watches: one host synchronisation each
@@ -44,7 +44,7 @@ def train_job(job: Job) -> list[SeedResult]:
     print(
         f"{job.label}: {job.model.name}, {job.architecture.parameter_count:,} parameters, {count:,} images, "
         f"{classifier.execution} {job.train.precision} on {device.name}, {device.threads} threads, "
-        f"compiled in {compile_seconds:.1f} s",
+        f"{'compiled' if classifier.execution == 'compiled' else 'warmed up'} in {compile_seconds:.1f} s",
         flush=True,
     )
     results: list[SeedResult] = []
@@ -155,15 +155,22 @@ def main(arguments: Sequence[str]) -> None:
     if not any(argument.split("=")[0] == "--params" for argument in arguments):
         from .sweep import hydra_app
 
-        hydra_app(train_composed, arguments)
+        hydra_app(train_composed, arguments, prepare=ready)
         return
     call = parse_call("train", arguments)
+    ensure_store(main_root())
     if call.output is not None:
         train_into(call.output, call.config)
         return
     output = Path("results") / call.config.framework
     output.mkdir(parents=True, exist_ok=True)
     train_job(Job(**select(call.config, SECTIONS), dataset=Dataset.open(PREPARED), output=output))
+
+
+def ready(config: Config) -> Dataset:
+    """The data of a run outside of DVC, with a store to log to: what can be refused before any work is done."""
+    ensure_store(main_root())
+    return obtain(config.data, main_root())
 
 
 def train_composed(config: Config, output: Path) -> None:
@@ -176,7 +183,7 @@ def train_composed(config: Config, output: Path) -> None:
 def train_into(output: Path, config: Config) -> None:
     """Train outside of DVC; `output` is the job's folder, and holds `job.json` where the job is one of a sweep."""
     output.mkdir(parents=True, exist_ok=True)
-    dataset = obtain(config.data, main_root())
+    dataset = ready(config)
     job_file = output / "job.json"
     sweep: dict[str, Any] = json.loads(job_file.read_text()) if job_file.exists() else {}
     train_job(Job(**select(config, SECTIONS), dataset=dataset, output=output, sweep=sweep))

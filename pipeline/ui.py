@@ -1,15 +1,19 @@
 """`python -m pipeline.ui [--port N]`: the MLflow UI over this repository's store, on 127.0.0.1."""
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from urllib.parse import quote
 
 from .config import compose
-from .entry import main_root, user_errors
+from .entry import end_on_sigterm, main_root, user_errors
 from .errors import UserError
 from .tracking import Tracker
 from .tracking.store import artifact_root
@@ -37,22 +41,34 @@ def main(arguments: Sequence[str]) -> None:
             raise UserError(f"port = {port}: {error}; choose another: make ui PORT=5001") from error
     address = f"http://127.0.0.1:{port}{page}"
     curves = f"{address}&compareRunsMode=CHART&searchFilter={quote(_GROUPS)}"
-    print(f"Runs:   {address}\nCurves: {curves}\nReady in about 10 s; end it with Ctrl-C.", flush=True)
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        tracker.uri,
-        "--host",
-        "127.0.0.1",
-    ]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", tracker.uri, "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1"]
     if artifacts := artifact_root(root):
         command += ["--default-artifact-root", artifacts]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    raise SystemExit(subprocess.call(command, env=environment))
+    end_on_sigterm()
+    print("MLflow UI: starting", flush=True)
+    # a group of its own: the server starts processes of its own, and they are ended with it
+    with subprocess.Popen(command, env=environment, start_new_session=True) as server:
+        try:
+            if _answers(f"http://127.0.0.1:{port}/health", server):
+                print(f"Runs:   {address}\nCurves: {curves}\nEnd it with Ctrl-C.", flush=True)
+            code = server.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGTERM)
+    raise SystemExit(code)
+
+
+def _answers(url: str, server: "subprocess.Popen[bytes]") -> bool:
+    """Wait until the server answers; False where it ended instead."""
+    while server.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return True
+        except OSError:
+            time.sleep(0.2)
+    return False
 
 
 if __name__ == "__main__":

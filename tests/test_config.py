@@ -81,9 +81,9 @@ MISTAKES = {
     "tracking.experiment=''": r"tracking\.experiment = '': .*at least 1 character",
     "model.layers.0.filters=0": r"model\.layers\[0\]\.filters = 0: .*greater than or equal to 1",
     # unknown choices
-    "data=imagenet": r"data/imagenet(.|\n)*mnist(.|\n)*mnist_sample",
-    "model=vgg": r"model/vgg(.|\n)*simple_cnn",
-    "experiment=none": r"experiment/none(.|\n)*seed_pytorch",
+    "data=imagenet": r"data = 'imagenet': unknown; allowed: mnist, mnist_sample",
+    "model=vgg": r"model = 'vgg': unknown; allowed: .*simple_cnn",
+    "experiment=none": r"experiment = 'none': unknown; allowed: seed_pytorch, seed_tensorflow",
     "framework=jax": r"framework = 'jax': .*'tensorflow' or 'pytorch'",
     "train.precision=float16": r"train\.precision = 'float16': .*'float32' or 'float64'",
     "train.optimizer.name=sgd": r"train\.optimizer\.name = 'sgd': .*'adam'",
@@ -107,8 +107,8 @@ MISTAKES = {
     "model=???": r"model=<OPTION>(.|\n)*simple_cnn",
     "~train.epochs": r"train\.epochs: missing",
     # not what an override looks like
-    "train.epochs": r"'train\.epochs'(.|\n)*missing EQUAL",
-    "train.epochs=[": r"no viable alternative at input '\['",
+    "train.epochs": r"train\.epochs: not key=value .*missing EQUAL",
+    "train.epochs=[": r"train\.epochs=\[: not key=value .*no viable alternative at input '\['",
     "--epochs": r"--epochs",
     "train=3": r"train=3(.|\n)*must be a string",
     "data=null": r"data=null(.|\n)*must be a string",

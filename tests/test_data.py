@@ -369,7 +369,7 @@ def test_four_processes_at_once_build_once_and_see_the_same(tmp_path: Path) -> N
 
 # upstream files from a mirror, through torchvision ------------------------------------------------
 
-torchvision = pytest.mark.xdist_group("torchvision")  # one process imports it
+torchvision = pytest.mark.xdist_group("pytorch")  # never in the process that has loaded TensorFlow: it would crash
 MNIST_FILES = Path(os.environ.get("MNIST_FILES") or ROOT.parent / "shared" / "data" / "mnist")
 needs_mnist_files = pytest.mark.skipif(
     not all((MNIST_FILES / name).is_file() for name in FILES),

@@ -142,7 +142,7 @@ BROKEN_CONF = {
     "a number": ("train/default.yaml", b"5\n", "int"),
     "empty": ("train/default.yaml", b"", r"train\.epochs: missing"),
     "unknown key": ("train/default.yaml", b"epohcs: 3\n", r"train\.epohcs = 3: unknown key"),
-    "no such choice": ("config.yaml", b"defaults:\n  - data: nonsense\n", "data/nonsense"),
+    "no such choice": ("config.yaml", b"defaults:\n  - data: nonsense\n", "data = 'nonsense': unknown"),
     "no such resolver": ("config.yaml", b"framework: ${nonsense:}\n", "nonsense"),
     "not YAML at the top": ("config.yaml", b"defaults: [", r"config\.yaml"),
 }

@@ -62,10 +62,10 @@ def test_every_file_of_the_contract_is_there(project: Path, framework: str) -> N
     assert [(r["seed"], r["epoch"], r["split"]) for r in rows] == [
         (str(seed), str(epoch), split) for seed in (0, 1) for epoch in (1, 2) for split in ("train", "validation")
     ]
-    judged = json.loads((folder / "metrics.json").read_text())
+    judged = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "scores")}
     right = predictions["logits"].argmax(axis=2) == predictions["labels"]
-    assert judged["test"]["accuracy"] == pytest.approx(right.mean())
-    assert judged["seeds"]["1"]["accuracy"] == pytest.approx(right[1].mean())
+    assert judged["metrics"]["test"]["accuracy"] == pytest.approx(right.mean())
+    assert judged["scores"]["seeds"]["1"]["accuracy"] == pytest.approx(right[1].mean())
     for name in ("confusion.png", "reliability.png"):
         assert (folder / "plots" / name).read_bytes().startswith(b"\x89PNG")
     assert "tensorflow" in json.loads((project / "results/comparison/comparison.json").read_text())
@@ -104,7 +104,7 @@ def test_a_seed_s_run_carries_everything(client: mlflow.MlflowClient, project: P
     assert [point.step for point in steps] == list(range(10))  # 285 images are 4 whole batches and a partial one
     assert metrics["throughput/train_images_per_second"] > 0
     assert metrics["time/compile_seconds"] > 0
-    judged = json.loads((project / "results" / framework / "metrics.json").read_text())["seeds"]["1"]
+    judged = json.loads((project / "results" / framework / "scores.json").read_text())["seeds"]["1"]
     for name, value in judged.items():
         assert metrics[f"test/{name}"] == pytest.approx(value)
     (dataset,) = found.inputs.dataset_inputs

@@ -111,6 +111,16 @@ def write(config: Config, path: Path = PARAMS) -> None:
 
 def one_message(error: Exception) -> str:
     """A Hydra or OmegaConf error with its cause, on as few lines as it has; without advice to developers."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+
+    if isinstance(error, OverrideParseException):
+        lines = [line for line in error.message.splitlines() if not line.startswith(("Error parsing", "See "))]
+        reason = " ".join(lines)
+        override = error.override.removeprefix("++")
+        return f"{override}: not key=value as Hydra reads it: {reason} (quote what holds [ ] {{ }} or spaces)"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        return f"{group} = {choice!r}: unknown; allowed: {', '.join(error.options)}"
     texts = [str(error), str(error.__cause__)] if error.__cause__ else [str(error)]
     lines = [line.rstrip() for text in texts for line in text.split("Config search path:")[0].splitlines()]
     noise = ("Set the environment variable HYDRA_FULL_ERROR", "full_key:", "object_type=")

@@ -1,6 +1,6 @@
 """What is kept of every run, in MLflow. The only package that imports mlflow."""
 
 from .runs import Run, Tracker
-from .store import store_uri
+from .store import ensure_store
 
-__all__ = ["Run", "Tracker", "store_uri"]
+__all__ = ["Run", "Tracker", "ensure_store"]

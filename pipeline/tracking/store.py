@@ -2,12 +2,15 @@
 
 import os
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 from filelock import FileLock
 
 from ..errors import UserError
 
+_ANSWER_SECONDS = 5.0
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -45,6 +48,8 @@ def ensure_store(root: Path) -> str:
         raise UserError(
             f"MLFLOW_TRACKING_URI = {uri}: allowed: sqlite:///<absolute path>, http(s)://<server>, or a database URL"
         )
+    if uri.startswith("http"):
+        _require_answer(uri)
     if uri.startswith("sqlite:///"):
         path = _file_of(uri)
         try:
@@ -55,6 +60,20 @@ def ensure_store(root: Path) -> str:
         except OSError as error:
             raise UserError(f"MLflow store {uri}: cannot be created: {error.strerror or error}") from error
     return uri
+
+
+def _require_answer(uri: str) -> None:
+    """One short question: MLflow's own client would ask for minutes, and print a warning for each try."""
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_ANSWER_SECONDS):
+            pass
+    except urllib.error.HTTPError:
+        pass  # it answers; what it thinks of us is MLflow's to find out
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"MLFLOW_TRACKING_URI = {uri}: does not answer: {getattr(error, 'reason', error)}; "
+            "start that server, or unset the variable to use mlflow.db in this repository"
+        ) from error
 
 
 def _file_of(uri: str) -> Path:

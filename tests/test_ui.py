@@ -1,0 +1,47 @@
+"""`make ui`: a real server, a real answer, and nothing left when it ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+from project_copy import clean_environment, clone_project, run
+
+pytestmark = pytest.mark.xdist_group("train")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return clone_project(tmp_path_factory.mktemp("ui") / "project")
+
+
+def test_a_port_that_is_taken_is_refused(project: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = run(project, sys.executable, "-m", "pipeline.ui", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 2
+    assert "choose another" in done.stderr
+
+
+def test_it_serves_what_it_prints_and_leaves_no_process(project: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-u", "-m", "pipeline.ui", "--port", str(port)]
+    with subprocess.Popen(command, cwd=project, env=clean_environment(), stdout=subprocess.PIPE, text=True) as ui:
+        assert ui.stdout is not None
+        link = next(line.split()[1] for line in ui.stdout if line.startswith("Runs:"))
+        with urllib.request.urlopen(link.split("#")[0], timeout=30) as page:
+            assert b"MLflow" in page.read()
+        children = psutil.Process(ui.pid).children(recursive=True)
+        assert children
+        os.kill(ui.pid, signal.SIGTERM)
+        ui.wait(30)
+    assert ui.returncode == 143
+    assert not psutil.wait_procs(children, timeout=20)[1]
