@@ -88,13 +88,7 @@ def _train_seed(job: Job, classifier: Classifier, run: Run, seed: int, progress:
     count = len(job.dataset.split("train").labels)
     result = SeedResult(seed, run.id)
     for epoch in range(1, job.train.epochs + 1):
-        plan = draw_epoch(
-            examples=count,
-            batch_size=job.train.batch_size,
-            learning_rate=job.train.optimizer.learning_rate,
-            seed=seed,
-            epoch=epoch - 1,
-        )
+        plan = draw_epoch(job.train, examples=count, seed=seed, epoch=epoch - 1)
         trained = _train_epoch(classifier, plan, progress)
         first_step = (epoch - 1) * plan.steps
         run.log_series({"train/step_loss": trained.loss}, first_step=first_step)
@@ -112,6 +106,7 @@ def _train_seed(job: Job, classifier: Classifier, run: Run, seed: int, progress:
             | {
                 "time/epoch_seconds": trained.seconds,
                 "throughput/train_images_per_second": count / trained.seconds,
+                "train/learning_rate": plan.learning_rate[-1],
             },
             step=epoch,
         )

@@ -71,8 +71,8 @@ def main(framework: str, batch_sizes: list[int]) -> None:
         float(step())
         doors.initialise(classifier, 0)
         through, ceiling = [], []
-        for epoch in range(ROUNDS):
-            plan = draw_epoch(examples=count, batch_size=batch_size, learning_rate=1e-3, seed=0, epoch=epoch)
+        for _ in range(ROUNDS):
+            plan = draw_epoch(config.train, examples=count, seed=0, epoch=0)
             through.append(count / classifier.train_epoch(plan).seconds)
             state = classifier.state()
             steps = STEPS_OF_THE_CEILING // batch_size

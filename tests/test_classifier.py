@@ -79,6 +79,7 @@ def create(
     """A new classifier with its examples, its weights drawn from seed 0."""
     adam = {"name": "adam", "learning_rate": 0.02, "beta_1": 0.9, "beta_2": 0.99, "epsilon": EPSILON}
     run = {"epochs": 1, "batch_size": BATCH_SIZE, "deterministic": True, "threads": 1, "optimizer": adam}
+    run["schedule"] = {"name": "constant", "warmup_steps": 0}
     train = TrainConfig.model_validate({**run, "precision": precision, "execution": execution})
     classifier = doors.create(framework, design(network, kind), train)
     classifier.attach(*examples(kind))

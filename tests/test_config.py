@@ -1,5 +1,6 @@
 """The configuration: every choice in `conf/` is valid, and every mistake ends in one message that helps to mend it."""
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from pipeline.config import CONF, compose, load, write
 from pipeline.config.compose import conf_digest
 from pipeline.errors import UserError
 
-GROUPS = {"data", "model", "train", "evaluate", "tracking", "experiment"}
-CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
+GROUPS = {"data", "model", "train", "evaluate", "tracking", "experiment", "train/optimizer", "train/schedule"}
+CHOICES = sorted((path.parent.relative_to(CONF).as_posix(), path.stem) for path in CONF.glob("*/**/*.yaml"))
 DENSE = "{type:dense,units:classes}"
 
 
@@ -24,6 +25,11 @@ def holds(values: Any, wanted: Any) -> bool:
     if isinstance(wanted, list):
         return len(values) == len(wanted) and all(map(holds, values, wanted))
     return bool(values == wanted)
+
+
+def section(values: dict[str, Any], group: str) -> Any:
+    """`train/optimizer` to `values["train"]["optimizer"]`."""
+    return functools.reduce(lambda here, key: here[key], group.split("/"), values)
 
 
 def test_every_group_has_a_choice() -> None:
@@ -37,8 +43,9 @@ def test_every_choice_composes_to_what_its_file_says(group: str, choice: str) ->
     assert isinstance(written, dict)
     for default in written.pop("defaults", []):
         ((override, named),) = default.items()
-        assert composed[override.removeprefix("override /")]["name"] == named
-    assert holds(composed if group == "experiment" else composed[group], written)
+        chosen = override.removeprefix("override /") if override.startswith("override") else f"{group}/{override}"
+        assert section(composed, chosen)["name"] == named
+    assert holds(composed if group == "experiment" else section(composed, group), written)
 
 
 def test_the_snapshot_carries_the_digest_of_conf() -> None:
@@ -52,7 +59,7 @@ MISTAKES = {
     "+train.epohcs=3": r"train\.epohcs = 3: unknown key; did you mean epochs\? \(allowed: batch_size, .*epochs",
     "train.optimizer.learning_rat=1": r"train\.optimizer\.learning_rat = 1: unknown key; did you mean learning_rate\?",
     "nonsense=1": r"nonsense = 1: unknown key \(allowed: .*data, .*train",
-    f"model.layers=[{{type:flaten}},{DENSE}]": r"model\.layers\[0\] .*'flaten'.*'conv', 'flatten', 'dense'",
+    f"model.layers=[{{type:flaten}},{DENSE}]": r"model\.layers\[0\]\.type = 'flaten': allowed: .*'flatten', 'dense'",
     f"model.layers=[{{type:conv,filter:8}},{DENSE}]": r"model\.layers\[0\]\.filter = 8: .*did you mean filters\?",
     "model.layers.0.filter=8": r"model\.layers\[0\]\.filter = 8: unknown key; did you mean filters\?",
     # wrong types
@@ -83,10 +90,12 @@ MISTAKES = {
     # unknown choices
     "data=imagenet": r"data = 'imagenet': unknown; allowed: mnist, mnist_sample",
     "model=vgg": r"model = 'vgg': unknown; allowed: .*simple_cnn",
-    "experiment=none": r"experiment = 'none': unknown; allowed: seed_pytorch, seed_tensorflow",
+    "experiment=none": r"experiment = 'none': unknown; allowed: mnist, seed_pytorch, seed_tensorflow",
     "framework=jax": r"framework = 'jax': .*'tensorflow' or 'pytorch'",
     "train.precision=float16": r"train\.precision = 'float16': .*'float32' or 'float64'",
     "train.optimizer.name=sgd": r"train\.optimizer\.name = 'sgd': .*'adam'",
+    "train.schedule.name=linear": r"train\.schedule\.name = 'linear': allowed: 'constant', .*; .*train/schedule=",
+    "train.schedule.factor=0.5": r"train\.schedule\.factor = 0.5: unknown key .allowed: final_fraction, name",
     "data.provider=tfds": r"data\.provider = 'tfds': .*'bundled' or 'torchvision'",
     "data.provider=torchvision": r"data\.provider = 'torchvision' does not have mnist_sample; allowed: 'bundled'",
     "data.name=mnist": r"data\.provider = 'bundled' does not have mnist; allowed: 'torchvision'",

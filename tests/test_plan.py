@@ -5,13 +5,21 @@ import itertools
 import numpy as np
 import pytest
 
-from pipeline.data.plan import EpochPlan, draw_epoch
+from pipeline.config import TrainConfig, compose
+from pipeline.data.plan import EpochPlan, draw_epoch, learning_rates
+
+CONSTANT = {"name": "constant", "warmup_steps": 0}
+
+
+def settings(batch_size: int, learning_rate: float = 1e-3, epochs: int = 10, **schedule: object) -> TrainConfig:
+    base = compose().train.model_dump() | {"batch_size": batch_size, "epochs": epochs, "schedule": CONSTANT | schedule}
+    return TrainConfig.model_validate(base | {"optimizer": base["optimizer"] | {"learning_rate": learning_rate}})
 
 
 def plan(
     examples: int = 1000, batch_size: int = 64, learning_rate: float = 1e-3, seed: int = 0, epoch: int = 0
 ) -> EpochPlan:
-    return draw_epoch(examples=examples, batch_size=batch_size, learning_rate=learning_rate, seed=seed, epoch=epoch)
+    return draw_epoch(settings(batch_size, learning_rate), examples=examples, seed=seed, epoch=epoch)
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
@@ -75,3 +83,42 @@ def test_segments_one_after_another_are_the_whole_plan(cuts: list[int]) -> None:
 def test_a_wrong_number_of_learning_rates_is_refused(count: int) -> None:
     with pytest.raises(ValueError, match=f"{count} learning rates, 10 examples in batches of 4"):
         EpochPlan(np.arange(10), 4, np.full(count, 0.1))
+
+
+def test_a_cosine_falls_from_the_learning_rate_to_its_final_fraction() -> None:
+    rates = learning_rates(settings(4, 0.5, epochs=4, name="cosine", final_fraction=0.2), 25)
+    assert rates[0] == 0.5
+    assert rates[50] == pytest.approx(0.3)  # half way between 0.5 and 0.1
+    assert rates[-1] == pytest.approx(0.1, abs=2e-4)
+    assert (np.diff(rates) < 0).all()
+
+
+def test_a_step_schedule_multiplies_after_every_so_many_epochs() -> None:
+    rates = learning_rates(settings(4, 0.5, epochs=5, name="step", every_epochs=2, factor=0.1), 3)
+    assert rates == pytest.approx([0.5] * 6 + [0.05] * 6 + [0.005] * 3)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {},
+        {"name": "cosine", "final_fraction": 0.0},
+        {"name": "step", "every_epochs": 9, "factor": 0.1},
+    ],
+)
+def test_a_warm_up_grows_linearly_to_the_learning_rate(schedule: dict[str, object]) -> None:
+    rates = learning_rates(settings(4, 0.5, epochs=3, warmup_steps=5, **schedule), 10)
+    assert rates[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert rates.max() == 0.5
+
+
+@pytest.mark.parametrize("warmup_steps", [30, 300])
+def test_a_training_may_be_shorter_than_its_warm_up(warmup_steps: int) -> None:
+    rates = learning_rates(settings(4, 0.3, epochs=3, warmup_steps=warmup_steps, name="cosine", final_fraction=0), 10)
+    assert rates == pytest.approx(0.3 * np.arange(1, 31) / warmup_steps)
+
+
+def test_an_epoch_has_its_own_part_of_the_schedule() -> None:
+    train = settings(4, 0.5, epochs=3, name="cosine", final_fraction=0.0)
+    parts = [draw_epoch(train, examples=10, seed=0, epoch=epoch).learning_rate for epoch in range(3)]
+    assert np.array_equal(np.concatenate(parts), learning_rates(train, 3))

@@ -137,6 +137,11 @@ def _problems(error: ValidationError, values: Mapping[Any, Any]) -> Iterable[str
             close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             yield f"{key} = {problem['input']!r}: unknown key{hint} (allowed: {', '.join(allowed)})"
+        elif problem["type"] == "union_tag_invalid":
+            which, group = str(problem["ctx"]["discriminator"]).strip("'"), "/".join(map(str, location))
+            whole = f"; choose the whole section: {group}=..." if (CONF / group).is_dir() else ""
+            allowed = problem["ctx"]["expected_tags"]
+            yield f"{key}.{which} = {problem['ctx']['tag']!r}: allowed: {allowed}{whole}"
         elif problem["type"] == "value_error":
             yield problem["msg"].removeprefix("Value error, ")
         elif problem["type"] == "missing":
@@ -171,9 +176,15 @@ def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:
         ):
             here = here.model_fields[part].annotation
         elif isinstance(part, str):  # the tag of a discriminated union
-            here = next((model for model in _models(here) if model.__name__.lower() == part), here)
+            here = next((model for model in _models(here) if part in _tags(model)), here)
     models = list(_models(here))
     return sorted({name for model in models for name in model.model_fields})
+
+
+def _tags(model: type[BaseModel]) -> set[Any]:
+    """The values of `name` or `type` that tell this model in a union."""
+    fields = (model.model_fields[name] for name in ("name", "type") if name in model.model_fields)
+    return {value for field in fields for value in typing.get_args(field.annotation)}
 
 
 def _models(annotation: Any) -> Iterable[type[BaseModel]]:

@@ -92,6 +92,35 @@ class AdamConfig(Section):
     epsilon: Annotated[float, Field(gt=0)]
 
 
+class Schedule(Section):
+    """How the learning rate moves, step by step; the same numbers go to both frameworks."""
+
+    warmup_steps: Annotated[int, Field(ge=0)]
+    """Over so many first steps it grows linearly to `learning_rate` (Goyal et al. 2017, section 2.2)."""
+
+
+class ConstantSchedule(Schedule):
+    """`learning_rate` throughout."""
+
+    name: Literal["constant"]
+
+
+class CosineSchedule(Schedule):
+    """From `learning_rate` along half a cosine over all steps after the warm-up (Loshchilov & Hutter 2017, eq. 5)."""
+
+    name: Literal["cosine"]
+    final_fraction: Annotated[float, Field(ge=0, le=1)]
+    """Of `learning_rate`: where the cosine ends."""
+
+
+class StepSchedule(Schedule):
+    """Times `factor` after every `every_epochs` epochs."""
+
+    name: Literal["step"]
+    every_epochs: Annotated[int, Field(ge=1)]
+    factor: Annotated[float, Field(gt=0, le=1)]
+
+
 class TrainConfig(Section):
     """How a network is trained; one meaning per key, whatever the framework's own default."""
 
@@ -102,6 +131,7 @@ class TrainConfig(Section):
     deterministic: bool
     threads: Annotated[int, Field(ge=1)] | None
     optimizer: AdamConfig
+    schedule: Annotated[ConstantSchedule | CosineSchedule | StepSchedule, Field(discriminator="name")]
 
 
 class EvaluateConfig(Section):

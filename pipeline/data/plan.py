@@ -5,6 +5,9 @@ from typing import Final
 
 import numpy as np
 
+from ..config import TrainConfig
+from ..config.schema import CosineSchedule, StepSchedule
+
 # Streams of the seed, so that one draw never moves another.
 ORDER_STREAM: Final = 1
 WEIGHTS_STREAM: Final = 2
@@ -52,7 +55,23 @@ class EpochPlan:
         return EpochPlan(order, self.batch_size, self.learning_rate[start:stop])
 
 
-def draw_epoch(*, examples: int, batch_size: int, learning_rate: float, seed: int, epoch: int) -> EpochPlan:
-    """Draw the plan of epoch `epoch` (0, 1, ...): a permutation of the examples, a function of seed and epoch alone."""
+def draw_epoch(train: TrainConfig, *, examples: int, seed: int, epoch: int) -> EpochPlan:
+    """The plan of epoch `epoch` (0, 1, ...): a permutation of the examples, a function of seed and epoch alone."""
     order = np.random.default_rng([seed, ORDER_STREAM, epoch]).permutation(examples).astype(np.int64)
-    return EpochPlan(order, batch_size, np.full(-(-examples // batch_size), learning_rate))
+    steps = -(-examples // train.batch_size)
+    return EpochPlan(order, train.batch_size, learning_rates(train, steps)[epoch * steps : (epoch + 1) * steps])
+
+
+def learning_rates(train: TrainConfig, steps_per_epoch: int) -> np.ndarray:
+    """float64 (epochs * steps_per_epoch,): the learning rate of every step of the training."""
+    schedule, total = train.schedule, train.epochs * steps_per_epoch
+    t = np.arange(total)
+    if isinstance(schedule, CosineSchedule):
+        after = np.maximum(t - schedule.warmup_steps, 0) / max(total - schedule.warmup_steps, 1)
+        share = schedule.final_fraction + (1 - schedule.final_fraction) * (1 + np.cos(np.pi * after)) / 2
+    elif isinstance(schedule, StepSchedule):
+        share = schedule.factor ** (t // steps_per_epoch // schedule.every_epochs)
+    else:
+        share = np.ones(total)
+    warm = np.minimum((t + 1) / max(schedule.warmup_steps, 1), 1)
+    return np.asarray(train.optimizer.learning_rate * warm * share)
