@@ -66,6 +66,7 @@ def learning_rates(train: TrainConfig, steps_per_epoch: int) -> np.ndarray:
     """float64 (epochs * steps_per_epoch,): the learning rate of every step of the training."""
     schedule, total = train.schedule, train.epochs * steps_per_epoch
     t = np.arange(total)
+    share: np.ndarray
     if isinstance(schedule, CosineSchedule):
         after = np.maximum(t - schedule.warmup_steps, 0) / max(total - schedule.warmup_steps, 1)
         share = schedule.final_fraction + (1 - schedule.final_fraction) * (1 + np.cos(np.pi * after)) / 2
