@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.lib.stride_tricks import sliding_window_view
+import reference
 from project_copy import ROOT
 from safetensors.numpy import load_file, save_file
 
@@ -35,12 +35,55 @@ NETWORKS: dict[str, list[dict[str, Any]]] = {
     "dense only": [FLATTEN, LOGITS],
     "softmax output": [CONV, FLATTEN, {**LOGITS, "activation": "softmax"}],
 }
+NORM = {"type": "batch_norm", "momentum": 0.3, "epsilon": 1e-2}
+SAME = {**CONV, "padding": "same"}
+LAYERS: dict[str, list[dict[str, Any]]] = {
+    "same padding": [{**SAME, "kernel_size": 4, "activation": "tanh"}, FLATTEN, LOGITS],
+    "stride": [{**CONV, "stride": 2, "bias": False}, FLATTEN, LOGITS],
+    "same padding and stride": [{**SAME, "stride": 2}, {**SAME, "kernel_size": 2, "stride": 3}, FLATTEN, LOGITS],
+    "max pool": [CONV, {"type": "max_pool", "size": 2}, FLATTEN, LOGITS],
+    "overlapping max pool, same": [
+        CONV,
+        {"type": "max_pool", "size": 3, "stride": 2, "padding": "same"},
+        FLATTEN,
+        LOGITS,
+    ],
+    "average pool": [CONV, {"type": "average_pool", "size": 3, "stride": 1}, FLATTEN, LOGITS],
+    "average pool, same": [CONV, {"type": "average_pool", "size": 3, "stride": 2, "padding": "same"}, FLATTEN, LOGITS],
+    "global average pool": [CONV, {"type": "global_average_pool"}, LOGITS],
+    "batch norm": [{**CONV, "bias": False}, {**NORM, "activation": "relu"}, FLATTEN, LOGITS],
+    "batch norm after dense": [FLATTEN, {"type": "dense", "units": 4, "bias": False}, NORM, {**LOGITS, "bias": False}],
+    "dropout": [CONV, {"type": "dropout", "rate": 0.3}, FLATTEN, {"type": "dropout", "rate": 0.6}, LOGITS],
+    "residual": [
+        {
+            "type": "residual",
+            "layers": [{**SAME, "filters": 3}, {**SAME, "filters": 3}],
+            "activation": "relu",
+            "shortcut": [{**CONV, "filters": 3, "kernel_size": 1, "bias": False}, NORM],
+        },
+        {"type": "residual", "layers": [{**SAME, "filters": 3, "activation": "relu"}]},
+        FLATTEN,
+        LOGITS,
+    ],
+}
+LAYERS["everything"] = [
+    {**SAME, "bias": False},
+    {**NORM, "activation": "relu"},
+    {"type": "max_pool", "size": 2},
+    *LAYERS["residual"][:2],
+    {"type": "average_pool", "size": 2, "padding": "same"},
+    {"type": "dropout", "rate": 0.3},
+    {"type": "global_average_pool"},
+    LOGITS,
+]
+NETWORKS |= LAYERS
 IMAGES = {"grey": ((8, 7, 1), 3), "colour": ((6, 5, 3), 4)}  # neither is square: height and width are told apart
 EXAMPLES, BATCH_SIZE, STEPS = 50, 16, 4  # batches of 16, 16, 16, 2
 EPSILON = 1e-2  # large enough for its place in the formula to matter
 OTHER = {"tensorflow": "pytorch", "pytorch": "tensorflow"}
 
-every_network = pytest.mark.parametrize("network", NETWORKS)
+every_network = pytest.mark.parametrize("network", sorted(NETWORKS.keys() - LAYERS.keys()))
+every_layer = pytest.mark.parametrize("network", LAYERS)
 every_image = pytest.mark.parametrize("kind", IMAGES)
 both_precisions = pytest.mark.parametrize("precision", ["float32", "float64"])
 
@@ -66,7 +109,28 @@ def examples(kind: str = "grey", count: int = EXAMPLES, seed: int = 0) -> tuple[
 def epoch(number: int = 0, learning_rate: float = 0.02) -> EpochPlan:
     """Every step has a learning rate of its own."""
     order = np.random.default_rng(number).permutation(EXAMPLES)
-    return EpochPlan(order, BATCH_SIZE, learning_rate * np.array([1.0, 0.5, 2.0, 0.8]))
+    keys = np.random.default_rng([1, number]).integers(0, 2**32, STEPS)
+    return EpochPlan(order, BATCH_SIZE, learning_rate * np.array([1.0, 0.5, 2.0, 0.8]), keys)
+
+
+ADAM = {"name": "adam", "learning_rate": 0.02, "beta_1": 0.9, "beta_2": 0.99, "epsilon": EPSILON}
+SGD = {"name": "sgd", "learning_rate": 0.02, "momentum": 0.0, "nesterov": False}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "adam": {"optimizer": ADAM},
+    "adamw": {"optimizer": {**ADAM, "name": "adamw", "weight_decay": 0.3}},
+    "sgd": {"optimizer": SGD},
+    "momentum": {"optimizer": {**SGD, "momentum": 0.9}},
+    "nesterov": {"optimizer": {**SGD, "momentum": 0.9, "nesterov": True}},
+    "label smoothing": {"optimizer": ADAM, "label_smoothing": 0.2},
+    "clipping": {"optimizer": {**SGD, "momentum": 0.9}, "clip_norm": 0.3},
+    "clipping that never acts": {"optimizer": {**SGD, "momentum": 0.9}, "clip_norm": 1e6},
+}
+
+
+def settings(variant: str = "adam", precision: str = "float64", execution: str = "auto") -> TrainConfig:
+    run = {"epochs": 1, "batch_size": BATCH_SIZE, "deterministic": True, "threads": 1}
+    run |= {"label_smoothing": 0.0, "clip_norm": None, "schedule": {"name": "constant", "warmup_steps": 0}}
+    return TrainConfig.model_validate({**run, "precision": precision, "execution": execution, **VARIANTS[variant]})
 
 
 def create(
@@ -75,12 +139,10 @@ def create(
     kind: str = "grey",
     precision: str = "float32",
     execution: str = "auto",
+    variant: str = "adam",
 ) -> Classifier:
     """A new classifier with its examples, its weights drawn from seed 0."""
-    adam = {"name": "adam", "learning_rate": 0.02, "beta_1": 0.9, "beta_2": 0.99, "epsilon": EPSILON}
-    run = {"epochs": 1, "batch_size": BATCH_SIZE, "deterministic": True, "threads": 1, "optimizer": adam}
-    run["schedule"] = {"name": "constant", "warmup_steps": 0}
-    train = TrainConfig.model_validate({**run, "precision": precision, "execution": execution})
+    train = settings(variant, precision, execution)
     classifier = doors.create(framework, design(network, kind), train)
     classifier.attach(*examples(kind))
     doors.initialise(classifier, seed=0)
@@ -97,64 +159,19 @@ def open_door(framework: str, *arguments: str, **settings: str) -> Classifier:
     return classifier
 
 
-# The reference. It takes complex weights, so that the imaginary part of the loss carries a derivative to the last bit.
+@functools.cache
+def reference_epoch(network: str, kind: str, variant: str = "adam") -> tuple[np.ndarray, np.ndarray, State]:
+    return reference.epoch(design(network, kind), settings(variant), *examples(kind), epoch())
 
 
 def reference_outputs(architecture: Architecture, weights: Weights, images: np.ndarray) -> np.ndarray:
-    x: np.ndarray = images / 255
-    for spec in architecture.layers:
-        if spec.layer.type == "flatten":
-            x = x.reshape(len(x), -1)
-            continue
-        kernel, bias = weights[f"{spec.name}/kernel"], weights[f"{spec.name}/bias"]
-        if spec.layer.type == "conv":
-            windows = sliding_window_view(x, kernel.shape[:2], axis=(1, 2))
-            x = np.tensordot(windows, kernel, [(4, 5, 3), (0, 1, 2)]) + bias
-        else:
-            x = x @ kernel + bias
-        if spec.layer.activation == "relu":
-            x = np.where(x.real > 0, x, 0)
-        elif spec.layer.activation == "softmax":
-            x = np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
-    return x
+    return reference.outputs(architecture, weights, images)[0]
 
 
-def reference_loss(outputs: np.ndarray, labels: np.ndarray) -> Any:
-    return (np.log(np.exp(outputs).sum(axis=1)) - outputs[np.arange(len(labels)), labels]).mean()
-
-
-def reference_gradient(architecture: Architecture, weights: Weights, x: np.ndarray, y: np.ndarray) -> Weights:
-    tiny = 1e-30
-    moved = {name: value.astype(complex) for name, value in weights.items()}
-    gradient = {name: np.empty_like(value) for name, value in weights.items()}
-    for name, value in moved.items():
-        for index in np.ndindex(value.shape):
-            value[index] += tiny * 1j
-            gradient[name][index] = reference_loss(reference_outputs(architecture, moved, x), y).imag / tiny
-            value[index] = value[index].real
-    return gradient
-
-
-@functools.cache
-def reference_epoch(network: str, kind: str) -> tuple[np.ndarray, np.ndarray, State]:
-    """Losses, right answers and final state of one epoch of Adam (Kingma & Ba 2015, Algorithm 1) from seed 0."""
-    architecture, (images, labels), plan = design(network, kind), examples(kind), epoch()
-    weights = architecture.initial_weights(0)
-    momentum = {name: np.zeros_like(value) for name, value in weights.items()}
-    velocity = {name: np.zeros_like(value) for name, value in weights.items()}
-    losses, corrects = [], []
-    for i, learning_rate in enumerate(plan.learning_rate):
-        batch = plan.order[i * BATCH_SIZE : (i + 1) * BATCH_SIZE]
-        x, y = images[batch], labels[batch]
-        outputs = reference_outputs(architecture, weights, x)
-        losses.append(reference_loss(outputs, y))
-        corrects.append(int((outputs.argmax(axis=1) == y).sum()))
-        for name, gradient in reference_gradient(architecture, weights, x, y).items():
-            momentum[name] = 0.9 * momentum[name] + 0.1 * gradient
-            velocity[name] = 0.99 * velocity[name] + 0.01 * gradient**2
-            first, second = momentum[name] / (1 - 0.9 ** (i + 1)), velocity[name] / (1 - 0.99 ** (i + 1))
-            weights[name] = weights[name] - learning_rate * first / (np.sqrt(second) + EPSILON)
-    return np.array(losses), np.array(corrects), State(weights, {"momentum": momentum, "velocity": velocity}, STEPS)
+def before_the_first_step(drawn: Weights, dtype: str, architecture: Architecture | None = None) -> State:
+    weights = {name: value.astype(dtype) for name, value in drawn.items()}
+    zeros = {p.name: np.zeros(p.shape, dtype) for p in (architecture or design()).parameters}
+    return State(weights, {"momentum": zeros, "velocity": zeros}, 0)
 
 
 def deviation(found: np.ndarray, expected: np.ndarray) -> float:
@@ -179,6 +196,12 @@ def assert_same_bits(found: State, expected: State) -> None:
             assert one[name].tobytes() == value.tobytes(), name
 
 
+def require_compiler(framework: str, execution: str) -> None:
+    compilers = ("g++", "clang++", "c++")
+    if framework == "pytorch" and execution == "compiled" and not any(map(shutil.which, compilers)):
+        pytest.skip(f"torch.compile needs a C++ compiler, and none of {', '.join(compilers)} is on PATH")
+
+
 # Weights
 
 
@@ -186,7 +209,7 @@ def assert_same_bits(found: State, expected: State) -> None:
 @every_image
 def test_parameters_have_the_names_and_shapes_of_the_architecture(framework: str, network: str, kind: str) -> None:
     weights = open_door(framework, network, kind).state().weights
-    wanted = [(parameter.name, parameter.shape) for parameter in design(network, kind).parameters]
+    wanted = [(array.name, array.shape) for array in design(network, kind).arrays]
     assert [(name, value.shape) for name, value in weights.items()] == wanted
 
 
@@ -194,7 +217,7 @@ def test_parameters_have_the_names_and_shapes_of_the_architecture(framework: str
 def test_training_starts_from_the_weights_that_were_drawn(framework: str, precision: str) -> None:
     classifier = open_door(framework, precision=precision)
     drawn = classifier.architecture.initial_weights(0)
-    assert_same_bits(classifier.state(), State.initial(drawn, precision, classifier.slots))
+    assert_same_bits(classifier.state(), before_the_first_step(drawn, precision))
 
 
 def test_another_seed_starts_from_other_weights_and_before_the_first_step(framework: str) -> None:
@@ -202,7 +225,7 @@ def test_another_seed_starts_from_other_weights_and_before_the_first_step(framew
     classifier.train_epoch(epoch())
     doors.initialise(classifier, seed=1)
     drawn = classifier.architecture.initial_weights(1)
-    assert_same_bits(classifier.state(), State.initial(drawn, "float32", classifier.slots))
+    assert_same_bits(classifier.state(), before_the_first_step(drawn, "float32"))
 
 
 @both_precisions
@@ -221,7 +244,7 @@ def test_a_state_is_a_copy_that_training_does_not_touch(framework: str) -> None:
     state = classifier.state()
     classifier.train_epoch(epoch())
     drawn = classifier.architecture.initial_weights(0)
-    assert_same_bits(state, State.initial(drawn, "float32", classifier.slots))
+    assert_same_bits(state, before_the_first_step(drawn, "float32"))
 
 
 # Outputs
@@ -313,6 +336,61 @@ def test_an_epoch_of_adam_is_that_of_the_reference(framework: str, network: str,
         assert largest_deviation(state.slots[slot], expected.slots[slot]) <= 1e-9
 
 
+@every_layer
+def test_every_layer_trains_and_predicts_as_the_reference(framework: str, network: str) -> None:
+    classifier = open_door(framework, network, precision="float64", execution="eager")
+    probe = classifier.probe(epoch())
+    (images, labels), plan = examples(), epoch()
+    rows, drawn = plan.order[:BATCH_SIZE], classifier.architecture.initial_weights(0)
+    slopes = reference.gradients(classifier.architecture, drawn, images[rows], labels[rows], int(plan.dropout_keys[0]))
+    assert largest_deviation(probe.gradients, slopes) <= 1e-10
+    assert_same_bits(classifier.state(), before_the_first_step(drawn, "float64", classifier.architecture))
+    result = classifier.train_epoch(plan)
+    losses, corrects, expected = reference_epoch(network, "grey")
+    assert probe.loss == pytest.approx(losses[0], rel=1e-12)
+    assert deviation(result.loss, losses) <= 1e-9
+    assert result.correct.tolist() == corrects.tolist()
+    state = classifier.state()
+    assert largest_deviation(state.weights, expected.weights) <= 1e-9
+    assert largest_deviation(state.slots["velocity"], expected.slots["velocity"]) <= 1e-9
+    outputs = reference_outputs(classifier.architecture, state.weights, images)
+    assert deviation(classifier.predict(images), outputs) <= 1e-10
+    exported = run_exported(framework, classifier.export(), images / 255)
+    assert deviation(exported, outputs) <= 1e-7  # Keras rounds the epsilon of batch norm to float32
+
+
+@pytest.mark.parametrize("execution", ["eager", "compiled"])
+def test_every_layer_together_is_compiled_to_what_it_is_eagerly(framework: str, execution: str) -> None:
+    require_compiler(framework, execution)
+    classifier = create(framework, "everything", precision="float64", execution=execution, variant="momentum")
+    losses, corrects, expected = reference_epoch("everything", "grey", "momentum")
+    result = classifier.train_epoch(epoch())
+    assert deviation(result.loss, losses) <= 1e-9
+    assert result.correct.tolist() == corrects.tolist()
+    assert largest_deviation(classifier.state().weights, expected.weights) <= 1e-9
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_optimizer_is_that_of_the_reference(framework: str, variant: str) -> None:
+    classifier = create(framework, "batch norm", precision="float64", execution="eager", variant=variant)
+    losses, _, expected = reference_epoch("batch norm", "grey", variant)
+    assert deviation(classifier.train_epoch(epoch()).loss, losses) <= 1e-9
+    state = classifier.state()
+    assert largest_deviation(state.weights, expected.weights) <= 1e-9
+    assert state.slots.keys() == expected.slots.keys()
+    for slot, values in expected.slots.items():
+        assert largest_deviation(state.slots[slot], values) <= 1e-9
+
+
+def test_batches_are_seen_as_scaled_images_in_the_order_of_the_plan(framework: str) -> None:
+    classifier, plan, (images, labels) = open_door(framework), epoch(), examples()
+    for i, (x, y) in enumerate(classifier.seen(plan)):
+        rows = plan.order[i * BATCH_SIZE : (i + 1) * BATCH_SIZE]
+        assert np.array_equal(x, images[rows].astype(np.float32) * (np.float32(1) / np.float32(255)))
+        assert np.array_equal(y, labels[rows])
+    assert i == STEPS - 1
+
+
 def test_a_float32_epoch_keeps_close_to_the_float64_reference(framework: str) -> None:
     classifier = open_door(framework)
     losses, _, expected = reference_epoch("conv and dense", "grey")
@@ -340,7 +418,7 @@ def test_a_learning_rate_of_zero_leaves_the_weights(framework: str) -> None:
 
 def test_other_examples_can_be_attached_after_training(framework: str) -> None:
     images, labels = examples(count=20, seed=1)
-    plan = EpochPlan(np.arange(19, -1, -1), BATCH_SIZE, np.full(2, 0.02))
+    plan = EpochPlan(np.arange(19, -1, -1), BATCH_SIZE, np.full(2, 0.02), np.zeros(2, np.int64))
     reused, fresh = create(framework), open_door(framework)
     reused.train_epoch(epoch())
     doors.initialise(reused, seed=0)
@@ -359,12 +437,8 @@ def test_the_step_count_goes_on_from_epoch_to_epoch(framework: str) -> None:
     assert classifier.state().step == 2 * STEPS
 
 
-NO_COMPILER = not any(shutil.which(name) for name in ("g++", "clang++", "c++"))
-
-
 def test_compiled_execution_computes_what_eager_execution_does(framework: str) -> None:
-    if framework == "pytorch" and NO_COMPILER:
-        pytest.skip("torch.compile needs a C++ compiler, and none of g++, clang++, c++ is on PATH")
+    require_compiler(framework, "compiled")
     images, _ = examples()
     found = {}
     for execution in ("eager", "compiled"):

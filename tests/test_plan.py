@@ -71,18 +71,30 @@ def test_every_step_has_the_learning_rate() -> None:
 
 @pytest.mark.parametrize("cuts", [[0, 1, 2, 3], [0, 3], [0, 2, 3], [0, 1, 1, 3]], ids=str)
 def test_segments_one_after_another_are_the_whole_plan(cuts: list[int]) -> None:
-    whole = EpochPlan(plan(10, 4).order, 4, np.array([0.1, 0.2, 0.3]))
+    whole = EpochPlan(plan(10, 4).order, 4, np.array([0.1, 0.2, 0.3]), np.array([5, 6, 7]))
     segments = [whole.segment(start, stop) for start, stop in itertools.pairwise(cuts)]
-    for part in ("order", "learning_rate", "batch_sizes"):
+    for part in ("order", "learning_rate", "dropout_keys", "batch_sizes"):
         joined = np.concatenate([getattr(segment, part) for segment in segments])
         assert np.array_equal(joined, getattr(whole, part))
     assert [segment.steps for segment in segments] == np.diff(cuts).tolist()
 
 
 @pytest.mark.parametrize("count", [0, 2, 4])
-def test_a_wrong_number_of_learning_rates_is_refused(count: int) -> None:
+def test_a_wrong_number_of_values_by_step_is_refused(count: int) -> None:
     with pytest.raises(ValueError, match=f"{count} learning rates, 10 examples in batches of 4"):
-        EpochPlan(np.arange(10), 4, np.full(count, 0.1))
+        EpochPlan(np.arange(10), 4, np.full(count, 0.1), np.zeros(3, np.int64))
+    with pytest.raises(ValueError, match=f"{count} dropout keys, 10 examples in batches of 4"):
+        EpochPlan(np.arange(10), 4, np.full(3, 0.1), np.zeros(count, np.int64))
+
+
+def test_every_step_has_a_dropout_key_of_its_own() -> None:
+    keys = np.concatenate(
+        [plan(1000, 64, seed=seed, epoch=epoch).dropout_keys for seed in range(3) for epoch in (0, 1)]
+    )
+    assert keys.dtype == np.int64
+    assert len(set(keys.tolist())) == len(keys)
+    assert keys.min() >= 0
+    assert 2**31 < keys.max() < 2**32
 
 
 def test_a_cosine_falls_from_the_learning_rate_to_its_final_fraction() -> None:

@@ -35,16 +35,66 @@ class DataConfig(Section):
         return self
 
 
-Activation = Literal["relu", "softmax"]
+Activation = Literal["relu", "tanh", "softmax"]
+Padding = Literal["valid", "same"]
+Positive = Annotated[int, Field(ge=1)]
 
 
 class Conv(Section):
-    """2-D convolution, no padding, stride 1."""
+    """2-D convolution. `same`: zeros around, an odd one at the end, so that the output is ceil(input / stride)."""
 
     type: Literal["conv"]
-    filters: Annotated[int, Field(ge=1)]
-    kernel_size: Annotated[int, Field(ge=1)]
+    filters: Positive
+    kernel_size: Positive
+    stride: Positive = 1
+    padding: Padding = "valid"
+    bias: bool = True
     activation: Activation | None = None
+
+
+class MaxPool(Section):
+    """The largest value of each window; `stride` None: as large as the window."""
+
+    type: Literal["max_pool"]
+    size: Positive
+    stride: Positive | None = None
+    padding: Padding = "valid"
+
+
+class AveragePool(Section):
+    """The mean of each window, of what lies inside the image; `stride` None: as large as the window."""
+
+    type: Literal["average_pool"]
+    size: Positive
+    stride: Positive | None = None
+    padding: Padding = "valid"
+
+
+class GlobalAveragePool(Section):
+    """(height, width, channels) to (channels): the mean over the image."""
+
+    type: Literal["global_average_pool"]
+
+
+class BatchNorm(Section):
+    """Ioffe & Szegedy 2015 over all axes but the last: trained scale and offset, running mean and variance.
+
+    In training it divides by the biased variance of the batch, and the running variance takes the unbiased one, as in
+    torch.nn.BatchNorm2d (Keras keeps the biased one).
+    """
+
+    type: Literal["batch_norm"]
+    momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of the new batch in the running values, as torch counts it (Keras: 1 - momentum)."""
+    epsilon: Annotated[float, Field(gt=0)] = 1e-5
+    activation: Activation | None = None
+
+
+class Dropout(Section):
+    """Zero with probability `rate` in training, the rest divided by 1 - rate; the same values in both frameworks."""
+
+    type: Literal["dropout"]
+    rate: Annotated[float, Field(ge=0, lt=1)]
 
 
 class Flatten(Section):
@@ -57,11 +107,24 @@ class Dense(Section):
     """Fully connected layer."""
 
     type: Literal["dense"]
-    units: Annotated[int, Field(ge=1)] | Literal["classes"]
+    units: Positive | Literal["classes"]
+    bias: bool = True
     activation: Activation | None = None
 
 
-Layer = Annotated[Conv | Flatten | Dense, Field(discriminator="type")]
+class Residual(Section):
+    """The sum of two branches from one input (He et al. 2016); an empty `shortcut` is the input itself."""
+
+    type: Literal["residual"]
+    layers: Annotated[list["Layer"], Field(min_length=1)]
+    shortcut: list["Layer"] = []
+    activation: Activation | None = None
+
+
+Layer = Annotated[
+    Conv | MaxPool | AveragePool | GlobalAveragePool | BatchNorm | Dropout | Flatten | Dense | Residual,
+    Field(discriminator="type"),
+]
 
 
 class ModelConfig(Section):
@@ -82,6 +145,25 @@ class ModelConfig(Section):
         return self
 
 
+class SgdConfig(Section):
+    """v = momentum * v + gradient; weights -= learning rate * v, the learning rate of the step (torch.optim.SGD).
+
+    Keras takes the learning rate into v, which differs as soon as a schedule moves it. `nesterov`: the weights move by
+    gradient + momentum * v (Sutskever et al. 2013, as torch writes it).
+    """
+
+    name: Literal["sgd"]
+    learning_rate: Annotated[float, Field(gt=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    nesterov: bool
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> "SgdConfig":
+        if self.nesterov and not self.momentum:
+            raise ValueError("train.optimizer.nesterov = True: needs train.optimizer.momentum > 0, which is 0.0")
+        return self
+
+
 class AdamConfig(Section):
     """Adam (Kingma & Ba 2015, Algorithm 1): epsilon is added outside the bias correction, in both frameworks."""
 
@@ -90,6 +172,20 @@ class AdamConfig(Section):
     beta_1: Annotated[float, Field(ge=0, lt=1)]
     beta_2: Annotated[float, Field(ge=0, lt=1)]
     epsilon: Annotated[float, Field(gt=0)]
+
+
+class AdamWConfig(Section):
+    """Adam after weights *= 1 - learning_rate * weight_decay, of every parameter (Loshchilov & Hutter 2019)."""
+
+    name: Literal["adamw"]
+    learning_rate: Annotated[float, Field(gt=0)]
+    beta_1: Annotated[float, Field(ge=0, lt=1)]
+    beta_2: Annotated[float, Field(ge=0, lt=1)]
+    epsilon: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+
+
+Optimizer = Annotated[SgdConfig | AdamConfig | AdamWConfig, Field(discriminator="name")]
 
 
 class Schedule(Section):
@@ -130,8 +226,30 @@ class TrainConfig(Section):
     precision: Literal["float32", "float64"]
     deterministic: bool
     threads: Annotated[int, Field(ge=1)] | None
-    optimizer: AdamConfig
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    """The target of every class is label_smoothing / classes, and 1 - label_smoothing more for the label."""
+    clip_norm: Annotated[float, Field(gt=0)] | None
+    """All gradients are scaled down together until their common 2-norm is at most this; None: they are not."""
+    optimizer: Optimizer
     schedule: Annotated[ConstantSchedule | CosineSchedule | StepSchedule, Field(discriminator="name")]
+
+
+class TraceConfig(Section):
+    """How much evidence is gathered that both frameworks compute the same."""
+
+    steps: Annotated[int, Field(ge=2)]
+    """Optimiser steps, over two epochs that each end with a partial batch."""
+    seed: Seed
+
+
+class ParityConfig(Section):
+    """How far the two frameworks may be apart: relative deviations, by the 2-norm of each array."""
+
+    gradients: Annotated[float, Field(gt=0)]
+    """Of outputs and gradients on one batch, in float64."""
+    trajectory_float64: Annotated[float, Field(gt=0)]
+    """Of the loss of every step, and of the weights that training arrives at."""
+    trajectory_float32: Annotated[float, Field(gt=0)]
 
 
 class EvaluateConfig(Section):
@@ -154,6 +272,8 @@ class Config(Section):
     data: DataConfig
     model: ModelConfig
     train: TrainConfig
+    trace: TraceConfig
+    parity: ParityConfig
     evaluate: EvaluateConfig
     tracking: TrackingConfig
     framework: Framework

@@ -11,6 +11,7 @@ from ..config.schema import CosineSchedule, StepSchedule
 # Streams of the seed, so that one draw never moves another.
 ORDER_STREAM: Final = 1
 WEIGHTS_STREAM: Final = 2
+DROPOUT_STREAM: Final = 3
 
 
 @dataclass(frozen=True)
@@ -18,18 +19,24 @@ class EpochPlan:
     """The steps of one epoch, or a segment of them.
 
     `order`: int64 (N,), positions in the training split, in the order they are trained on; `batch_size` of them make a
-    step, and the last step takes what is left. `learning_rate`: float64 (steps,), one for each step.
+    step, and the last step takes what is left. `learning_rate`: float64 (steps,), one for each step. `dropout_keys`:
+    int64 (steps,) in [0, 2^32), see `models.dropout`.
     """
 
     order: np.ndarray
     batch_size: int
     learning_rate: np.ndarray
+    dropout_keys: np.ndarray
 
     def __post_init__(self) -> None:
-        if len(self.learning_rate) != -(-len(self.order) // self.batch_size):
-            raise ValueError(
-                f"{len(self.learning_rate)} learning rates, {len(self.order)} examples in batches of {self.batch_size}"
-            )
+        for name, values in (("learning rates", self.learning_rate), ("dropout keys", self.dropout_keys)):
+            if len(values) != -(-len(self.order) // self.batch_size):
+                raise ValueError(f"{len(values)} {name}, {len(self.order)} examples in batches of {self.batch_size}")
+
+    @classmethod
+    def warm_up(cls, size: int) -> "EpochPlan":
+        """One step on `size` times the first example, with a learning rate of 0."""
+        return cls(np.zeros(size, np.int64), size, np.zeros(1), np.zeros(1, np.int64))
 
     @property
     def steps(self) -> int:
@@ -52,14 +59,15 @@ class EpochPlan:
     def segment(self, start: int, stop: int) -> "EpochPlan":
         """Steps `start` to `stop` (exclusive) as a plan; training on all segments in turn is training on the whole."""
         order = self.order[start * self.batch_size : stop * self.batch_size]
-        return EpochPlan(order, self.batch_size, self.learning_rate[start:stop])
+        return EpochPlan(order, self.batch_size, self.learning_rate[start:stop], self.dropout_keys[start:stop])
 
 
 def draw_epoch(train: TrainConfig, *, examples: int, seed: int, epoch: int) -> EpochPlan:
     """The plan of epoch `epoch` (0, 1, ...): a permutation of the examples, a function of seed and epoch alone."""
     order = np.random.default_rng([seed, ORDER_STREAM, epoch]).permutation(examples).astype(np.int64)
     steps = -(-examples // train.batch_size)
-    return EpochPlan(order, train.batch_size, learning_rates(train, steps)[epoch * steps : (epoch + 1) * steps])
+    keys = np.random.default_rng([seed, DROPOUT_STREAM, epoch]).integers(0, 2**32, steps)
+    return EpochPlan(order, train.batch_size, learning_rates(train, steps)[epoch * steps : (epoch + 1) * steps], keys)
 
 
 def learning_rates(train: TrainConfig, steps_per_epoch: int) -> np.ndarray:

@@ -7,28 +7,53 @@ Canonical layouts, whatever a framework uses inside: images (N, height, width, c
 import math
 import zlib
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
 from ..config import ModelConfig
-from ..config.schema import Conv, Dense, Flatten
+from ..config.schema import (
+    AveragePool,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    Layer,
+    MaxPool,
+    Residual,
+)
 from ..data.plan import WEIGHTS_STREAM
 from ..errors import UserError
 
 Shape = tuple[int, ...]
+Window = Conv | MaxPool | AveragePool
+Role = Literal["kernel", "bias", "scale", "offset", "mean", "variance"]
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One trainable array; `fan_in` and `fan_out` as Glorot & Bengio 2010 count them."""
+    """One array of a layer; `fan_in` and `fan_out` as Glorot & Bengio 2010 count them, 0 outside of kernels, biases."""
 
-    name: str
+    layer: str
+    role: Role
     shape: Shape
-    fan_in: int
-    fan_out: int
-    is_bias: bool
+    fan_in: int = 0
+    fan_out: int = 0
+
+    @property
+    def name(self) -> str:
+        """`conv1/kernel`."""
+        return f"{self.layer}/{self.role}"
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the optimiser moves it; the running values of batch norm follow the batches."""
+        return self.role not in ("mean", "variance")
 
 
 @dataclass(frozen=True)
@@ -36,12 +61,22 @@ class LayerSpec:
     """A declared layer in its place: shapes are those of one example, without the batch axis."""
 
     name: str
-    layer: Conv | Flatten | Dense
+    layer: Layer
     input_shape: Shape
     output_shape: Shape
-    units: int
-    """Filters of a convolution, units of a dense layer, 0 elsewhere."""
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[Parameter, ...] = ()
+    padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+    """Of a window: rows above and below, columns left and right."""
+    dropout_number: int = 0
+    """0, 1, ...: which of the network's dropout layers this is."""
+    branch: tuple["LayerSpec", ...] = ()
+    shortcut: tuple["LayerSpec", ...] = ()
+
+    def walk(self) -> Iterator["LayerSpec"]:
+        """This layer and all within it, in the order of their parameters."""
+        yield self
+        for inner in (*self.branch, *self.shortcut):
+            yield from inner.walk()
 
 
 @dataclass(frozen=True)
@@ -57,21 +92,23 @@ class Architecture:
 
     @cached_property
     def layers(self) -> tuple[LayerSpec, ...]:
-        """The layers in order, named `<type><count>`: conv1, flatten1, dense1, dense2."""
-        specs: list[LayerSpec] = []
-        shape: Shape = self.image_shape
-        counts: Counter[str] = Counter()
-        for position, layer in enumerate(self.model.layers):
-            counts[layer.type] += 1
-            spec = self._place(layer, f"{layer.type}{counts[layer.type]}", shape, f"model.layers[{position}]")
-            specs.append(spec)
-            shape = spec.output_shape
-        return tuple(specs)
+        """The layers in order, named `<type><count>`, counted through the whole network: conv1, flatten1, dense1."""
+        return self._place_all(self.model.layers, self.image_shape, "model.layers", Counter())
 
-    @property
+    @cached_property
+    def all_layers(self) -> tuple[LayerSpec, ...]:
+        """The layers with those inside of others."""
+        return tuple(inner for spec in self.layers for inner in spec.walk())
+
+    @cached_property
+    def arrays(self) -> tuple[Parameter, ...]:
+        """Everything that a saved network consists of: trainable parameters and running values, layer by layer."""
+        return tuple(parameter for spec in self.all_layers for parameter in spec.parameters)
+
+    @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
-        """Every trainable array, in the order of the layers, kernel before bias."""
-        return tuple(parameter for spec in self.layers for parameter in spec.parameters)
+        """What the optimiser moves."""
+        return tuple(parameter for parameter in self.arrays if parameter.trainable)
 
     @property
     def parameter_count(self) -> int:
@@ -79,49 +116,125 @@ class Architecture:
         return sum(math.prod(parameter.shape) for parameter in self.parameters)
 
     def initial_weights(self, seed: int) -> dict[str, np.ndarray]:
-        """Draw every parameter, float64, by name. Each has its own stream: a layer more does not move the others.
+        """Draw every array, float64, by name. Each has its own stream: a layer more does not move the others.
 
         `glorot_uniform`: ±sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010; Keras' default).
         `kaiming_uniform`: ±1 / sqrt(fan_in), He et al. 2015 with a = sqrt(5) (the default of torch.nn.Linear, Conv2d).
         Biases: `zeros` (Keras), or `fan_in_uniform`: ±1 / sqrt(fan_in) (torch).
+        Batch norm starts at scale 1, offset 0, mean 0, variance 1.
         """
-        weights = {}
-        for parameter in self.parameters:
-            rule = self.model.bias_initializer if parameter.is_bias else self.model.kernel_initializer
-            bound = {
-                "glorot_uniform": math.sqrt(6 / (parameter.fan_in + parameter.fan_out)),
-                "kaiming_uniform": 1 / math.sqrt(parameter.fan_in),
-                "fan_in_uniform": 1 / math.sqrt(parameter.fan_in),
-                "zeros": 0.0,
-            }[rule]
-            generator = np.random.default_rng([seed, WEIGHTS_STREAM, zlib.crc32(parameter.name.encode())])
-            weights[parameter.name] = (
-                generator.uniform(-bound, bound, parameter.shape) if bound else np.zeros(parameter.shape)
-            )
-        return weights
+        return {array.name: self._initial(array, seed) for array in self.arrays}
 
-    def _place(self, layer: Conv | Flatten | Dense, name: str, shape: Shape, key: str) -> LayerSpec:
-        if isinstance(layer, Flatten):
-            return LayerSpec(name, layer, shape, (math.prod(shape),), 0, ())
-        if isinstance(layer, Dense):
-            if len(shape) != 1:
-                raise UserError(f"{key}: dense after an output of shape {shape}; put {{type: flatten}} before it")
-            units = self.classes if layer.units == "classes" else layer.units
-            return LayerSpec(name, layer, shape, (units,), units, _affine(name, (shape[0], units), shape[0], units))
-        if len(shape) != 3:
-            raise UserError(f"{key}: conv after an output of shape {shape}; allowed: (height, width, channels)")
-        height, width, channels = shape
-        size = layer.kernel_size
-        output = (height - size + 1, width - size + 1, layer.filters)
-        if min(output) < 1:
-            raise UserError(f"{key}.kernel_size = {size}: larger than its input of {height}x{width}")
-        kernel = (size, size, channels, layer.filters)
-        parameters = _affine(name, kernel, size * size * channels, size * size * layer.filters)
-        return LayerSpec(name, layer, shape, output, layer.filters, parameters)
+    def _initial(self, array: Parameter, seed: int) -> np.ndarray:
+        if array.role in ("scale", "variance"):
+            return np.ones(array.shape)
+        if array.role in ("offset", "mean"):
+            return np.zeros(array.shape)
+        rule = self.model.bias_initializer if array.role == "bias" else self.model.kernel_initializer
+        bound = {
+            "glorot_uniform": math.sqrt(6 / (array.fan_in + array.fan_out)),
+            "kaiming_uniform": 1 / math.sqrt(array.fan_in),
+            "fan_in_uniform": 1 / math.sqrt(array.fan_in),
+            "zeros": 0.0,
+        }[rule]
+        generator = np.random.default_rng([seed, WEIGHTS_STREAM, zlib.crc32(array.name.encode())])
+        return generator.uniform(-bound, bound, array.shape) if bound else np.zeros(array.shape)
+
+    def require_normalisable(self, batch_sizes: Sequence[int]) -> None:
+        """Raise `UserError` if a batch of one of these sizes has no variance for a batch norm to divide by."""
+        for spec in self.all_layers:
+            if isinstance(spec.layer, BatchNorm) and 1 in batch_sizes and math.prod(spec.input_shape[:-1]) == 1:
+                raise UserError(
+                    f"train.batch_size: leaves a batch of one example, and {spec.name} sees one value of each channel "
+                    "in it, which has no variance; choose a batch size that divides the examples otherwise"
+                )
+
+    def _place_all(
+        self, layers: Sequence[Layer], shape: Shape, key: str, counts: Counter[str]
+    ) -> tuple[LayerSpec, ...]:
+        specs: list[LayerSpec] = []
+        for position, layer in enumerate(layers):
+            before = layers[position - 1] if position else None
+            affine = isinstance(before, Conv | Dense) and before.bias and not before.activation
+            if affine and isinstance(layer, BatchNorm):
+                # its gradient is zero but for rounding, which Adam turns into whole steps in a random direction
+                raise UserError(
+                    f"{key}[{position - 1}].bias = True: the batch_norm after it cancels it; allowed: False"
+                )
+            specs.append(self._place(layer, shape, f"{key}[{position}]", counts))
+            shape = specs[-1].output_shape
+        return tuple(specs)
+
+    def _place(self, layer: Layer, shape: Shape, key: str, counts: Counter[str]) -> LayerSpec:
+        counts[layer.type] += 1
+        name = f"{layer.type}{counts[layer.type]}"
+        match layer:
+            case Conv() | MaxPool() | AveragePool():
+                return _place_window(layer, name, shape, key)
+            case GlobalAveragePool():
+                _require_image(layer, shape, key)
+                return LayerSpec(name, layer, shape, shape[-1:])
+            case BatchNorm():
+                roles: tuple[Role, ...] = ("scale", "offset", "mean", "variance")
+                arrays = tuple(Parameter(name, role, shape[-1:]) for role in roles)
+                return LayerSpec(name, layer, shape, shape, arrays)
+            case Dropout():
+                return LayerSpec(name, layer, shape, shape, dropout_number=counts["dropout"] - 1)
+            case Flatten():
+                return LayerSpec(name, layer, shape, (math.prod(shape),))
+            case Dense():
+                if len(shape) != 1:
+                    raise UserError(f"{key}: dense after an output of shape {shape}; put {{type: flatten}} before it")
+                units = self.classes if layer.units == "classes" else layer.units
+                arrays = _affine(name, (shape[0], units), shape[0], units, layer.bias)
+                return LayerSpec(name, layer, shape, (units,), arrays)
+            case Residual():
+                branch = self._place_all(layer.layers, shape, f"{key}.layers", counts)
+                shortcut = self._place_all(layer.shortcut, shape, f"{key}.shortcut", counts)
+                output, other = branch[-1].output_shape, shortcut[-1].output_shape if shortcut else shape
+                if output != other:
+                    raise UserError(
+                        f"{key}: its layers give {output}, its shortcut {other}: they cannot be added; "
+                        "{type: conv, kernel_size: 1} in the shortcut can change the shape"
+                    )
+                return LayerSpec(name, layer, shape, output, branch=branch, shortcut=shortcut)
 
 
-def _affine(name: str, kernel: Shape, fan_in: int, fan_out: int) -> tuple[Parameter, ...]:
-    return (
-        Parameter(f"{name}/kernel", kernel, fan_in, fan_out, is_bias=False),
-        Parameter(f"{name}/bias", kernel[-1:], fan_in, fan_out, is_bias=True),
+def _place_window(layer: Window, name: str, shape: Shape, key: str) -> LayerSpec:
+    _require_image(layer, shape, key)
+    height, width, channels = shape
+    size, stride = (layer.kernel_size, layer.stride) if isinstance(layer, Conv) else (layer.size, layer.stride)
+    stride = stride or size
+    if layer.padding == "same":
+        padding = (_same_padding(height, size, stride), _same_padding(width, size, stride))
+    else:
+        padding = ((0, 0), (0, 0))
+        if size > min(height, width):
+            field_name = "kernel_size" if isinstance(layer, Conv) else "size"
+            raise UserError(f"{key}.{field_name} = {size}: larger than its input of {height}x{width}")
+    rows, columns = (
+        (length + sum(pad) - size) // stride + 1 for length, pad in zip((height, width), padding, strict=True)
     )
+    if not isinstance(layer, Conv):
+        return LayerSpec(name, layer, shape, (rows, columns, channels), padding=padding)
+    kernel = (size, size, channels, layer.filters)
+    arrays = _affine(name, kernel, size * size * channels, size * size * layer.filters, layer.bias)
+    return LayerSpec(name, layer, shape, (rows, columns, layer.filters), arrays, padding)
+
+
+def _same_padding(length: int, size: int, stride: int) -> tuple[int, int]:
+    total = max((-(-length // stride) - 1) * stride + size - length, 0)
+    return total // 2, total - total // 2
+
+
+def _require_image(layer: Layer, shape: Shape, key: str) -> None:
+    if len(shape) != 3:
+        raise UserError(f"{key}: {layer.type} after an output of shape {shape}; allowed: (height, width, channels)")
+
+
+def _affine(name: str, kernel: Shape, fan_in: int, fan_out: int, bias: bool) -> tuple[Parameter, ...]:
+    arrays = (
+        Parameter(name, "kernel", kernel, fan_in, fan_out),
+        Parameter(name, "bias", kernel[-1:], fan_in, fan_out),
+    )
+    return arrays if bias else arrays[:1]

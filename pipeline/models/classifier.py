@@ -2,7 +2,7 @@
 
 import importlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -11,6 +11,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from ..config import ModelConfig, TrainConfig
+from ..config.schema import SgdConfig
 from ..data.plan import EpochPlan
 from ..errors import UserError
 from .architecture import Architecture
@@ -52,15 +53,19 @@ class State:
 
     weights: dict[str, np.ndarray]
     slots: dict[str, dict[str, np.ndarray]]
-    """The optimiser's running values, by name of the slot and of the parameter."""
+    """The optimiser's running values, by name of the slot and of the trainable parameter."""
     step: int
     """Optimiser steps taken."""
 
-    @classmethod
-    def initial(cls, weights: Mapping[str, np.ndarray], dtype: str, slots: Iterable[str]) -> "State":
-        """Before the first step: slots at zero."""
-        cast = {name: value.astype(dtype) for name, value in weights.items()}
-        return cls(cast, {slot: {name: np.zeros_like(v) for name, v in cast.items()} for slot in slots}, 0)
+
+@dataclass(frozen=True)
+class Probe:
+    """One step up to its gradients, which are not clipped yet."""
+
+    outputs: np.ndarray
+    """Of the last layer, (batch, classes)."""
+    loss: float
+    gradients: dict[str, np.ndarray]
 
 
 class Classifier(Protocol):
@@ -71,8 +76,6 @@ class Classifier(Protocol):
     device: Device
     execution: str
     """`eager` or `compiled`: what `auto` came to."""
-    slots: tuple[str, ...]
-    """Names of the optimiser's slots."""
 
     def attach(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Put the training split on the device: uint8 (N, height, width, channels), int64 (N,)."""
@@ -85,6 +88,15 @@ class Classifier(Protocol):
 
     def train_epoch(self, plan: EpochPlan) -> EpochResult:
         """Take one optimiser step per batch of the plan; needs `attach`. One host synchronisation in all."""
+
+    def seen(self, plan: EpochPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Each batch of the plan as the network takes it, read back from the device; needs `attach`.
+
+        Images (batch, height, width, channels) in the training precision, labels int64 (batch,).
+        """
+
+    def probe(self, plan: EpochPlan) -> Probe:
+        """The first step of the plan without its update, in training mode; leaves the state; needs `attach`."""
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Outputs of the last layer (M, classes), in the training precision, for uint8 (M, height, width, channels)."""
@@ -118,8 +130,28 @@ def create(framework: str, architecture: Architecture, train: TrainConfig) -> Cl
 
 def initialise(classifier: Classifier, seed: int) -> None:
     """Start anew: weights drawn from `seed`, the optimiser before its first step."""
-    weights = classifier.architecture.initial_weights(seed)
-    classifier.restore(State.initial(weights, classifier.train.precision, classifier.slots))
+    architecture, dtype = classifier.architecture, classifier.train.precision
+    weights = {name: value.astype(dtype) for name, value in architecture.initial_weights(seed).items()}
+    slots = {
+        slot: {parameter.name: np.zeros(parameter.shape, dtype) for parameter in architecture.parameters}
+        for slot in slots_of(classifier.train)
+    }
+    classifier.restore(State(weights, slots, 0))
+
+
+def unit_scale(precision: str) -> float:
+    """What uint8 is multiplied by to lie in [0, 1], rounded to the precision.
+
+    Not a division by 255: XLA turns that into this product, which differs in the last bit of every third value.
+    """
+    return float(np.dtype(precision).type(1) / np.dtype(precision).type(255))
+
+
+def slots_of(train: TrainConfig) -> tuple[str, ...]:
+    """Names of the optimiser's running values."""
+    if isinstance(train.optimizer, SgdConfig):
+        return ("momentum",) if train.optimizer.momentum else ()
+    return ("momentum", "velocity")
 
 
 def save(classifier: Classifier, framework: str, directory: Path) -> None:
@@ -154,7 +186,7 @@ def load(directory: Path, framework: str | None = None) -> Classifier:
     except Exception as error:  # of json, safetensors, pydantic or the file system: all the same to the user
         raise UserError(f"{directory}: not a saved classifier: {error}") from error
     found = {name: value.shape for name, value in weights.items()}
-    wanted = {parameter.name: parameter.shape for parameter in architecture.parameters}
+    wanted = {parameter.name: parameter.shape for parameter in architecture.arrays}
     if found != wanted:
         raise UserError(f"{directory / 'weights.safetensors'}: holds {found}, the network has {wanted}")
     classifier = create(framework, architecture, train)

@@ -1,7 +1,4 @@
-"""The PyTorch door: `nn.Module`, autograd, a fused optimiser, one host synchronisation per epoch.
-
-The only module that imports torch.
-"""
+"""Training in PyTorch: autograd, a fused optimiser, one host synchronisation per epoch."""
 
 import os
 import shutil
@@ -21,21 +18,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..config import TrainConfig
-from ..config.schema import Conv, Dense, Flatten
-from ..data.plan import EpochPlan
-from ..errors import UserError
-from .architecture import Architecture
-from .classifier import Device, EpochResult, State
+from ...config import TrainConfig
+from ...config.schema import AdamWConfig, SgdConfig
+from ...data.plan import EpochPlan
+from ...errors import UserError
+from ..architecture import Architecture
+from ..classifier import Device, EpochResult, Probe, State, slots_of, unit_scale
+from .network import Network
 
 _PREDICT_BATCH = 512
-_SLOTS = {"momentum": "exp_avg", "velocity": "exp_avg_sq"}  # canonical name: torch's name
 
 
 class PyTorchClassifier:
     """See `classifier.Classifier`."""
-
-    slots = tuple(_SLOTS)
 
     def __init__(self, architecture: Architecture, train: TrainConfig) -> None:
         self.architecture = architecture
@@ -64,36 +59,54 @@ class PyTorchClassifier:
         began = time.perf_counter()
         before = self.state()
         for size in batch_sizes:
-            self.train_epoch(EpochPlan(np.zeros(size, np.int64), size, np.zeros(1)))
+            self.train_epoch(EpochPlan.warm_up(size))
         self.restore(before)
         return time.perf_counter() - began
 
     def train_epoch(self, plan: EpochPlan) -> EpochResult:
         """See `Classifier.train_epoch`."""
-        assert self._images is not None
-        assert self._labels is not None
         began = time.perf_counter()
         self._network.train()
-        order = torch.from_numpy(np.ascontiguousarray(plan.order)).to(self._place)
+        order, keys = (torch.tensor(values, device=self._place) for values in (plan.order, plan.dropout_keys))
+        parameters = list(self._network.parameters())
         losses = torch.empty(plan.steps, dtype=self._dtype, device=self._place)
         corrects = torch.empty(plan.steps, dtype=torch.int64, device=self._place)
         group = self._optimizer.param_groups[0]
         for i, learning_rate in enumerate(plan.learning_rate.tolist()):
-            batch = order[i * plan.batch_size : (i + 1) * plan.batch_size]
-            x = self._scaled(self._images.index_select(0, batch))
-            y = self._labels.index_select(0, batch)
+            x, y = self._batch(order[i * plan.batch_size : (i + 1) * plan.batch_size])
             self._optimizer.zero_grad(set_to_none=True)
-            logits, loss = self._outputs_and_loss(x, y)
+            outputs, loss = self._outputs_and_loss(x, y, keys[i])
             loss.backward()
+            if self.train.clip_norm is not None:
+                _clip(parameters, self.train.clip_norm)
             group["lr"] = learning_rate
             self._optimizer.step()
             with torch.no_grad():
                 losses[i] = loss
-                corrects[i] = (logits.argmax(1) == y).sum()
+                corrects[i] = (outputs.argmax(1) == y).sum()
         loss_values = losses.cpu().numpy().astype(np.float64)
         correct_values = corrects.cpu().numpy()
         self._step += plan.steps
         return EpochResult(loss_values, correct_values, time.perf_counter() - began)
+
+    def seen(self, plan: EpochPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """See `Classifier.seen`."""
+        order = torch.tensor(plan.order, device=self._place)
+        for rows in order.split(plan.batch_size):
+            x, y = self._batch(rows)
+            yield x.cpu().numpy(), y.cpu().numpy()
+
+    def probe(self, plan: EpochPlan) -> Probe:
+        """See `Classifier.probe`."""
+        before = self.state()
+        self._network.train()
+        x, y = self._batch(torch.tensor(plan.order[: plan.batch_size], device=self._place))
+        self._optimizer.zero_grad(set_to_none=True)
+        outputs, loss = self._outputs_and_loss(x, y, torch.tensor(plan.dropout_keys[0], device=self._place))
+        loss.backward()
+        gradients = {name: _to_canonical(parameter.grad) for name, parameter in self._parameters()}
+        self.restore(before)
+        return Probe(outputs.detach().cpu().numpy(), float(loss.detach()), gradients)
 
     @torch.inference_mode()
     def predict(self, images: np.ndarray) -> np.ndarray:
@@ -108,26 +121,29 @@ class PyTorchClassifier:
     @torch.no_grad()
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """See `Classifier.set_weights`."""
-        for name, parameter in self._network.canonical_parameters():
-            parameter.copy_(_from_canonical(weights[name]))
+        for name, array in self._network.canonical_arrays():
+            array.copy_(_from_canonical(weights[name]))
 
     def state(self) -> State:
         """See `Classifier.state`."""
-        weights, slots = {}, {slot: {} for slot in _SLOTS}  # type: dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]
-        for name, parameter in self._network.canonical_parameters():
-            weights[name] = _to_canonical(parameter)
-            running = self._optimizer.state[parameter]
-            for slot, own in _SLOTS.items():
-                slots[slot][name] = _to_canonical(running.get(own, torch.zeros_like(parameter)))
+        weights = {name: _to_canonical(array) for name, array in self._network.canonical_arrays()}
+        slots = {
+            slot: {
+                name: _to_canonical(self._optimizer.state[parameter].get(own, torch.zeros_like(parameter)))
+                for name, parameter in self._parameters()
+            }
+            for slot, own in self._slots.items()
+        }
         return State(weights, slots, self._step)
 
     def restore(self, state: State) -> None:
         """See `Classifier.restore`."""
         self.set_weights(state.weights)
-        for name, parameter in self._network.canonical_parameters():
+        for name, parameter in self._parameters():
             running = self._optimizer.state[parameter]
-            running["step"] = torch.tensor(float(state.step), dtype=torch.float32, device=self._place)
-            for slot, own in _SLOTS.items():
+            if not isinstance(self.train.optimizer, SgdConfig):
+                running["step"] = torch.tensor(float(state.step), dtype=torch.float32, device=self._place)
+            for slot, own in self._slots.items():
                 value = _from_canonical(state.slots[slot][name]).to(self._place, self._dtype)
                 running[own] = torch.empty_like(parameter, requires_grad=False).copy_(value)
         self._step = state.step
@@ -139,57 +155,50 @@ class PyTorchClassifier:
     @cached_property
     def _optimizer(self) -> torch.optim.Optimizer:
         # built when it is needed: torch takes seconds to import what its optimisers ask for
-        adam = self.train.optimizer
-        return torch.optim.Adam(
-            self._network.parameters(),
-            lr=adam.learning_rate,
-            betas=(adam.beta_1, adam.beta_2),
-            eps=adam.epsilon,
-            fused=True,
-        )
+        config, parameters = self.train.optimizer, self._network.parameters()
+        common: dict[str, Any] = {"lr": config.learning_rate, "fused": True}
+        if isinstance(config, SgdConfig):
+            return torch.optim.SGD(parameters, momentum=config.momentum, nesterov=config.nesterov, **common)
+        common |= {"betas": (config.beta_1, config.beta_2), "eps": config.epsilon}
+        if isinstance(config, AdamWConfig):
+            return torch.optim.AdamW(parameters, weight_decay=config.weight_decay, **common)
+        return torch.optim.Adam(parameters, **common)
+
+    @cached_property
+    def _slots(self) -> dict[str, str]:
+        """Canonical names to those of torch."""
+        if isinstance(self.train.optimizer, SgdConfig):
+            return dict.fromkeys(slots_of(self.train), "momentum_buffer")
+        return {"momentum": "exp_avg", "velocity": "exp_avg_sq"}
+
+    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for name, array in self._network.canonical_arrays():
+            if isinstance(array, nn.Parameter):
+                yield name, array
+
+    def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        assert self._images is not None
+        assert self._labels is not None
+        return self._scaled(self._images.index_select(0, rows)), self._labels.index_select(0, rows)
 
     def _scaled(self, images: Tensor) -> Tensor:
-        return images.to(self._dtype).div_(255)
+        return images.to(self._dtype).mul_(unit_scale(self.train.precision))
 
-    def _forward_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self._network(x)
-        return logits, functional.cross_entropy(logits, y)
+    def _forward_loss(self, x: Tensor, y: Tensor, dropout_key: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = self._network(x, dropout_key)
+        return outputs, functional.cross_entropy(outputs, y, label_smoothing=self.train.label_smoothing)
 
 
-class Network(nn.Module):
-    """The declared network: images (N, height, width, channels) in [0, 1] to outputs (N, classes)."""
+def _clip(parameters: list[nn.Parameter], norm: float) -> None:
+    """All gradients times min(1, norm / their common 2-norm) (Pascanu et al. 2013, Algorithm 1).
 
-    def __init__(self, architecture: Architecture) -> None:
-        super().__init__()
-        self._specs = architecture.layers
-        self.layers = nn.ModuleDict()
-        for spec in architecture.layers:
-            if isinstance(spec.layer, Conv):
-                self.layers[spec.name] = nn.Conv2d(spec.input_shape[-1], spec.units, spec.layer.kernel_size)
-            elif isinstance(spec.layer, Dense):
-                self.layers[spec.name] = nn.Linear(spec.input_shape[0], spec.units)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Channels go first inside, as convolutions of PyTorch take them."""
-        x = images.permute(0, 3, 1, 2)
-        for spec in self._specs:
-            if isinstance(spec.layer, Flatten):
-                x = x.permute(0, 2, 3, 1).flatten(1) if x.dim() == 4 else x.flatten(1)
-                continue
-            x = self.layers[spec.name](x)
-            if spec.layer.activation == "relu":
-                x = functional.relu(x)
-            elif spec.layer.activation == "softmax":
-                x = functional.softmax(x, dim=1)
-        return x
-
-    def canonical_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Parameters with their canonical names, in canonical order."""
-        roles = {"kernel": "weight", "bias": "bias"}
-        for spec in self._specs:
-            for parameter in spec.parameters:
-                layer, role = parameter.name.split("/")
-                yield parameter.name, getattr(self.layers[layer], roles[role])
+    torch.nn.utils.clip_grad_norm_ adds 1e-6 to the norm.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    found = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
+    scale = (norm / found).clamp(max=1)
+    for gradient in gradients:
+        gradient.mul_(scale)
 
 
 def _to_canonical(value: Tensor) -> np.ndarray:

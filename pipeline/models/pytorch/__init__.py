@@ -1,0 +1,5 @@
+"""The PyTorch door. The only package that imports torch."""
+
+from .classifier import PyTorchClassifier
+
+__all__ = ["PyTorchClassifier"]

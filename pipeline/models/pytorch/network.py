@@ -1,0 +1,127 @@
+"""The declared network as an `nn.Module`."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...config.schema import AveragePool, BatchNorm, Conv, Dense, Dropout, Flatten, GlobalAveragePool, MaxPool, Residual
+from ..architecture import Architecture, LayerSpec
+from ..dropout import keep
+
+_ROLES = {
+    "kernel": "weight",
+    "bias": "bias",
+    "scale": "weight",
+    "offset": "bias",
+    "mean": "running_mean",
+    "variance": "running_var",
+}
+
+
+class Network(nn.Module):
+    """The declared network: images (N, height, width, channels) in [0, 1] to outputs (N, classes)."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self._specs = architecture.layers
+        self._arrays = architecture.arrays
+        self.layers = nn.ModuleDict()
+        for spec in architecture.all_layers:
+            if spec.parameters:
+                self.layers[spec.name] = _module(spec)
+
+    def forward(self, images: Tensor, dropout_key: Tensor | None = None) -> Tensor:
+        """Channels go first inside, as convolutions of PyTorch take them. `dropout_key`: int64 (), used in training."""
+        return self._apply_all(self._specs, images.permute(0, 3, 1, 2), dropout_key)
+
+    def canonical_arrays(self) -> Iterator[tuple[str, Tensor]]:
+        """Parameters and running values with their canonical names, in canonical order."""
+        for array in self._arrays:
+            yield array.name, getattr(self.layers[array.layer], _ROLES[array.role])
+
+    def _apply_all(self, specs: Sequence[LayerSpec], x: Tensor, key: Tensor | None) -> Tensor:
+        for spec in specs:
+            x = self._apply_layer(spec, x, key)
+        return x
+
+    def _apply_layer(self, spec: LayerSpec, x: Tensor, key: Tensor | None) -> Tensor:
+        layer = spec.layer
+        match layer:
+            case Conv():
+                return _activate(self.layers[spec.name](_padded(x, spec)), layer.activation)
+            case Dense() | BatchNorm():
+                return _activate(self.layers[spec.name](x), layer.activation)
+            case MaxPool():
+                padded = _padded(x, spec, float("-inf"))
+                return functional.max_pool2d(padded, layer.size, layer.stride or layer.size)
+            case AveragePool():
+                return _average_pool(x, spec, layer.size, layer.stride or layer.size)
+            case GlobalAveragePool():
+                return x.mean((2, 3))
+            case Dropout():
+                return _dropout(x, key, spec.dropout_number, layer.rate) if self.training and key is not None else x
+            case Flatten():
+                return x.permute(0, 2, 3, 1).flatten(1) if x.dim() == 4 else x.flatten(1)
+            case Residual():
+                total = self._apply_all(spec.branch, x, key) + self._apply_all(spec.shortcut, x, key)
+                return _activate(total, layer.activation)
+
+
+def _module(spec: LayerSpec) -> nn.Module:
+    layer = spec.layer
+    match layer:
+        case Conv():
+            padding: Any = tuple(before for before, _ in spec.padding) if _is_even(spec) else 0
+            channels = spec.input_shape[-1]
+            return nn.Conv2d(channels, layer.filters, layer.kernel_size, layer.stride, padding, bias=layer.bias)
+        case Dense():
+            return nn.Linear(spec.input_shape[0], spec.output_shape[0], bias=layer.bias)
+        case BatchNorm():
+            norm = nn.BatchNorm2d if len(spec.input_shape) == 3 else nn.BatchNorm1d
+            return norm(spec.input_shape[-1], eps=layer.epsilon, momentum=layer.momentum)
+        case _:
+            raise TypeError(layer.type)
+
+
+def _is_even(spec: LayerSpec) -> bool:
+    return all(before == after for before, after in spec.padding)
+
+
+def _padded(x: Tensor, spec: LayerSpec, value: float = 0.0) -> Tensor:
+    """Padding that the operator cannot do itself: it knows no other than the same on both sides, and zeros."""
+    (top, bottom), (left, right) = spec.padding
+    if not (top or bottom or left or right) or (isinstance(spec.layer, Conv) and _is_even(spec)):
+        return x
+    return functional.pad(x, (left, right, top, bottom), value=value)
+
+
+def _average_pool(x: Tensor, spec: LayerSpec, size: int, stride: int) -> Tensor:
+    if not any(map(any, spec.padding)):
+        return functional.avg_pool2d(x, size, stride)
+    sums = functional.avg_pool2d(_padded(x, spec), size, stride, divisor_override=1)
+    inside = torch.ones((1, 1, *x.shape[2:]), dtype=x.dtype, device=x.device)
+    return sums / functional.avg_pool2d(_padded(inside, spec), size, stride, divisor_override=1)
+
+
+def _dropout(x: Tensor, key: Tensor, number: int, rate: float) -> Tensor:
+    shape = x.permute(0, 2, 3, 1).shape if x.dim() == 4 else x.shape
+    positions = torch.arange(x.numel(), device=x.device).view(shape)
+    kept = keep(positions, key, number, rate, torch.bitwise_right_shift)
+    if x.dim() == 4:
+        kept = kept.permute(0, 3, 1, 2)
+    return torch.where(kept, x / (1 - rate), torch.zeros((), dtype=x.dtype, device=x.device))
+
+
+def _activate(x: Tensor, activation: str | None) -> Tensor:
+    match activation:
+        case "relu":
+            return functional.relu(x)
+        case "tanh":
+            return torch.tanh(x)
+        case "softmax":
+            return functional.softmax(x, dim=1)
+        case _:
+            return x

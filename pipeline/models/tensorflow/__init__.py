@@ -1,0 +1,5 @@
+"""The TensorFlow door. The only package that imports TensorFlow."""
+
+from .classifier import TensorFlowClassifier
+
+__all__ = ["TensorFlowClassifier"]

@@ -1,0 +1,153 @@
+"""The declared network in Keras layers: one walk over its layers for training, another for what is exported."""
+
+from typing import Any
+
+from ...config.schema import AveragePool, BatchNorm, Conv, Dense, Dropout, Flatten, GlobalAveragePool, MaxPool, Residual
+from ..architecture import Architecture, LayerSpec
+from ..dropout import keep
+from .start import keras, tf
+
+_ROLES = {
+    "kernel": "kernel",
+    "bias": "bias",
+    "scale": "gamma",
+    "offset": "beta",
+    "mean": "moving_mean",
+    "variance": "moving_variance",
+}
+
+
+class Network:
+    """Images (N, height, width, channels) in [0, 1] to outputs (N, classes)."""
+
+    def __init__(self, architecture: Architecture, precision: str) -> None:
+        self.architecture = architecture
+        self.precision = precision
+        self._layers = {spec.name: _keras_layer(spec, precision) for spec in architecture.all_layers}
+        for spec in architecture.all_layers:
+            if spec.parameters:
+                self._layers[spec.name].build((None, *spec.input_shape))
+
+    def variable(self, name: str) -> Any:
+        """The variable that holds an array of the architecture."""
+        layer, role = name.split("/")
+        return getattr(self._layers[layer], _ROLES[role]).value
+
+    def __call__(self, images: Any, *, training: bool, dropout_key: Any = None) -> Any:
+        """`dropout_key`: int64 scalar, asked for in training."""
+        x = images
+        for spec in self.architecture.layers:
+            x = self._apply(spec, x, training, dropout_key)
+        return x
+
+    def _apply(self, spec: LayerSpec, x: Any, training: bool, key: Any) -> Any:
+        layer, own = spec.layer, self._layers[spec.name]
+        if isinstance(layer, Dropout):
+            return _dropout(x, key, spec.dropout_number, layer.rate) if training else x
+        if isinstance(layer, BatchNorm):
+            return keras.activations.get(layer.activation)(_normalise(x, own, layer, training))
+        if isinstance(layer, MaxPool):
+            return _max_pool(x, spec, layer.size, layer.stride or layer.size)
+        if not isinstance(layer, Residual):
+            return own(x)
+        branch, shortcut = x, x
+        for inner in spec.branch:
+            branch = self._apply(inner, branch, training, key)
+        for inner in spec.shortcut:
+            shortcut = self._apply(inner, shortcut, training, key)
+        return keras.activations.get(layer.activation)(branch + shortcut)
+
+    def export(self) -> Any:
+        """A `keras.Model` of Keras' own layers alone, with copies of the weights, on the CPU."""
+        with tf.device("CPU:0"):
+            layers = {spec.name: _keras_layer(spec, self.precision) for spec in self.architecture.all_layers}
+            inputs = keras.Input(self.architecture.image_shape, dtype=self.precision, name="images")
+            outputs = inputs
+            for spec in self.architecture.layers:
+                outputs = _connect(spec, outputs, layers)
+            model = keras.Model(inputs, outputs, name="network")
+        for array in self.architecture.arrays:
+            variable = getattr(layers[array.layer], _ROLES[array.role])
+            variable.assign(self.variable(array.name).numpy())
+        return model
+
+
+def _connect(spec: LayerSpec, x: Any, layers: dict[str, Any]) -> Any:
+    layer = spec.layer
+    if not isinstance(layer, Residual):
+        x = layers[spec.name](x)
+        if isinstance(layer, BatchNorm) and layer.activation:
+            x = keras.layers.Activation(layer.activation)(x)
+        return x
+    branch, shortcut = x, x
+    for inner in spec.branch:
+        branch = _connect(inner, branch, layers)
+    for inner in spec.shortcut:
+        shortcut = _connect(inner, shortcut, layers)
+    x = layers[spec.name]([branch, shortcut])
+    return keras.layers.Activation(layer.activation)(x) if layer.activation else x
+
+
+def _keras_layer(spec: LayerSpec, precision: str) -> Any:
+    layer = spec.layer
+    common = {"name": spec.name, "dtype": precision}
+    match layer:
+        case Conv():
+            return keras.layers.Conv2D(
+                layer.filters,
+                layer.kernel_size,
+                strides=layer.stride,
+                padding=layer.padding,
+                use_bias=layer.bias,
+                activation=layer.activation,
+                **common,
+            )
+        case Dense():
+            units = spec.output_shape[0]
+            return keras.layers.Dense(units, use_bias=layer.bias, activation=layer.activation, **common)
+        case BatchNorm():
+            return keras.layers.BatchNormalization(momentum=1 - layer.momentum, epsilon=layer.epsilon, **common)
+        case MaxPool():
+            return keras.layers.MaxPooling2D(layer.size, layer.stride, padding=layer.padding, **common)
+        case AveragePool():
+            return keras.layers.AveragePooling2D(layer.size, layer.stride, padding=layer.padding, **common)
+        case GlobalAveragePool():
+            return keras.layers.GlobalAveragePooling2D(**common)
+        case Dropout():
+            return keras.layers.Dropout(layer.rate, **common)
+        case Flatten():
+            return keras.layers.Flatten(**common)
+        case Residual():
+            return keras.layers.Add(**common)
+
+
+def _normalise(x: Any, layer: Any, config: BatchNorm, training: bool) -> Any:
+    """Not Keras' own call: it keeps the biased variance, and rounds epsilon to float32."""
+    mean, variance = layer.moving_mean.value, layer.moving_variance.value
+    if training:
+        mean, variance = tf.nn.moments(x, list(range(x.shape.rank - 1)))
+        count = tf.cast(tf.size(x) / x.shape[-1], x.dtype)
+        unbiased = variance * count / (count - 1)
+        for running, batch in ((layer.moving_mean.value, mean), (layer.moving_variance.value, unbiased)):
+            running.assign((1 - config.momentum) * running + config.momentum * batch)
+    return tf.nn.batch_normalization(x, mean, variance, layer.beta.value, layer.gamma.value, config.epsilon)
+
+
+def _max_pool(x: Any, spec: LayerSpec, size: int, stride: int) -> Any:
+    """The gradient goes to the first of equals, as in PyTorch; XLA has no deterministic one of TensorFlow's own."""
+    padded = tf.pad(x, [[0, 0], *spec.padding, [0, 0]], constant_values=x.dtype.min)
+    rows, columns, _ = spec.output_shape
+    largest = None
+    for top in range(size):
+        for left in range(size):
+            ends = (top + (rows - 1) * stride + 1, left + (columns - 1) * stride + 1)
+            corner = padded[:, top : ends[0] : stride, left : ends[1] : stride, :]
+            is_larger = largest is not None and ((corner > largest) | tf.math.is_nan(corner))
+            largest = corner if largest is None else tf.where(is_larger, corner, largest)
+    return largest
+
+
+def _dropout(x: Any, key: Any, number: int, rate: float) -> Any:
+    positions = tf.reshape(tf.range(tf.size(x, out_type=tf.int64)), tf.shape(x))
+    kept = keep(positions, key, number, rate, tf.bitwise.right_shift)
+    return tf.where(kept, x / (1 - rate), tf.zeros_like(x))
