@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from .config import Config, compose, load
-from .errors import TrainingDivergedError, UserError
+from .errors import ParityError, TrainingDivergedError, UserError
 
 
 def user_errors(main: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], None]:
@@ -28,7 +28,7 @@ def user_errors(main: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(2) from None
-        except TrainingDivergedError as error:
+        except (ParityError, TrainingDivergedError) as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(1) from None
         except KeyboardInterrupt:
@@ -54,6 +54,8 @@ class Call:
     config: Config
     output: Path | None
     """Where a job outside the DVC pipeline writes; None: the fixed folders of the DVC stage."""
+    snapshot: bool
+    """Whether the configuration was read from a snapshot (`--params`), as the stages of DVC do."""
 
 
 def parse_call(stage: str, arguments: Sequence[str]) -> Call:
@@ -64,7 +66,7 @@ def parse_call(stage: str, arguments: Sequence[str]) -> Call:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_args(arguments)
     config = load(options.params, options.overrides) if options.params else compose(options.overrides)
-    return Call(config, options.output)
+    return Call(config, options.output, options.params is not None)
 
 
 Stage = Callable[..., None]

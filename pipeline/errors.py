@@ -8,5 +8,9 @@ class UserError(Exception):
     """
 
 
+class ParityError(Exception):
+    """The two sides do not compute the same, or were not asked the same; exit code 1."""
+
+
 class TrainingDivergedError(Exception):
     """The loss is no longer a finite number. The run is FAILED, what was logged stays; exit code 1."""

@@ -43,11 +43,11 @@ def ceiling_of(framework: str, classifier: Any, images: np.ndarray, labels: np.n
         return tf.function(step, jit_compile=True)  # type: ignore[no-any-return]
     import torch
 
-    fixed_x, fixed_y = torch.from_numpy(x), torch.from_numpy(labels)
+    fixed_x, fixed_y, key = torch.from_numpy(x), torch.from_numpy(labels), torch.tensor(0)
 
     def step_pytorch() -> Any:
         classifier._optimizer.zero_grad(set_to_none=True)
-        _, loss = classifier._outputs_and_loss(fixed_x, fixed_y)
+        _, loss = classifier._outputs_and_loss(fixed_x, fixed_y, key)
         loss.backward()
         classifier._optimizer.step()
         return loss.detach()

@@ -1,7 +1,16 @@
 """The configuration: typed schema, composition of `conf/`, and its snapshot `params.yaml`."""
 
 from .compose import CONF, PARAMS, compose, load, parse, write
-from .schema import Config, DataConfig, EvaluateConfig, ModelConfig, TrackingConfig, TrainConfig
+from .schema import (
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    ModelConfig,
+    ParityConfig,
+    TraceConfig,
+    TrackingConfig,
+    TrainConfig,
+)
 
 __all__ = [
     "CONF",
@@ -10,6 +19,8 @@ __all__ = [
     "DataConfig",
     "EvaluateConfig",
     "ModelConfig",
+    "ParityConfig",
+    "TraceConfig",
     "TrackingConfig",
     "TrainConfig",
     "compose",

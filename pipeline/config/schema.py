@@ -239,6 +239,7 @@ class TraceConfig(Section):
 
     steps: Annotated[int, Field(ge=2)]
     """Optimiser steps, over two epochs that each end with a partial batch."""
+    batch_size: Annotated[int, Field(ge=3)]
     seed: Seed
 
 
