@@ -9,7 +9,8 @@ from typing import Any
 
 from . import report
 from .entry import stage
-from .errors import UserError
+from .errors import ParityError, UserError
+from .fairness import differences, told
 from .statistics import Summary, summarise
 
 FRAMEWORKS = ("tensorflow", "pytorch")
@@ -20,6 +21,7 @@ def main(*, seeds: Sequence[int]) -> None:
     """Write `results/comparison/` and print the table."""
     output = Path("results/comparison")
     output.mkdir(parents=True, exist_ok=True)
+    require_fair(Path("results"))
     sides = {framework: _side(Path("results") / framework, seeds) for framework in FRAMEWORKS}
     histories = {framework: _history(Path("results") / framework) for framework in FRAMEWORKS}
     report.learning_curves(histories, output / "learning_curves.png")
@@ -31,6 +33,22 @@ def main(*, seeds: Sequence[int]) -> None:
         json.dumps({"seeds": list(seeds), **document}, indent=2, default=str) + "\n"
     )
     _show(_table(sides, len(seeds)), output / "table.txt")
+
+
+def require_fair(results: Path) -> None:
+    """Raise `ParityError` unless both sides compute the same (`parity`), and were trained alike, as was traced."""
+    parity = _read(results / "parity/parity.json")
+    if not parity["passed"]:
+        raise ParityError(f"refused: the two frameworks do not compute the same: {parity['reason']}")
+    one, other = (_read(results / framework / "manifest.json") for framework in FRAMEWORKS)
+    found = differences(one["settings"], other["settings"]) | differences(one["machine"], other["machine"], "machine.")
+    if found:
+        raise ParityError(f"refused: {' and '.join(FRAMEWORKS)} were not trained alike: {told(found)}")
+    traced = _read(results / "parity/manifest.json")["settings"]
+    shared = {key: (traced[key], one["settings"][key]) for key in ("model", "train", "data")}
+    found = {k: v for key, (a, b) in shared.items() for k, v in differences(a, b, f"{key}.").items()}
+    if found:
+        raise ParityError(f"refused: parity was shown for other settings than were trained: {told(found)}")
 
 
 def _side(folder: Path, seeds: Sequence[int]) -> dict[str, Any]:

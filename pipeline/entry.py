@@ -64,7 +64,7 @@ def parse_call(stage: str, arguments: Sequence[str]) -> Call:
     parser.add_argument("--params", type=Path, metavar="FILE", help="a composed configuration (default: compose conf/)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="write here (default: the DVC stage's own folders)")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     config = load(options.params, options.overrides) if options.params else compose(options.overrides)
     return Call(config, options.output, options.params is not None)
 

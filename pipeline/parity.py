@@ -15,7 +15,7 @@ import numpy as np
 from .config import ParityConfig, TrackingConfig
 from .entry import main_root, stage
 from .errors import ParityError, UserError
-from .fairness import differences
+from .fairness import differences, told
 from .progress import console
 
 FRAMEWORKS = ("tensorflow", "pytorch")
@@ -94,8 +94,8 @@ def judge(one: Trace, other: Trace, limits: ParityConfig) -> Iterator[Level]:
 def _settings(one: Trace, other: Trace) -> Level:
     found = differences(one.facts["settings"], other.facts["settings"])
     found |= differences(one.facts["machine"], other.facts["machine"], "machine.")
-    text = "; ".join(f"{key}: {a!r} and {b!r}" for key, (a, b) in found.items()) or "identical"
-    return Level("settings", "", float(np.inf) if found else 0.0, 0.0, text, "trace both under one configuration")
+    text = told(found) or "identical"
+    return Level("settings", "", float(np.inf) if found else 0.0, 0.0, text, "how each side was traced")
 
 
 def _batches(one: Trace, other: Trace) -> Level:

@@ -10,6 +10,7 @@ import numpy as np
 
 from . import environment
 from .data.obtain import PREPARED
+from .fairness import sides
 from .job import Job, SeedResult
 from .models import classifier as doors
 from .models.classifier import Classifier
@@ -96,8 +97,8 @@ def tags_of(job: Job, classifier: Classifier, seed: int | None) -> dict[str, Any
     return tags | {f"version.{name}": version for name, version in machine["versions"].items()}
 
 
-def write_files(job: Job, results: Sequence[SeedResult], group: Run | None) -> None:
-    """`history.csv`, `curves.csv` (means over the seeds), `runs.json`, `summary.json` and `learning_curves.png`."""
+def write_files(job: Job, classifier: Classifier, results: Sequence[SeedResult], group: Run | None) -> None:
+    """`history.csv`, `curves.csv` (means over the seeds), JSON `manifest`, `runs`, `summary`, `learning_curves.png`."""
     (job.output / "history.csv").write_text(_history_csv(results))
     epochs = range(1, job.train.epochs + 1)
     names = [(split, name) for split in ("train", "validation") for name in ("loss", "accuracy")]
@@ -107,6 +108,11 @@ def write_files(job: Job, results: Sequence[SeedResult], group: Run | None) -> N
         for epoch in epochs:
             means = [_mean(results, split, name, epoch) for split, name in names]
             writer.writerow([epoch, *(f"{mean:.6g}" for mean in means)])
+    settings = {key: value for key, value in job.resolved().items() if key != "framework"}
+    manifest = {"settings": settings | {"seeds": list(job.seeds)}}
+    device = classifier.device
+    manifest |= sides(job.framework, classifier.execution, device=device.name, threads=device.threads)
+    (job.output / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     runs = {
         "group": group.id if group else None,
         "seeds": {str(r.seed): {"run": r.run_id, "model": r.model_id} for r in results},

@@ -14,15 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from . import environment
 from .config import TraceConfig, TrainConfig
 from .data.dataset import Dataset
 from .data.obtain import PREPARED, obtain
 from .data.plan import EpochPlan, draw_epoch
 from .entry import end_on_sigterm, main_root, parse_call, stage_sections, user_errors
+from .fairness import sides
 from .models import classifier as doors
 from .models.architecture import Architecture
-from .models.classifier import Classifier
 from .progress import Steps, steps
 
 SECTIONS = stage_sections("trace", "framework", "model", "train", "trace")
@@ -117,7 +116,10 @@ def _gather(
     keep.one("loss", np.concatenate(losses))
     keep.all("weights at the end", classifier.state().weights)
     keep.one("predictions", classifier.predict(evidence.dataset.split("validation").images[:_HELD_OUT]))
-    return _facts(evidence, classifier)
+    parameters = {array.name: list(array.shape) for array in evidence.architecture.arrays}
+    device = classifier.device
+    own = sides(evidence.framework, classifier.execution, device=device.name, threads=device.threads)
+    return own | {"parameters": parameters}
 
 
 @dataclass(frozen=True)
@@ -137,29 +139,6 @@ def _digest(images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     digest = hashlib.blake2b(np.ascontiguousarray(images).tobytes(), digest_size=8)
     digest.update(np.ascontiguousarray(labels).tobytes())
     return {"examples": len(labels), "dtype": str(images.dtype), "digest": digest.hexdigest()}
-
-
-def _facts(evidence: Evidence, classifier: Classifier) -> dict[str, Any]:
-    machine, device = environment.machine(), classifier.device
-    versions = machine["versions"]
-    mine = {"tensorflow": ("tensorflow", "keras"), "pytorch": ("torch",)}[evidence.framework]
-    return {
-        "framework": {
-            "name": evidence.framework,
-            "versions": {name: versions[name] for name in mine},
-            "execution": classifier.execution,
-        },
-        "machine": {
-            "cpu": machine["cpu"],
-            "cores": machine["cores_logical"],
-            "device": device.name if device.type == "gpu" else "cpu",
-            "threads": device.threads,
-            "os": machine["os"],
-            "python": machine["python"],
-            "numpy": versions["numpy"],
-        },
-        "parameters": {array.name: list(array.shape) for array in evidence.architecture.arrays},
-    }
 
 
 @user_errors

@@ -39,6 +39,7 @@ def train_job(job: Job) -> list[SeedResult]:
     classifier.attach(training.images, training.labels)
     count = len(training.labels)
     sizes = {min(job.train.batch_size, count), count % job.train.batch_size} - {0}
+    job.architecture.require_normalisable(list(sizes))
     compile_seconds = classifier.compile(sorted(sizes, reverse=True))
     device = classifier.device
     print(
@@ -64,7 +65,7 @@ def train_job(job: Job) -> list[SeedResult]:
                     result = _train_seed(job, classifier, run, seed, progress)
                 finish_seed(job, classifier, run, result)
             results.append(result)
-        write_files(job, results, group)
+        write_files(job, classifier, results, group)
         if group:
             log_group(job, group, results, compile_seconds)
     _print_costs(job, results, tracker)

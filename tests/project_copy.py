@@ -27,6 +27,7 @@ def clone_project(folder: Path) -> Path:
     edit(folder / "conf/data/mnist_sample.yaml", max_train="300", max_test="60")
     edit(folder / "conf/train/default.yaml", epochs="2")
     edit(folder / "conf/config.yaml", seeds="[0, 1]")
+    edit(folder / "conf/trace/default.yaml", steps="6")
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
     for command in (["init", "-q", "-b", "main"], ["add", "-A"], [*identity, "commit", "-qm", "start"]):
         subprocess.run(["git", *command], cwd=folder, check=True)

@@ -129,6 +129,69 @@ def test_a_group_s_run_aggregates_its_seeds(client: mlflow.MlflowClient, project
     assert artifacts >= {"learning_curves.png", "history.csv", "evaluate"}
 
 
+def test_parity_is_shown_kept_and_logged(
+    repro: tuple[Path, subprocess.CompletedProcess[str]], client: mlflow.MlflowClient, project: Path
+) -> None:
+    document = json.loads((project / "results/parity/parity.json").read_text())
+    manifest = json.loads((project / "results/parity/manifest.json").read_text())
+    assert document["passed"]
+    assert manifest["settings"]["train"]["optimizer"]["epsilon"] == 1e-8
+    assert manifest["differences"]["settings"] == manifest["differences"]["machine"] == {}
+    assert {"name", "execution"} <= set(manifest["differences"]["framework"])
+    for level in document["levels"]:
+        assert f"ok     {level['name']}" in repro[1].stdout
+    experiment = client.get_experiment_by_name("tensorflow-vs-pytorch")
+    (found,) = client.search_runs([experiment.experiment_id], "tags.stage = 'parity'")
+    assert found.data.tags["parity"] == "passed"
+    assert found.data.metrics["parity/trajectory_float64"] == document["levels"][5]["deviation"]
+    assert found.data.metrics["parity/batches_passed"] == 1
+    assert {item.path for item in client.list_artifacts(found.info.run_id)} >= {"manifest.json", "parity.md"}
+    assert "| gradients | ok |" in found.data.tags["mlflow.note.content"]
+
+
+def test_compare_refuses_what_is_not_the_same(project: Path) -> None:
+    def refused(path: str, old: str, new: str, reason: str) -> None:
+        file = project / path
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new, 1))
+        try:
+            done = run_module(project, "pipeline.compare", "--params", "params.yaml")
+        finally:
+            file.write_text(text)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: refused: ")
+        assert reason in done.stderr
+        assert "Traceback" not in done.stderr
+
+    failed = '"passed": false,\n  "reason": "gradients differ first at conv1/kernel",\n  "before'
+    refused(
+        "results/parity/parity.json", '"passed": true,\n  "reason', failed, "gradients differ first at conv1/kernel"
+    )
+    refused("results/pytorch/manifest.json", '"batch_size": 64', '"batch_size": 32', "train.batch_size: 64 and 32")
+    refused("results/tensorflow/manifest.json", '"cores": ', '"cores": 1', "machine.cores: 1")
+    traced = "parity was shown for other settings than were trained: model.name: 'other' and 'simple_cnn'"
+    refused("results/parity/manifest.json", '"name": "simple_cnn"', '"name": "other"', traced)
+
+
+def test_a_failed_parity_ends_with_1_and_the_first_difference(project: Path) -> None:
+    store = f"sqlite:///{project / 'other.db'}"
+    done = run_module(project, "pipeline.trace", "framework=pytorch", "--params", "params.yaml", "trace.seed=1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    done = run_module(project, "pipeline.parity", "--params", "params.yaml", MLFLOW_TRACKING_URI=store)
+    assert done.returncode == 1
+    assert "settings differ first at trace.seed: 0 and 1" in done.stderr
+    assert "look at" in done.stderr
+    assert "FAILED settings" in done.stdout
+    other = mlflow.MlflowClient(store)
+    (found,) = other.search_runs([e.experiment_id for e in other.search_experiments()])
+    assert found.data.tags["parity"] == "failed"
+    assert not json.loads((project / "results/parity/parity.json").read_text())["passed"]
+    done = run(project, "dvc", "repro")  # what was changed by hand is made anew
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((project / "results/parity/parity.json").read_text())["passed"]
+
+
 _READ_BACK = """
 import json, sys
 from pathlib import Path

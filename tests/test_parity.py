@@ -1,0 +1,319 @@
+"""The proof of equality: it passes where both doors are what they should be, and names each planted difference."""
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from tracing import Tracer, compare, noise, trace
+
+from pipeline.config import ModelConfig
+from pipeline.errors import UserError
+from pipeline.models.architecture import Architecture
+from pipeline.parity import Level, reason
+
+# The planted differences are PyTorch's, in this process; TensorFlow has one of its own.
+pytestmark = pytest.mark.xdist_group("pytorch")
+SHAPE = (7, 6, 2)
+NETWORK = {
+    "name": "planted",
+    "kernel_initializer": "glorot_uniform",
+    "bias_initializer": "fan_in_uniform",
+    "layers": [
+        {"type": "conv", "filters": 3, "kernel_size": 3, "bias": False},
+        {"type": "batch_norm", "activation": "relu"},
+        {"type": "dropout", "rate": 0.2},
+        {"type": "flatten"},
+        {"type": "dense", "units": 8, "activation": "tanh"},
+        {"type": "dense", "units": "classes"},
+    ],
+}
+COMMON = ["train.execution=eager", "train.threads=1", "trace.batch_size=16", "trace.steps=12"]
+SETUPS = {
+    "adam": [],
+    "adamw": ["train/optimizer=adamw", "train.optimizer.weight_decay=0.1"],
+    "momentum": ["train/optimizer=momentum", "train/schedule=cosine"],
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return noise(tmp_path_factory.mktemp("parity") / "data", SHAPE)
+
+
+@pytest.fixture(scope="module")
+def tensorflow() -> Iterator[Tracer]:
+    with Tracer("tensorflow") as tracer:
+        yield tracer
+
+
+@pytest.fixture(scope="module")
+def traced(tensorflow: Tracer, data: Path) -> Callable[[str], Path]:
+    """The folder of a setup, with TensorFlow's trace in it."""
+
+    @functools.cache
+    def folder(setup: str) -> Path:
+        output = data.parent / setup
+        tensorflow.ask(data, output / "tensorflow", [*COMMON, *SETUPS[setup]], NETWORK)
+        tensorflow.answer()
+        return output
+
+    return folder
+
+
+def judged(folder: Path, data: Path, setup: str) -> list[Level]:
+    trace("pytorch", data, folder / "pytorch", [*COMMON, *SETUPS[setup]], NETWORK)
+    return compare(folder)
+
+
+@pytest.mark.parametrize("setup", SETUPS)
+def test_the_doors_as_they_are_pass_every_level(traced: Callable[[str], Path], data: Path, setup: str) -> None:
+    levels = judged(traced(setup), data, setup)
+    assert [level.name for level in levels if not level.passed] == []
+    assert [level.name for level in levels] == [
+        "settings",
+        "batches",
+        "parameters",
+        "outputs",
+        "gradients",
+        "trajectory float64",
+        "trajectory float32",
+        "predictions",
+    ]
+    assert reason(levels) is None
+    deviations = {level.name: level.deviation for level in levels}
+    assert 0 < deviations["gradients"] < 1e-13
+    assert 0 < deviations["trajectory float64"] < 1e-11
+
+
+def _epsilon(patch: pytest.MonkeyPatch) -> None:
+    from pipeline.models.pytorch import PyTorchClassifier
+
+    original = PyTorchClassifier.__dict__["_optimizer"].func
+
+    def planted(self: Any) -> Any:
+        optimizer = original(self)
+        optimizer.param_groups[0]["eps"] = 1e-7  # Keras' default
+        return optimizer
+
+    _replace_optimizer(patch, planted)
+
+
+def _momentum_form(patch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    class KerasSgd(torch.optim.SGD):
+        """v = momentum * v - rate * gradient; weights += v."""
+
+        @torch.no_grad()
+        def step(self, closure: Any = None) -> None:
+            group = self.param_groups[0]
+            for parameter in group["params"]:
+                buffer = self.state[parameter]["momentum_buffer"]
+                buffer.mul_(group["momentum"]).sub_(parameter.grad, alpha=group["lr"])
+                parameter.add_(buffer)
+
+    _replace_optimizer(patch, lambda self: KerasSgd(self._network.parameters(), lr=0.1, momentum=0.9))
+
+
+def _coupled_decay(patch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    _replace_optimizer(patch, lambda self: torch.optim.Adam(self._network.parameters(), weight_decay=0.1, fused=True))
+
+
+def _replace_optimizer(patch: pytest.MonkeyPatch, create: Callable[[Any], Any]) -> None:
+    from pipeline.models.pytorch import PyTorchClassifier
+
+    planted = functools.cached_property(create)
+    planted.__set_name__(PyTorchClassifier, "_optimizer")
+    patch.setattr(PyTorchClassifier, "_optimizer", planted)
+
+
+def _input_scale(patch: pytest.MonkeyPatch) -> None:
+    from pipeline.models.pytorch import PyTorchClassifier
+
+    patch.setattr(PyTorchClassifier, "_scaled", lambda self, images: images.to(self._dtype) / 256)
+
+
+def _flatten_layout(patch: pytest.MonkeyPatch) -> None:
+    from pipeline.models.pytorch import network
+
+    original = network.Network._apply_layer
+
+    def planted(self: Any, spec: Any, x: Any, key: Any) -> Any:
+        return x.flatten(1) if spec.layer.type == "flatten" else original(self, spec, x, key)
+
+    patch.setattr(network.Network, "_apply_layer", planted)
+
+
+def _dropped_last_batch(patch: pytest.MonkeyPatch) -> None:
+    from pipeline.models.pytorch import PyTorchClassifier
+
+    for name in ("seen", "train_epoch"):
+        original = getattr(PyTorchClassifier, name)
+
+        def planted(self: Any, plan: Any, original: Any = original) -> Any:
+            return original(self, plan.segment(0, plan.full_steps))
+
+        patch.setattr(PyTorchClassifier, name, planted)
+
+
+def _initial_weight(patch: pytest.MonkeyPatch) -> None:
+    original = Architecture.initial_weights
+
+    def planted(self: Architecture, seed: int) -> dict[str, np.ndarray]:
+        weights = original(self, seed)
+        weights["dense1/kernel"][3, 2] *= 1 + 1e-9
+        return weights
+
+    patch.setattr(Architecture, "initial_weights", planted)
+
+
+def _biased_variance(patch: pytest.MonkeyPatch) -> None:
+    from pipeline.models.pytorch import network
+
+    original = network.Network._apply_layer
+
+    def planted(self: Any, spec: Any, x: Any, key: Any) -> Any:
+        if spec.layer.type != "batch_norm" or not self.training:
+            return original(self, spec, x, key)
+        module = self.layers[spec.name]
+        before = module.running_var.clone()
+        result = original(self, spec, x, key)
+        biased = x.detach().var((0, 2, 3), unbiased=False)
+        module.running_var.data.copy_((1 - module.momentum) * before + module.momentum * biased)  # as Keras keeps it
+        return result
+
+    patch.setattr(network.Network, "_apply_layer", planted)
+
+
+def _example_order(patch: pytest.MonkeyPatch) -> None:
+    from pipeline.models.pytorch import PyTorchClassifier
+
+    original = PyTorchClassifier._batch
+    patch.setattr(PyTorchClassifier, "_batch", lambda self, rows: original(self, rows.flip(0)))
+
+
+def _dtype(patch: pytest.MonkeyPatch) -> None:
+    from pipeline.models.pytorch import PyTorchClassifier
+
+    original = PyTorchClassifier.__init__
+
+    def planted(self: Any, architecture: Any, train: Any) -> None:
+        original(self, architecture, train.model_copy(update={"precision": "float32"}))
+
+    patch.setattr(PyTorchClassifier, "__init__", planted)
+
+
+PLANTED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str, str, str]] = {
+    "epsilon": (_epsilon, "adam", "trajectory float64", "after step 1: relative"),
+    "momentum form": (_momentum_form, "momentum", "trajectory float64", "relative"),
+    "decay coupling": (_coupled_decay, "adamw", "trajectory float64", "after step 1: relative"),
+    "input scale": (_input_scale, "adam", "batches", "step 0 (float64): digest"),
+    "layout at flatten": (_flatten_layout, "adam", "outputs", "outputs of the first batch: relative"),
+    "dropped last batch": (_dropped_last_batch, "adam", "batches", "step 7 (float64): examples 8 and 16"),
+    "one initial weight": (_initial_weight, "adam", "parameters", "dense1/kernel: 1 of"),
+    "batch-norm variance": (_biased_variance, "adam", "trajectory float64", "batch_norm1/variance after step 1"),
+    "example order": (_example_order, "adam", "batches", "step 0 (float64): digest"),
+    "dtype": (_dtype, "adam", "batches", "step 0 (float64): dtype float64 and float32"),
+}
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+def test_a_planted_difference_is_named_at_its_level(
+    traced: Callable[[str], Path], data: Path, monkeypatch: pytest.MonkeyPatch, planted: str
+) -> None:
+    plant, setup, level, words = PLANTED[planted]
+    folder = traced(setup)
+    plant(monkeypatch)
+    levels = judged(folder, data, setup)
+    told = reason(levels)
+    assert told is not None
+    assert told.startswith(f"{level} differ first at ")
+    assert words in told
+    assert "look at " in told
+
+
+def test_settings_that_differ_come_first(traced: Callable[[str], Path], data: Path) -> None:
+    folder = traced("adam")
+    trace("pytorch", data, folder / "pytorch", [*COMMON, "train.optimizer.epsilon=1e-7"], NETWORK)
+    told = reason(compare(folder))
+    assert told is not None
+    assert told.startswith("settings differ first at train.optimizer.epsilon: 1e-08 and 1e-07")
+
+
+ACTIVATIONS = st.sampled_from([None, "relu", "tanh"])
+SIZES = st.integers(1, 3)
+PADDING = st.sampled_from(["valid", "same"])
+
+
+@st.composite
+def blocks(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """One to three layers that belong together, on images."""
+    conv = {"type": "conv", "filters": draw(SIZES), "kernel_size": draw(SIZES), "padding": draw(PADDING)}
+    window = {"size": draw(SIZES), "stride": draw(SIZES), "padding": draw(PADDING)}
+    match draw(st.sampled_from(["conv", "norm", "max_pool", "average_pool", "dropout", "residual"])):
+        case "conv":
+            return [{**conv, "stride": draw(SIZES), "activation": draw(ACTIVATIONS)}]
+        case "norm":
+            norm = {
+                "type": "batch_norm",
+                "momentum": draw(st.sampled_from([0.1, 0.5, 1.0])),
+                "activation": draw(ACTIVATIONS),
+            }
+            return [{**conv, "bias": False}, norm]
+        case "dropout":
+            return [{"type": "dropout", "rate": draw(st.sampled_from([0.0, 0.25, 0.8]))}]
+        case "residual":
+            inner = {**conv, "padding": "same", "activation": draw(ACTIVATIONS)}
+            shortcut = [{"type": "conv", "filters": conv["filters"], "kernel_size": 1}]
+            return [{"type": "residual", "layers": [inner], "shortcut": shortcut, "activation": draw(ACTIVATIONS)}]
+        case kind:
+            return [{"type": kind, **window}]
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> dict[str, Any]:
+    """A small declared network."""
+    layers = [layer for block in draw(st.lists(blocks(), max_size=4)) for layer in block]
+    layers.append({"type": draw(st.sampled_from(["flatten", "global_average_pool"]))})
+    if draw(st.booleans()):
+        layers.append({"type": "dense", "units": draw(st.integers(1, 6)), "activation": draw(ACTIVATIONS)})
+    layers.append({"type": "dense", "units": "classes", "bias": draw(st.booleans())})
+    rules = {
+        "kernel_initializer": draw(st.sampled_from(["glorot_uniform", "kaiming_uniform"])),
+        "bias_initializer": draw(st.sampled_from(["zeros", "fan_in_uniform"])),
+    }
+    return {"name": "random", **rules, "layers": layers}
+
+
+TRAININGS = st.tuples(
+    st.sampled_from([f"train/optimizer={name}" for name in ("adam", "adamw", "sgd", "momentum", "nesterov")]),
+    st.sampled_from([f"train/schedule={name}" for name in ("constant", "cosine", "step")]),
+    st.sampled_from(["train.schedule.warmup_steps=0", "train.schedule.warmup_steps=3"]),
+    st.sampled_from(["train.clip_norm=null", "train.clip_norm=0.5"]),
+    st.sampled_from(["train.label_smoothing=0.0", "train.label_smoothing=0.1"]),
+)
+
+
+@given(model=networks(), training=TRAININGS)
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_random_networks_are_the_same_in_both(
+    tensorflow: Tracer, data: Path, model: dict[str, Any], training: tuple[str, ...]
+) -> None:
+    try:
+        Architecture(ModelConfig.model_validate(model), SHAPE, 3)
+    except UserError:
+        assume(False)
+    folder = data.parent / "random"
+    overrides = ["train.execution=eager", "train.threads=1", "trace.batch_size=9", "trace.steps=6", *training]
+    tensorflow.ask(data, folder / "tensorflow", overrides, model)
+    trace("pytorch", data, folder / "pytorch", overrides, model)
+    tensorflow.answer()
+    levels = compare(folder)
+    assert reason([level for level in levels if level.name != "trajectory float32"]) is None
