@@ -14,6 +14,7 @@ CONV = {"type": "conv", "filters": 8, "kernel_size": 3}
 FLATTEN = {"type": "flatten"}
 DENSE = {"type": "dense", "units": 16}
 LOGITS = {"type": "dense", "units": "classes"}
+POOL = {"type": "max_pool", "size": 2}
 
 
 def build(
@@ -154,6 +155,27 @@ MISFITS = {
         ({**CONV, "kernel_size": 29}, FLATTEN, LOGITS),
         r"model\.layers\[0\]\.kernel_size = 29: .*28x28",
     ),
+    "pool after flatten": ((FLATTEN, POOL, LOGITS), r"model\.layers\[1\]: max_pool after .*\(784,\)"),
+    "global pool after flatten": (
+        (FLATTEN, {"type": "global_average_pool"}, LOGITS),
+        r"model\.layers\[1\]: global_average_pool after",
+    ),
+    "window larger than the image": (
+        ({**POOL, "size": 40}, FLATTEN, LOGITS),
+        r"model\.layers\[0\]\.size = 40: .*28x28",
+    ),
+    "branches of two shapes": (
+        ({"type": "residual", "layers": [CONV]}, FLATTEN, LOGITS),
+        r"model\.layers\[0\]: its layers give \(26, 26, 8\), its shortcut \(28, 28, 1\)",
+    ),
+    "inside of a branch": (
+        ({"type": "residual", "layers": [CONV, {**CONV, "kernel_size": 30}]}, FLATTEN, LOGITS),
+        r"model\.layers\[0\]\.layers\[1\]\.kernel_size = 30",
+    ),
+    "bias that batch norm cancels": (
+        (CONV, {"type": "batch_norm"}, FLATTEN, LOGITS),
+        r"model\.layers\[0\]\.bias = True: .*batch_norm .* allowed: False",
+    ),
     "kernel larger than what is left": (
         (CONV, {**CONV, "kernel_size": 27}, FLATTEN, LOGITS),
         r"model\.layers\[1\]\.kernel_size = 27: .*26x26",
@@ -165,3 +187,36 @@ MISFITS = {
 def test_a_layer_that_does_not_fit_is_named_by_its_key(layers: tuple[dict[str, Any], ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         build(*layers)
+
+
+@pytest.mark.parametrize("size", range(1, 6))
+@pytest.mark.parametrize("stride", range(1, 4))
+def test_same_padding_leaves_the_length_divided_by_the_stride(size: int, stride: int) -> None:
+    layer = {"type": "conv", "filters": 1, "kernel_size": size, "stride": stride, "padding": "same"}
+    spec = build(layer, FLATTEN, LOGITS, image_shape=(28, 11, 1)).layers[0]
+    assert spec.output_shape == (math.ceil(28 / stride), math.ceil(11 / stride), 1)
+    assert all(after - before in (0, 1) for before, after in spec.padding)
+
+
+def test_layers_are_counted_through_branches() -> None:
+    network = shipped("resnet8")
+    names = [spec.name for spec in network.all_layers if spec.name.startswith("conv")]
+    assert names == [f"conv{i}" for i in range(1, 10)]
+    assert network.parameter_count == 77_754
+    assert {array.role for array in network.arrays if not array.trainable} == {"mean", "variance"}
+    assert shipped("lenet5").parameter_count == 61_706
+
+
+def test_batch_norm_starts_as_the_identity() -> None:
+    weights = build({**CONV, "bias": False}, {"type": "batch_norm"}, FLATTEN, LOGITS).initial_weights(3)
+    values = {role: set(weights[f"batch_norm1/{role}"].tolist()) for role in ("scale", "offset", "mean", "variance")}
+    assert values == {"scale": {1.0}, "offset": {0.0}, "mean": {0.0}, "variance": {1.0}}
+
+
+def test_a_batch_without_variance_is_refused() -> None:
+    dense = build(FLATTEN, {**DENSE, "bias": False}, {"type": "batch_norm"}, LOGITS)
+    image = build({**CONV, "bias": False}, {"type": "batch_norm"}, FLATTEN, LOGITS)
+    dense.require_normalisable([64, 2])
+    image.require_normalisable([64, 1])
+    with pytest.raises(UserError, match=r"train\.batch_size: leaves a batch of one example, and batch_norm1"):
+        dense.require_normalisable([64, 1])
