@@ -173,11 +173,16 @@ def _pairs(one: Trace, other: Trace, name: str, suffix: str = "") -> dict[str, t
 def _deviation(
     name: str, precision: str, pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], limit: float, look: str
 ) -> Level:
-    """The largest 2-norm of a difference, relative to the larger of the two norms."""
-    norms = {key: max(_norm(a), _norm(b)) for key, (a, b) in pairs.items()}
-    floor = _FLOOR * max(norms.values()) or 1.0
+    """The largest 2-norm of an array's difference, relative to the norm of its layer: a bias may be next to nothing."""
+    squares: dict[str, float] = {}
+    for key, (a, b) in pairs.items():
+        layer = key.split("/")[0]
+        squares[layer] = squares.get(layer, 0.0) + max(_norm(a), _norm(b)) ** 2
+    floor = _FLOOR * max(squares.values()) ** 0.5 or 1.0
     found = {
-        key: _norm(a.astype(np.float64) - b) / max(norms[key], floor) if a.shape == b.shape else float(np.inf)
+        key: _norm(a.astype(np.float64) - b) / max(squares[key.split("/")[0]] ** 0.5, floor)
+        if a.shape == b.shape
+        else float(np.inf)
         for key, (a, b) in pairs.items()
     }
     failed = [key for key, value in found.items() if not value <= limit]
