@@ -244,7 +244,7 @@ class TraceConfig(Section):
 
 
 class ParityConfig(Section):
-    """How far the two frameworks may be apart: relative deviations: the 2-norm of each array's difference by its layer's."""
+    """How far the two frameworks may be apart: the 2-norm of each array's difference, relative to its layer's norm."""
 
     gradients: Annotated[float, Field(gt=0)]
     """Of outputs and gradients on one batch, in float64."""
