@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from . import report
 from .config import ParityConfig, TrackingConfig
 from .entry import main_root, stage
 from .errors import ParityError, UserError
@@ -137,7 +138,7 @@ def _trajectory(one: Trace, other: Trace, precision: str, limit: float) -> Level
     if x.shape != y.shape:
         where = f"loss: {len(x)} and {len(y)} steps"
         return Level(name, precision, float(np.inf), limit, where, look)
-    losses = np.abs(x - y) / np.maximum(np.maximum(np.abs(x), np.abs(y)), np.finfo(np.float64).tiny)
+    losses = loss_deviations(x, y)
     early = [_deviation(name, precision, pairs, limit, look) for pairs in [_after(one, other, precision)] if pairs]
     step = int(np.argmax(np.where(np.isnan(losses), np.inf, losses)))
     candidates = [
@@ -147,6 +148,11 @@ def _trajectory(one: Trace, other: Trace, precision: str, limit: float) -> Level
     ]
     failed = [level for level in candidates if not level.passed]
     return failed[0] if failed else max(candidates, key=lambda level: level.deviation)
+
+
+def loss_deviations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Of every step, relative to the larger of the two losses: float64 (steps,)."""
+    return np.asarray(np.abs(x - y) / np.maximum(np.maximum(np.abs(x), np.abs(y)), np.finfo(np.float64).tiny))
 
 
 def _after(one: Trace, other: Trace, precision: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -228,6 +234,10 @@ def main(*, parity: ParityConfig, tracking: TrackingConfig) -> None:
     (output / "parity.json").write_text(json.dumps(document, indent=2) + "\n")
     (output / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     (output / "parity.md").write_text(_table(levels))
+    pairs = {name: (one.one(f"{name}/loss"), other.one(f"{name}/loss")) for name in ("float64", "float32")}
+    lines = {name: loss_deviations(x, y) for name, (x, y) in pairs.items() if x.shape == y.shape}
+    allowed = {"float64": parity.trajectory_float64, "float32": parity.trajectory_float32}
+    report.deviations(lines, allowed, output / "deviation.png")
     for level in levels:
         mark = "[green]ok[/]    " if level.passed else "[red]FAILED[/]"
         console.print(f"{mark} {level.name:18} {level.verdict}", highlight=False)
@@ -263,7 +273,7 @@ def _track(tracking: TrackingConfig, levels: Sequence[Level], manifest: Mapping[
         measured = {f"parity/{level.name.replace(' ', '_')}": level.deviation for level in levels}
         passed = {f"parity/{level.name.replace(' ', '_')}_passed": float(level.passed) for level in levels}
         run.log_metrics({name: value for name, value in measured.items() if np.isfinite(value)} | passed, step=0)
-        for name in ("parity.json", "parity.md", "manifest.json"):
+        for name in ("parity.json", "parity.md", "manifest.json", "deviation.png"):
             run.log_file(output / name)
         run.describe(_table(levels))
 

@@ -1,4 +1,4 @@
-"""`python tests/benchmark_parity.py [network ...]`: parity of every network, optimizer, schedule and execution.
+"""`python tests/benchmark_parity.py [network ...] [key=value ...]`: parity of every network, optimizer, schedule and execution.
 
 Prints a row for each network and optimizer: the largest deviation over the schedules, in float64 and in float32.
 """
@@ -27,10 +27,12 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def main(networks: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Print the table, and every level that does not pass."""
     data = main_root() / "data/prepared"
     failures = 0
+    networks = [argument for argument in arguments if "=" not in argument]
+    common = [argument for argument in arguments if "=" in argument]
     print("| network | execution | optimizer | float64 | float32 | passed |\n|-|-|-|-|-|-|", flush=True)
     with tempfile.TemporaryDirectory() as name, Tracer("tensorflow") as tensorflow, Tracer("pytorch") as pytorch:
         for network in networks or choices("model"):
@@ -40,7 +42,12 @@ def main(networks: list[str]) -> None:
                     passed = 0
                     for schedule, overrides in SCHEDULES.items():
                         folder = Path(name) / "trace"
-                        asked = [f"model={network}", f"train/optimizer={optimizer}", f"train.execution={execution}"]
+                        asked = [
+                            f"model={network}",
+                            f"train/optimizer={optimizer}",
+                            f"train.execution={execution}",
+                            *common,
+                        ]
                         for tracer in (tensorflow, pytorch):
                             tracer.ask(data, folder / tracer.framework, [*asked, *overrides])
                         for tracer in (tensorflow, pytorch):

@@ -35,6 +35,8 @@ def _apply(
         activation = getattr(spec.layer, "activation", None)
         if activation == "relu":
             x = np.where(x.real > 0, x, 0)
+        elif activation == "silu":
+            x = x / (1 + np.exp(-x))
         elif activation == "tanh":
             x = np.tanh(x)
         elif activation == "softmax":

@@ -39,6 +39,7 @@ NORM = {"type": "batch_norm", "momentum": 0.3, "epsilon": 1e-2}
 SAME = {**CONV, "padding": "same"}
 LAYERS: dict[str, list[dict[str, Any]]] = {
     "same padding": [{**SAME, "kernel_size": 4, "activation": "tanh"}, FLATTEN, LOGITS],
+    "silu": [{**CONV, "activation": "silu"}, FLATTEN, LOGITS],
     "stride": [{**CONV, "stride": 2, "bias": False}, FLATTEN, LOGITS],
     "same padding and stride": [{**SAME, "stride": 2}, {**SAME, "kernel_size": 2, "stride": 3}, FLATTEN, LOGITS],
     "max pool": [CONV, {"type": "max_pool", "size": 2}, FLATTEN, LOGITS],

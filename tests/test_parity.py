@@ -247,7 +247,7 @@ def test_settings_that_differ_come_first(traced: Callable[[str], Path], data: Pa
     assert told.startswith("settings differ first at train.optimizer.epsilon: 1e-08 and 1e-07")
 
 
-ACTIVATIONS = st.sampled_from([None, "relu", "tanh"])
+ACTIVATIONS = st.sampled_from([None, "relu", "silu", "tanh"])
 SIZES = st.integers(1, 3)
 PADDING = st.sampled_from(["valid", "same"])
 

@@ -35,7 +35,7 @@ class DataConfig(Section):
         return self
 
 
-Activation = Literal["relu", "tanh", "softmax"]
+Activation = Literal["relu", "silu", "tanh", "softmax"]
 Padding = Literal["valid", "same"]
 Positive = Annotated[int, Field(ge=1)]
 

@@ -119,6 +119,8 @@ def _activate(x: Tensor, activation: str | None) -> Tensor:
     match activation:
         case "relu":
             return functional.relu(x)
+        case "silu":
+            return functional.silu(x)
         case "tanh":
             return torch.tanh(x)
         case "softmax":
