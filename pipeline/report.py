@@ -60,14 +60,14 @@ def deviations(lines: Mapping[str, np.ndarray], limits: Mapping[str, float], pat
     with plt.rc_context(_STYLE):
         figure, axis = plt.subplots(figsize=(7, 3.8), layout="constrained")
         for colour, (precision, values) in zip(("#009E73", "#CC79A7"), lines.items(), strict=False):
-            shown = np.maximum(values, np.finfo(np.float64).eps / 4)  # zero has no place on a logarithmic axis
-            axis.plot(range(1, len(values) + 1), shown, color=colour, label=precision, marker=".", lw=1)
+            shown = np.where(values > 0, values, np.nan)  # equal losses have no place on a logarithmic axis
+            axis.plot(range(1, len(values) + 1), shown, "o", color=colour, label=precision, markersize=4)
             axis.axhline(limits[precision], color=colour, ls=":", lw=1.2)
             axis.text(1, limits[precision], f"limit of {precision}", color=colour, va="bottom", fontsize=8)
         axis.set(xlabel="optimiser step", ylabel="relative difference of the loss", yscale="log", ylim=(2e-17, 1))
         axis.set_title("TensorFlow and PyTorch, step by step")
         if lines:
-            axis.legend(loc="center right")
+            axis.legend(loc="upper right", ncols=2)
         figure.savefig(path)
         plt.close(figure)
     return path

@@ -1,4 +1,4 @@
-"""`python tests/benchmark_parity.py [network ...] [key=value ...]`: parity of every network, optimizer, schedule and execution.
+"""`python tests/benchmark_parity.py [network ...] [key=value ...]`: parity of every network with every training.
 
 Prints a row for each network and optimizer: the largest deviation over the schedules, in float64 and in float32.
 """
