@@ -133,6 +133,11 @@ def _parameters(one: Trace, other: Trace) -> Level:
 
 def _trajectory(one: Trace, other: Trace, precision: str, limit: float) -> Level:
     look = "the optimiser, clipping, or running values in pipeline/models/<framework>"
+    if precision == "float32":
+        look = (
+            "kinks (ReLU, max pooling) and the learning rate: where float64 passes, the programs are the same, and "
+            "rounding parts their paths; parity.trajectory_float32 is the limit"
+        )
     name = f"trajectory {precision}"
     x, y = one.one(f"{precision}/loss"), other.one(f"{precision}/loss")
     if x.shape != y.shape:

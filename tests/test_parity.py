@@ -302,7 +302,7 @@ TRAININGS = st.tuples(
 
 
 @given(model=networks(), training=TRAININGS)
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_random_networks_are_the_same_in_both(
     tensorflow: Tracer, data: Path, model: dict[str, Any], training: tuple[str, ...]
 ) -> None:

@@ -29,7 +29,7 @@ BAD = {
     "train.epochs=0": r"train.epochs = 0: .*greater than or equal to 1",
     "train.batch_size=abc": r"train.batch_size = 'abc': .*integer",
     "framework=jax": r"framework = 'jax': .*'tensorflow' or 'pytorch'",
-    "model=vgg": r"model = 'vgg': unknown; allowed: seed_pytorch, seed_tensorflow, simple_cnn",
+    "model=vgg": r"model = 'vgg': unknown; allowed: lenet5, resnet8, .*simple_cnn",
     "data=mnist data.mirror=/no/such/folder": r"data.mirror = /no/such/folder: .*train-images",
     "data.max_train=20 data.validation_fraction=0.01": r"data.validation_fraction = 0.01: leaves 0 of 20",
     "-m train.epochs=1,0": r"train.epochs = 0",
