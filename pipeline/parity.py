@@ -252,7 +252,7 @@ def main(*, parity: ParityConfig, tracking: TrackingConfig) -> None:
 
 
 def _table(levels: Sequence[Level]) -> str:
-    lines = ["| level | | what |", "|-|-|-|"]
+    lines = ["| level | result | what |", "|---|---|---|"]
     lines += [f"| {level.name} | {'ok' if level.passed else '**FAILED**'} | {level.verdict} |" for level in levels]
     return "\n".join(lines) + "\n"
 

@@ -155,7 +155,8 @@ def _description(job: Job, results: Sequence[SeedResult]) -> str:
         "validation accuracy": f"**{summarise([r.last('validation', 'accuracy') for r in results]).mean:.4f}**",
         "training speed": f"{summarise([r.images_per_second for r in results]).mean:,.0f} images/s",
     }
-    return f"**{job.framework}**\n\n| | |\n|-|-|\n" + "\n".join(f"| {k} | {v} |" for k, v in rows.items())
+    head = f"**{job.framework}**\n\n| what | value |\n|---|---|\n"
+    return head + "\n".join(f"| {name} | {value} |" for name, value in rows.items())
 
 
 def _rows(results: Sequence[SeedResult]) -> list[dict[str, Any]]:

@@ -124,7 +124,7 @@ class SweepCallback(Callback):
                 failures.append((job, reason))
         ranking.sort(key=lambda entry: (-entry[1]["validation_accuracy"], entry[1]["validation_loss"]))
         _print(self.folder, ranking, failures)
-        lines = ["| rank | job | validation accuracy | images/s |", "|-|-|-|-|"]
+        lines = ["| rank | job | validation accuracy | images/s |", "|---|---|---|---|"]
         for rank, (job, s) in enumerate(ranking, 1):
             accuracy, speed = s["validation_accuracy"], s["train_images_per_second"]
             lines.append(f"| {rank} | {' '.join(job.overrides)} | {accuracy:.4f} | {speed:,.0f} |")
