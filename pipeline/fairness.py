@@ -32,7 +32,12 @@ def sides(framework: str, execution: str, *, device: str, threads: int) -> dict[
 
 def told(found: Mapping[str, tuple[Any, Any]]) -> str:
     """`train.batch_size: 64 and 32; ...`"""
-    return "; ".join(f"{key}: {a!r} and {b!r}" for key, (a, b) in found.items())
+    return "; ".join(f"{key}: {_short(a)} and {_short(b)}" for key, (a, b) in found.items())
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:

@@ -20,6 +20,7 @@ from .fairness import differences, told
 from .progress import console
 
 FRAMEWORKS = ("tensorflow", "pytorch")
+_SIDE = ("settings", "machine", "framework")
 _FLOOR = 1e-6  # of the largest norm in a level: what is smaller is measured against this, as its own digits are noise
 
 
@@ -171,8 +172,8 @@ def _predictions(one: Trace, other: Trace) -> Level:
     if x.shape != y.shape:
         return Level("predictions", "float64", float(np.inf), 0.0, f"{x.shape} and {y.shape}", look)
     wrong = np.flatnonzero(x.argmax(axis=1) != y.argmax(axis=1))
-    same = len(x) - len(wrong)
-    where = f"{same} of {len(x)} predictions of the final weights are the same"
+    same = f"{len(x)} of {len(x)} predictions of the final weights are the same"
+    where = f"{len(wrong)} of {len(x)} predictions of the final weights" if len(wrong) else same
     return Level("predictions", "float64", float(np.inf) if len(wrong) else 0.0, 0.0, where, look)
 
 
@@ -230,11 +231,8 @@ def main(*, parity: ParityConfig, tracking: TrackingConfig) -> None:
     manifest = {
         "settings": traces[FRAMEWORKS[0]].facts["settings"],
         "machine": traces[FRAMEWORKS[0]].facts["machine"],
-        **{framework: trace.facts["framework"] for framework, trace in traces.items()},
-        "differences": {
-            section: differences(one.facts[section], other.facts[section])
-            for section in ("settings", "machine", "framework")
-        },
+        **{name: {key: trace.facts[key] for key in _SIDE} for name, trace in traces.items()},
+        "differences": {section: differences(one.facts[section], other.facts[section]) for section in _SIDE},
     }
     (output / "parity.json").write_text(json.dumps(document, indent=2) + "\n")
     (output / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
