@@ -10,6 +10,7 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -101,8 +102,8 @@ def stage(name: str, *sections: str) -> Callable[[Stage], Callable[[Sequence[str
 
 
 def select(config: Config, sections: Sequence[str]) -> dict[str, Any]:
-    """The named sections of the configuration, as keyword arguments."""
-    return {section: getattr(config, section) for section in sections}
+    """The named sections of the configuration, as keyword arguments: `compare.speed` as `speed`."""
+    return {section.rpartition(".")[2]: attrgetter(section)(config) for section in sections}
 
 
 def sections_of(name: str) -> tuple[str, ...]:

@@ -3,54 +3,94 @@
 import csv
 import json
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import metrics, report
+from . import metrics
 from .config import EvaluateConfig, TrackingConfig
 from .data.dataset import Dataset
 from .data.obtain import PREPARED
 from .entry import main_root, stage
 from .errors import UserError
+from .figures import evaluation as figures
+from .figures.style import LOOKS, save
 from .models import classifier as doors
 from .progress import steps
 from .statistics import summarise
+from .timing import Inference, inference
 from .tracking import Tracker
 
 _REPORTED = 1000  # images between two movements of the bar
 
 
+@dataclass(frozen=True)
+class Judged:
+    """One seed's model on the test split."""
+
+    seed: int
+    outputs: np.ndarray
+    """float32 (N, classes)."""
+    scores: metrics.Scores
+    inference: Inference
+
+    @property
+    def tracked(self) -> dict[str, float]:
+        """What goes to MLflow, under the names that it has there."""
+        found = {f"test/{name}": value for name, value in asdict(self.scores).items()}
+        return found | {
+            "test/error_percent": 100 * (1 - self.scores.accuracy),  # bars start at 0: accuracies all look alike
+            "time/inference_p50_milliseconds": self.inference.latency_p50_milliseconds,
+            "time/inference_p95_milliseconds": self.inference.latency_p95_milliseconds,
+            "throughput/inference_images_per_second": self.inference.images_per_second,
+        }
+
+
 @stage("evaluate", "framework", "seeds", "evaluate", "tracking")
 def main(*, framework: str, seeds: Sequence[int], evaluate: EvaluateConfig, tracking: TrackingConfig) -> None:
-    """Predict, judge, draw; add the numbers to the MLflow runs that trained the models."""
-    output = Path("results") / framework
-    dataset = Dataset.open(PREPARED)
+    """The DVC stage."""
+    judge(Path("results") / framework, framework, seeds, evaluate, tracking, Dataset.open(PREPARED))
+
+
+def judge(
+    output: Path,
+    framework: str,
+    seeds: Sequence[int],
+    evaluate: EvaluateConfig,
+    tracking: TrackingConfig,
+    dataset: Dataset,
+) -> None:
+    """Predict, judge, draw into `output`, where the models are; add all to the MLflow runs that trained them."""
     test = dataset.split("test")
     labels = np.asarray(test.labels)
-    outputs = _predict(output, framework, seeds, test.images)
-    np.savez(
-        output / "predictions.npz",
-        logits=outputs.astype(np.float32),
-        labels=labels,
-        seeds=np.array(seeds, np.int64),
-    )
-    scores = [asdict(metrics.score(logits, labels, evaluate.calibration_bins)) for logits in outputs]
-    matrices = [metrics.confusion_matrix(logits, labels) for logits in outputs]
-    _write_metrics(output, seeds, scores, sum(matrices), dataset)
+    judged = _predict(output, framework, seeds, test.images, labels, evaluate)
+    outputs = np.stack([one.outputs for one in judged])
+    np.savez(output / "predictions.npz", logits=outputs, labels=labels, seeds=np.array(seeds, np.int64))
+    matrix = sum(metrics.confusion_matrix(one.outputs, labels) for one in judged)
+    _write_metrics(output, judged, matrix, dataset)
     _write_confusion(output / "confusion.csv", outputs, labels, dataset.classes)
-    figures = _draw(output, framework, outputs, labels, sum(matrices), evaluate, dataset)
-    _track(output, framework, tracking, dict(zip(seeds, scores, strict=True)), figures)
-    for seed, values in zip(seeds, scores, strict=True):
-        print(f"{framework} s{seed}: " + ", ".join(f"test {name} {value:.4f}" for name, value in values.items()))
+    _draw(output / "plots", framework, outputs, test.images, labels, evaluate, dataset)
+    for one in judged if len(judged) > 1 else ():
+        folder = output / "plots" / f"seed_{one.seed}"
+        _draw(folder, framework, one.outputs[None], test.images, labels, evaluate, dataset)
+    with tempfile.TemporaryDirectory() as scratch:
+        _track(output, framework, tracking, judged, labels, Path(scratch))
+    for one in judged:
+        values = ", ".join(f"test {name} {value:.4f}" for name, value in asdict(one.scores).items())
+        speed = (
+            f"{one.inference.latency_p50_milliseconds:.2f} ms an image, {one.inference.images_per_second:,.0f} images/s"
+        )
+        print(f"{framework} s{one.seed}: {values}, {speed}")
 
 
-def _predict(output: Path, framework: str, seeds: Sequence[int], images: np.ndarray) -> np.ndarray:
-    """Outputs of every seed's model: (seeds, N, classes)."""
-    predictions = []
+def _predict(
+    output: Path, framework: str, seeds: Sequence[int], images: np.ndarray, labels: np.ndarray, evaluate: EvaluateConfig
+) -> list[Judged]:
+    judged = []
     with steps(f"evaluate {framework}", len(images) * len(seeds), "images") as progress:
         for seed in seeds:
             classifier = doors.load(output / "models" / f"seed_{seed}", framework)
@@ -59,27 +99,38 @@ def _predict(output: Path, framework: str, seeds: Sequence[int], images: np.ndar
             for start in range(0, len(images), chunk):
                 parts.append(classifier.predict(images[start : start + chunk]))
                 progress(len(parts[-1]))
-            predictions.append(np.concatenate(parts))
-    return np.stack(predictions)
+            outputs = np.concatenate(parts)
+            scores = metrics.score(outputs, labels, evaluate.calibration_bins)
+            judged.append(Judged(seed, outputs.astype(np.float32), scores, inference(classifier, images)))
+    return judged
 
 
-def _write_metrics(
-    output: Path, seeds: Sequence[int], scores: Sequence[Mapping[str, float]], confusion: Any, dataset: Dataset
-) -> None:
-    """`metrics.json`, what `dvc metrics show` has room for: means over the seeds; `scores.json`: by seed and class."""
-    summary: dict[str, Any] = {}
-    for name in scores[0]:
-        values = summarise([score[name] for score in scores])
-        summary[name] = values.mean
-        if values.n > 1:
-            summary[f"{name}_std"] = values.std
+def _write_metrics(output: Path, judged: Sequence[Judged], confusion: Any, dataset: Dataset) -> None:
+    """`metrics.json`, `inference.json`: means over the seeds; `scores.json`: by seed and class, and confusion."""
     classes = {name: values.tolist() for name, values in metrics.per_class(confusion).items()}
     by_seed_and_class = {
-        "seeds": {str(seed): dict(score) for seed, score in zip(seeds, scores, strict=True)},
+        "seeds": {str(one.seed): asdict(one.scores) for one in judged},
         "classes": {label: {k: v[i] for k, v in classes.items()} for i, label in enumerate(dataset.classes)},
+        "confusion": confusion.tolist(),
     }
-    (output / "metrics.json").write_text(json.dumps({"test": summary}, indent=2) + "\n")
-    (output / "scores.json").write_text(json.dumps(by_seed_and_class, indent=2) + "\n")
+    files = {
+        "metrics": {"test": _means([asdict(one.scores) for one in judged])},
+        "inference": {"inference": _means([asdict(one.inference) for one in judged])},
+        "scores": by_seed_and_class,
+    }
+    for name, content in files.items():
+        (output / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean over the seeds by name, and the standard deviation where there are several."""
+    summaries = {name: summarise([row[name] for row in rows]) for name in rows[0]}
+    found: dict[str, float] = {}
+    for name, summary in summaries.items():
+        found[name] = summary.mean
+        if summary.n > 1:
+            found[f"{name}_std"] = summary.std
+    return found
 
 
 def _write_confusion(path: Path, outputs: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> None:
@@ -92,31 +143,30 @@ def _write_confusion(path: Path, outputs: np.ndarray, labels: np.ndarray, classe
 
 
 def _draw(
-    output: Path,
+    folder: Path,
     framework: str,
     outputs: np.ndarray,
+    images: np.ndarray,
     labels: np.ndarray,
-    confusion: Any,
     evaluate: EvaluateConfig,
     dataset: Dataset,
-) -> list[Path]:
-    folder = output / "plots"
-    folder.mkdir(parents=True, exist_ok=True)
-    flat = outputs.reshape(-1, outputs.shape[-1])
-    confidence = np.exp(metrics.log_probabilities(flat)).max(axis=1)
-    correct = metrics.predicted_labels(flat) == np.tile(labels, len(outputs))
-    return [
-        report.confusion(confusion, dataset.classes, framework, folder / "confusion.png"),
-        report.reliability(confidence, correct, evaluate.calibration_bins, framework, folder / "reliability.png"),
-    ]
+) -> None:
+    look, classes = LOOKS[framework], dataset.classes
+    flat, repeated = outputs.reshape(-1, outputs.shape[-1]), np.tile(labels, len(outputs))
+    matrix = metrics.confusion_matrix(flat, repeated)
+    save(figures.confusion(matrix, classes, look), folder / "confusion.png")
+    save(figures.reliability(flat, repeated, evaluate.calibration_bins, look), folder / "reliability.png")
+    save(figures.per_class(matrix, classes, look), folder / "per_class.png")
+    save(figures.mistakes(images, labels, outputs, classes, look), folder / "mistakes.png")
 
 
 def _track(
     output: Path,
     framework: str,
     tracking: TrackingConfig,
-    scores: Mapping[int, Mapping[str, float]],
-    figures: Sequence[Path],
+    judged: Sequence[Judged],
+    labels: np.ndarray,
+    scratch: Path,
 ) -> None:
     try:
         runs = json.loads((output / "runs.json").read_text())
@@ -125,24 +175,29 @@ def _track(
             f"{output / 'runs.json'}: cannot be read ({error}); run `dvc repro train@{framework}`"
         ) from error
     tracker = Tracker(tracking, main_root())
-    group = {f"test/{name}": summarise([s[name] for s in scores.values()]) for name in next(iter(scores.values()))}
-    means = {name: s.mean for name, s in group.items()}
-    spread = {f"{name}_std": s.std for name, s in group.items() if s.n > 1}
-    entries = [(runs["group"], None, means | spread, figures, f"{framework} restored")]
-    for seed, values in scores.items():
-        known = runs["seeds"][str(seed)]
-        numbers = {f"test/{name}": value for name, value in values.items()}
-        entries.append((known["run"], known["model"], numbers, (), f"{framework} s{seed} restored"))
+    plots = output / "plots"
+    entries: list[tuple[str, str | None, dict[str, float], list[Path], str]] = []
+    if runs["group"]:
+        means = _means([one.tracked for one in judged])
+        entries.append((runs["group"], None, means, sorted(plots.glob("*.png")), f"{framework} restored"))
+    for one in judged:
+        known = runs["seeds"][str(one.seed)]
+        own = plots / f"seed_{one.seed}" if len(judged) > 1 else plots
+        predictions = scratch / f"seed_{one.seed}" / "predictions.npz"
+        predictions.parent.mkdir()
+        np.savez(predictions, logits=one.outputs, labels=labels)
+        files = [*sorted(own.glob("*.png")), predictions]
+        entries.append((known["run"], known["model"], one.tracked, files, f"{framework} s{one.seed} restored"))
     parent = None
-    for run_id, model_id, numbers, pictures, name in entries:
-        if tracker.add_results(run_id, numbers, model_id=model_id, figures=pictures):
+    for run_id, model_id, numbers, files, name in entries:
+        if tracker.add_results(run_id, numbers, model_id=model_id, files=files):
             continue
         # The models came from a cache of DVC, and the runs that trained them are in another store.
         tags = {"stage": "evaluate", "framework": framework, "origin.run": run_id}
         with tracker.run(name, parent=parent, tags=tags) as run:
             run.log_metrics(numbers, step=0)
-            for picture in pictures:
-                run.log_file(picture, "evaluate")
+            for file in files:
+                run.log_file(file, "evaluate")
         parent = parent or run.id
 
 

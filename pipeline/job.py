@@ -42,13 +42,21 @@ class Job:
 
     def key(self, seed: int | None = None) -> str:
         """12 hexadecimal digits that name `resolved`, and the seed."""
-        text = json.dumps({**self.resolved(), "seed": seed}, sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+        return _digest({**self.resolved(), "seed": seed})
+
+    @property
+    def pair(self) -> str:
+        """12 hexadecimal digits that every framework under these settings shares."""
+        return _digest({key: value for key, value in self.resolved().items() if key != "framework"})
 
     @property
     def label(self) -> str:
         """The beginning of its runs' names, short: the UI cuts names at about 18 characters."""
         return " ".join(filter(None, (self.framework, self.sweep.get("label", ""))))
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 
 @dataclass

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from . import report
 from .config import ParityConfig, TrackingConfig
 from .entry import main_root, stage
 from .errors import ParityError, UserError
 from .fairness import differences, told
+from .figures.curves import deviations
+from .figures.style import save
 from .progress import console
 
 FRAMEWORKS = ("tensorflow", "pytorch")
@@ -145,10 +146,10 @@ def _trajectory(one: Trace, other: Trace, precision: str, limit: float) -> Level
         where = f"loss: {len(x)} and {len(y)} steps"
         return Level(name, precision, float(np.inf), limit, where, look)
     losses = loss_deviations(x, y)
-    early = [_deviation(name, precision, pairs, limit, look) for pairs in [_after(one, other, precision)] if pairs]
+    early = _pairs(one, other, f"{precision}/weights after step 1", " after step 1")
     step = int(np.argmax(np.where(np.isnan(losses), np.inf, losses)))
     candidates = [
-        *early,
+        *([_deviation(name, precision, early, limit, look)] if early else []),
         Level(name, precision, float(losses[step]), limit, f"loss of step {step}", look),
         _deviation(name, precision, _pairs(one, other, f"{precision}/weights at the end", " at the end"), limit, look),
     ]
@@ -159,10 +160,6 @@ def _trajectory(one: Trace, other: Trace, precision: str, limit: float) -> Level
 def loss_deviations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Of every step, relative to the larger of the two losses: float64 (steps,)."""
     return np.asarray(np.abs(x - y) / np.maximum(np.maximum(np.abs(x), np.abs(y)), np.finfo(np.float64).tiny))
-
-
-def _after(one: Trace, other: Trace, precision: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    return _pairs(one, other, f"{precision}/weights after step 1", " after step 1")
 
 
 def _predictions(one: Trace, other: Trace) -> Level:
@@ -226,7 +223,7 @@ def main(*, parity: ParityConfig, tracking: TrackingConfig) -> None:
     document = {
         "passed": failure is None,
         "reason": failure,
-        "levels": [asdict(level) | {"passed": level.passed} for level in levels],
+        "levels": [_told(level) for level in levels],
     }
     manifest = {
         "settings": traces[FRAMEWORKS[0]].facts["settings"],
@@ -240,13 +237,19 @@ def main(*, parity: ParityConfig, tracking: TrackingConfig) -> None:
     pairs = {name: (one.one(f"{name}/loss"), other.one(f"{name}/loss")) for name in ("float64", "float32")}
     lines = {name: loss_deviations(x, y) for name, (x, y) in pairs.items() if x.shape == y.shape}
     allowed = {"float64": parity.trajectory_float64, "float32": parity.trajectory_float32}
-    report.deviations(lines, allowed, output / "deviation.png")
+    save(deviations(lines, allowed), output / "deviation.png")
     for level in levels:
         mark = "[green]ok[/]    " if level.passed else "[red]FAILED[/]"
         console.print(f"{mark} {level.name:18} {level.verdict}", highlight=False)
     _track(tracking, levels, manifest, output)
     if failure:
         raise ParityError(failure)
+
+
+def _told(level: Level) -> dict[str, Any]:
+    """For JSON, which has no infinity."""
+    deviation = level.deviation if np.isfinite(level.deviation) else None
+    return asdict(level) | {"deviation": deviation, "passed": level.passed, "verdict": level.verdict}
 
 
 def _table(levels: Sequence[Level]) -> str:

@@ -11,10 +11,11 @@ import numpy as np
 from . import environment
 from .data.obtain import PREPARED
 from .fairness import sides
+from .figures.curves import learning_curves
+from .figures.style import LOOKS, save
 from .job import Job, SeedResult
 from .models import classifier as doors
 from .models.classifier import Classifier
-from .report import COLOURS, learning_curves
 from .statistics import summarise
 from .tracking import Run
 
@@ -52,6 +53,7 @@ def log_setup(job: Job, run: Run, classifier: Classifier, seed: int | None) -> N
     }
     run.log_text(json.dumps(facts, indent=2), "environment.json")
     run.log_text(json.dumps(resolved, indent=2), "config.json")
+    run.log_text(json.dumps(manifest(job, classifier), indent=2), "manifest.json")
     if diff := environment.git().get("diff"):
         run.log_text(diff, "git.diff")
     source = {
@@ -60,6 +62,16 @@ def log_setup(job: Job, run: Run, classifier: Classifier, seed: int | None) -> N
         "name": job.dataset.name,
     }
     run.log_dataset(name=job.dataset.name, fingerprint=job.dataset.fingerprint, context="training", source=source)
+
+
+def manifest(job: Job, classifier: Classifier) -> dict[str, Any]:
+    """What this side was asked (`settings`), and on what it was done: what `compare` holds against the other side's."""
+    settings = {key: value for key, value in job.resolved().items() if key != "framework"}
+    settings |= {"seeds": list(job.seeds), "parameters": classifier.architecture.parameter_count}
+    device = classifier.device
+    return {"settings": settings} | sides(
+        job.framework, classifier.execution, device=device.name, threads=device.threads
+    )
 
 
 def tags_of(job: Job, classifier: Classifier, seed: int | None) -> dict[str, Any]:
@@ -71,6 +83,7 @@ def tags_of(job: Job, classifier: Classifier, seed: int | None) -> dict[str, Any
         "framework": job.framework,
         "seed": seed,
         "group": job.key(),
+        "pair": job.pair,
         "config.key": job.key(seed),
         "sweep": job.sweep.get("id"),
         "sweep.job": job.sweep.get("job"),
@@ -90,7 +103,7 @@ def tags_of(job: Job, classifier: Classifier, seed: int | None) -> dict[str, Any
         "deterministic": job.train.deterministic,
         "execution": classifier.execution,
         "python": machine["python"],
-        "mlflow.runColor": COLOURS[job.framework],  # as in every figure
+        "mlflow.runColor": LOOKS[job.framework].colour,  # as in every figure
     }
     for position, gpu in enumerate(machine["gpus"]):
         tags |= {f"device.gpu{position}.{key}": value for key, value in gpu.items()}
@@ -108,11 +121,7 @@ def write_files(job: Job, classifier: Classifier, results: Sequence[SeedResult],
         for epoch in epochs:
             means = [_mean(results, split, name, epoch) for split, name in names]
             writer.writerow([epoch, *(f"{mean:.6g}" for mean in means)])
-    settings = {key: value for key, value in job.resolved().items() if key != "framework"}
-    manifest = {"settings": settings | {"seeds": list(job.seeds)}}
-    device = classifier.device
-    manifest |= sides(job.framework, classifier.execution, device=device.name, threads=device.threads)
-    (job.output / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    (job.output / "manifest.json").write_text(json.dumps(manifest(job, classifier), indent=2) + "\n")
     runs = {
         "group": group.id if group else None,
         "seeds": {str(r.seed): {"run": r.run_id, "model": r.model_id} for r in results},
@@ -124,7 +133,7 @@ def write_files(job: Job, classifier: Classifier, results: Sequence[SeedResult],
         "train_images_per_second": summarise([r.images_per_second for r in results]).mean,
     }
     (job.output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    learning_curves({job.framework: _rows(results)}, job.output / "learning_curves.png")
+    save(learning_curves({LOOKS[job.framework]: _rows(results)}), job.output / "learning_curves.png")
 
 
 def log_group(job: Job, group: Run, results: Sequence[SeedResult], compile_seconds: float) -> None:

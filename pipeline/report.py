@@ -1,124 +1,158 @@
-"""Figures: what a person looks at. Colour-blind safe, one colour per framework everywhere."""
+"""The page that shows a comparison: one HTML file that holds its own style and pictures, and needs no network."""
 
-from collections.abc import Mapping, Sequence
+import base64
+import io
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from jinja2 import Environment, StrictUndefined
+from PIL import Image
 
-COLOURS: Final = {"tensorflow": "#D55E00", "pytorch": "#0072B2"}  # Okabe & Ito 2008
-_WIDTHS: Final = {"tensorflow": 3.4, "pytorch": 1.4}  # the curves often lie on each other: both stay visible
-TITLES: Final = {"tensorflow": "TensorFlow", "pytorch": "PyTorch"}
-_STYLE: Final = {
-    "figure.dpi": 110,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "axes.axisbelow": True,
-    "font.size": 10,
-    "legend.frameon": False,
-}
+from . import metrics
+from .comparison import TITLES, Comparison
+from .data.dataset import Dataset
+from .fairness import differences
+from .side import Side
+from .statistics import summarise
+from .verdict import UNITS
 
-
-def learning_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> Path:
-    """Loss and accuracy by epoch, a line per framework and split: mean over seeds, band from the lowest to the highest.
-
-    `histories`: by framework, the rows of its `history.csv`.
-    """
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-        for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
-            for framework, rows in histories.items():
-                for split, line in (("train", "--"), ("validation", "-")):
-                    epochs = sorted({int(row["epoch"]) for row in rows})
-                    seeds = [
-                        [float(row[name]) for row in rows if int(row["epoch"]) == epoch and row["split"] == split]
-                        for epoch in epochs
-                    ]
-                    values = np.array(seeds)
-                    colour, label = COLOURS[framework], f"{TITLES[framework]}, {split}"
-                    marker = "o" if len(epochs) == 1 else None
-                    width = _WIDTHS[framework]
-                    axis.plot(epochs, values.mean(axis=1), line, color=colour, label=label, marker=marker, lw=width)
-                    axis.fill_between(epochs, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.15, lw=0)
-            axis.set(xlabel="epoch", ylabel=name)
-            axis.xaxis.get_major_locator().set_params(integer=True)
-        axes[0].set_yscale("log")
-        axes[1].legend(loc="lower right")
-        figure.savefig(path)
-        plt.close(figure)
-    return path
+_TEMPLATE = Path(__file__).with_name("report.html.j2")
+_MOST_SHOWN = 48
 
 
-def deviations(lines: Mapping[str, np.ndarray], limits: Mapping[str, float], path: Path) -> Path:
-    """Relative deviation of the two frameworks' losses by optimiser step, a line and a limit (dotted) per precision."""
-    with plt.rc_context(_STYLE):
-        figure, axis = plt.subplots(figsize=(7, 3.8), layout="constrained")
-        for colour, (precision, values) in zip(("#009E73", "#CC79A7"), lines.items(), strict=False):
-            shown = np.where(values > 0, values, np.nan)  # equal losses have no place on a logarithmic axis
-            axis.plot(range(1, len(values) + 1), shown, "o", color=colour, label=precision, markersize=4)
-            axis.axhline(limits[precision], color=colour, ls=":", lw=1.2)
-            axis.text(1, limits[precision], f"limit of {precision}", color=colour, va="bottom", fontsize=8)
-        axis.set(xlabel="optimiser step", ylabel="relative difference of the loss", yscale="log", ylim=(2e-17, 1))
-        axis.set_title("TensorFlow and PyTorch, step by step")
-        if lines:
-            axis.legend(loc="upper right", ncols=2)
-        figure.savefig(path)
-        plt.close(figure)
-    return path
+def page(found: Comparison, pictures: Mapping[str, str], dataset: Dataset | None) -> str:
+    """HTML; `pictures`: `data:` addresses by name; `dataset`: for the gallery of disagreements, left out without it."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    settings = found.a.manifest["settings"]
+    return environment.from_string(_TEMPLATE.read_text()).render(
+        found=found,
+        a=found.a,
+        b=found.b,
+        pictures=pictures,
+        titles=TITLES,
+        metrics=[_metric(found, metric) for metric in found.differences],
+        gallery=_gallery(found, dataset) if dataset else None,
+        settings=_settings(settings),
+        versions=_versions(found),
+        machine=found.a.manifest["machine"],
+        differing=differences(found.a.manifest["settings"], found.b.manifest["settings"]),
+        data=settings["data"],
+        model=settings["model"]["name"],
+    )
 
 
-def confusion(matrix: np.ndarray, classes: Sequence[str], framework: str, path: Path) -> Path:
-    """Counts by actual (row) and predicted class; the colour shows the mistakes, which the diagonal would drown."""
-    mistakes = matrix - np.diag(np.diag(matrix))
-    with plt.rc_context(_STYLE | {"axes.grid": False}):
-        figure, axis = plt.subplots(figsize=(6.2, 5.4), layout="constrained")
-        image = axis.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(1, mistakes.max()))
-        for row, column in np.argwhere(matrix > 0):
-            count = matrix[row, column]
-            dark = row != column and mistakes[row, column] > 0.6 * mistakes.max()
-            colour = "#888888" if row == column else "white" if dark else "black"
-            axis.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=8)
-        axis.set_xticks(range(len(classes)), classes)
-        axis.set_yticks(range(len(classes)), classes)
-        accuracy = np.trace(matrix) / matrix.sum()
-        axis.set(xlabel="predicted", ylabel="actual", title=f"{TITLES[framework]}: {accuracy:.2%} right, all seeds")
-        figure.colorbar(image, ax=axis, label="mistakes", shrink=0.8)
-        figure.savefig(path)
-        plt.close(figure)
-    return path
+def _metric(found: Comparison, metric: str) -> dict[str, Any]:
+    one, margin, unit = found.differences[metric], found.margin(metric), UNITS[metric]
+    low, high = one.interval()
+    decimals = unit.decimals
+    wins = found.wins[metric]
+    return {
+        "title": TITLES[metric],
+        "sides": [_spread(values, unit.scale, decimals, "%" if unit.scale == 100 else "") for values in (one.a, one.b)],
+        "difference": unit.signed(one.mean),
+        "interval": f"{unit.signed(low)} to {unit.signed(high)}",
+        "unit": unit.name,
+        "p_value": _p(one.p_value),
+        "p_equivalence": _p(one.p_equivalence(margin)),
+        "margin": f"±{unit.scale * margin:g}",
+        "wins": f"{wins.probability:.0%}",
+        "wins_interval": f"{wins.low:.0%} to {wins.high:.0%}",
+        "verdict": found.verdicts[metric],
+        "label": found.label(metric),
+        "sentence": found.sentence(metric),
+    }
 
 
-def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int, framework: str, path: Path) -> Path:
-    """Accuracy by confidence in equal-width bins, above the count of predictions in each (log scale)."""
-    edges = np.linspace(0, 1, bins + 1)
-    index = np.minimum((confidence * bins).astype(int), bins - 1)
-    counts = np.bincount(index, minlength=bins)
-    accuracy = np.bincount(index, correct, bins) / np.maximum(counts, 1)
-    centres, width = (edges[:-1] + edges[1:]) / 2, 1 / bins
-    with plt.rc_context(_STYLE):
-        figure, (top, bottom) = plt.subplots(
-            2, 1, figsize=(5, 5.6), sharex=True, height_ratios=(3, 1), layout="constrained"
+def _gallery(found: Comparison, dataset: Dataset) -> list[dict[str, Any]]:
+    """Examples that the two sides answer differently in at least one seed, those with most such seeds first."""
+    a, b = found.a, found.b
+    said_a, said_b = (np.stack([metrics.predicted_labels(outputs) for outputs in side.outputs]) for side in (a, b))
+    disagree = (said_a != said_b).sum(axis=0)
+    p_a, p_b = (_probabilities(side) for side in (a, b))
+    truth = np.arange(len(a.labels)), a.labels
+    order = np.lexsort((-np.abs(p_a[truth] - p_b[truth]), -disagree))
+    order = order[disagree[order] > 0]
+    images = dataset.split("test").images
+    shown = []
+    for example in order[:_MOST_SHOWN]:
+        label = int(a.labels[example])
+        answers = []
+        for side, said, p in ((a, said_a, p_a), (b, said_b, p_b)):
+            votes = np.bincount(said[:, example])
+            answer = int(votes.argmax())
+            answers.append(
+                {
+                    "look": side.look,
+                    "class": dataset.classes[answer],
+                    "right": answer == label,
+                    "p": f"{p[example, answer]:.0%}",
+                }
+            )
+        shown.append(
+            {
+                "image": _png(images[example]),
+                "label": dataset.classes[label],
+                "answers": answers,
+                "seeds": f"{disagree[example]} of {len(a.seeds)}",
+                "example": int(example),
+            }
         )
-        top.plot([0, 1], [0, 1], color="#888888", lw=1, ls=":", label="calibrated")
-        seen = counts > 0
-        top.bar(
-            centres[seen],
-            accuracy[seen],
-            width * 0.92,
-            color=COLOURS[framework],
-            alpha=0.85,
-            label="accuracy",
-        )
-        top.set(ylabel="accuracy", ylim=(0, 1), title=f"{TITLES[framework]}: does confidence mean accuracy?")
-        top.legend(loc="upper left")
-        bottom.bar(centres, counts, width * 0.92, color="#bbbbbb")
-        bottom.set(xlabel="confidence", ylabel="predictions", yscale="log", xlim=(0, 1))
-        figure.savefig(path)
-        plt.close(figure)
-    return path
+    for entry in shown:
+        entry["of"] = len(order)
+    return shown
+
+
+def _probabilities(side: Side) -> np.ndarray:
+    """Mean over the seeds, (N, K)."""
+    return np.asarray(np.mean([np.exp(metrics.log_probabilities(outputs)) for outputs in side.outputs], axis=0))
+
+
+def _png(image: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    grey = image.shape[-1] == 1
+    Image.fromarray(255 - image[..., 0] if grey else image).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    train, data = settings["train"], settings["data"]
+    optimizer = ", ".join(f"{k} {v}" for k, v in train["optimizer"].items() if k != "name")
+    layers = " → ".join(_layer(layer) for layer in settings["model"]["layers"])
+    return [
+        ("network", f"{settings['model']['name']}: {layers}"),
+        ("parameters", f"{settings['parameters']:,}"),
+        ("data", f"{data.get('name')}, fingerprint {data['fingerprint']}"),
+        ("training", f"{train['epochs']} epochs, batches of {train['batch_size']}, {train['precision']}"),
+        ("optimizer", f"{train['optimizer']['name']}: {optimizer}"),
+        ("schedule", ", ".join(f"{k} {v}" for k, v in train["schedule"].items() if k != "name" or v)),
+        ("deterministic", "yes" if train["deterministic"] else "no"),
+    ]
+
+
+def _layer(layer: Mapping[str, Any]) -> str:
+    named = {k: v for k, v in layer.items() if k in ("filters", "kernel_size", "units", "size", "rate", "stride")}
+    told = " ".join(f"{v}" if k in ("filters", "units") else f"{k.split('_')[0]} {v}" for k, v in named.items() if v)
+    activation = layer.get("activation")
+    return " ".join(filter(None, (layer["type"], told, f"({activation})" if activation else "")))
+
+
+def _versions(found: Comparison) -> list[tuple[str, str, str]]:
+    """Row by row: what, of A, of B."""
+    a, b = (side.manifest for side in (found.a, found.b))
+    names = {**a["framework"]["versions"], **b["framework"]["versions"]}
+    rows = [(name, *(str(m["framework"]["versions"].get(name, "-")) for m in (a, b))) for name in names]
+    rows.append(("execution", *(str(m["framework"]["execution"]) for m in (a, b))))
+    keys = ("cpu", "cores", "device", "threads", "python", "numpy")
+    return [*rows, *((key, *(str(m["machine"].get(key)) for m in (a, b))) for key in keys)]
+
+
+def _spread(values: Any, scale: float, decimals: int, suffix: str) -> str:
+    summary = summarise(values)
+    text = f"{scale * summary.mean:.{decimals}f}{suffix}"
+    return text if summary.n == 1 else f"{text} ± {scale * summary.std:.{decimals}f}"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

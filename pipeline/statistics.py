@@ -28,3 +28,20 @@ def summarise(values: Sequence[float] | np.ndarray) -> Summary:
     std = float(array.std(ddof=1))
     half = float(stdtrit(n - 1, 0.975)) * std / n**0.5
     return Summary(mean, std, mean - half, mean + half, n)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Geometric mean of paired ratios with its 95 % confidence interval (Student's t on their logarithms)."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def geometric_ratio(ratios: Sequence[float] | np.ndarray) -> Ratio:
+    """Summarise ratios, each > 0, of which there are n >= 2."""
+    logs = summarise(np.log(ratios))
+    mean, low, high = np.exp([logs.mean, logs.low, logs.high])
+    return Ratio(float(mean), float(low), float(high), logs.n)

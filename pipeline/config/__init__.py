@@ -2,6 +2,7 @@
 
 from .compose import CONF, PARAMS, compose, load, parse, write
 from .schema import (
+    CompareConfig,
     Config,
     DataConfig,
     EvaluateConfig,
@@ -15,6 +16,7 @@ from .schema import (
 __all__ = [
     "CONF",
     "PARAMS",
+    "CompareConfig",
     "Config",
     "DataConfig",
     "EvaluateConfig",

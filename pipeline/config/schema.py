@@ -164,24 +164,25 @@ class SgdConfig(Section):
         return self
 
 
-class AdamConfig(Section):
-    """Adam (Kingma & Ba 2015, Algorithm 1): epsilon is added outside the bias correction, in both frameworks."""
+class AdaptiveConfig(Section):
+    """Adam's own (Kingma & Ba 2015, Algorithm 1): epsilon is added outside the bias correction, in both frameworks."""
 
-    name: Literal["adam"]
     learning_rate: Annotated[float, Field(gt=0)]
     beta_1: Annotated[float, Field(ge=0, lt=1)]
     beta_2: Annotated[float, Field(ge=0, lt=1)]
     epsilon: Annotated[float, Field(gt=0)]
 
 
-class AdamWConfig(Section):
+class AdamConfig(AdaptiveConfig):
+    """See `AdaptiveConfig`."""
+
+    name: Literal["adam"]
+
+
+class AdamWConfig(AdaptiveConfig):
     """Adam after weights *= 1 - learning_rate * weight_decay, of every parameter (Loshchilov & Hutter 2019)."""
 
     name: Literal["adamw"]
-    learning_rate: Annotated[float, Field(gt=0)]
-    beta_1: Annotated[float, Field(ge=0, lt=1)]
-    beta_2: Annotated[float, Field(ge=0, lt=1)]
-    epsilon: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)]
 
 
@@ -259,6 +260,33 @@ class EvaluateConfig(Section):
     calibration_bins: Annotated[int, Field(ge=1)]
 
 
+class MarginConfig(Section):
+    """The smallest difference that matters, in the unit of each metric."""
+
+    accuracy: Annotated[float, Field(gt=0, lt=1)]
+    loss: Annotated[float, Field(gt=0)]
+    """Nats."""
+    calibration_error: Annotated[float, Field(gt=0, lt=1)]
+
+
+class SpeedConfig(Section):
+    """How long the two frameworks take turns."""
+
+    rounds: Annotated[int, Field(ge=3)]
+    """Each round measures both: ratios are within a round, the interval is over the rounds."""
+    block_seconds: Annotated[float, Field(ge=0.01, le=60)]
+    """Of training, in each round and framework; inference takes less."""
+
+
+class CompareConfig(Section):
+    """How the two sides are compared."""
+
+    margin: MarginConfig
+    resamples: Annotated[int, Field(ge=200)]
+    """Of the bootstrap over the examples."""
+    speed: SpeedConfig
+
+
 class TrackingConfig(Section):
     """What goes to MLflow beside metrics and parameters, and under which experiment."""
 
@@ -276,6 +304,7 @@ class Config(Section):
     trace: TraceConfig
     parity: ParityConfig
     evaluate: EvaluateConfig
+    compare: CompareConfig
     tracking: TrackingConfig
     framework: Framework
     seeds: Annotated[list[Seed], Field(min_length=1)]

@@ -237,9 +237,9 @@ class Tracker:
         metrics: Mapping[str, float],
         *,
         model_id: str | None = None,
-        figures: Sequence[Path] = (),
+        files: Sequence[Path] = (),
     ) -> bool:
-        """Add numbers and pictures to a run that has ended, and to its model, without reopening it.
+        """Add numbers and files (under `evaluate/`) to a run that has ended, and to its model, without reopening it.
 
         Returns False where this store has no such run: it was restored from a cache of DVC.
         """
@@ -256,7 +256,7 @@ class Tracker:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return False
             raise
-        for path in figures:
+        for path in files:
             self.client.log_artifact(run_id, str(path), "evaluate")
         return True
 

@@ -1,0 +1,160 @@
+"""Two sides, paired by seed and example, and what is concluded: the numbers behind every page and table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from . import paired
+from .config import CompareConfig
+from .errors import UserError
+from .paired import Difference, McNemar, Wins
+from .side import Side
+from .statistics import Summary, summarise
+from .verdict import Verdict, judge, sentence
+
+TITLES = {"accuracy": "test accuracy", "loss": "test log-loss", "calibration_error": "calibration error"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two sides under the same seeds, and everything that is said of them."""
+
+    a: Side
+    b: Side
+    notes: tuple[str, ...]
+    """What a reader must know: seeds left out, settings that differ."""
+    differences: Mapping[str, Difference]
+    verdicts: Mapping[str, Verdict]
+    mcnemar: Sequence[McNemar]
+    compare: CompareConfig
+    bins: int
+    speed: Mapping[str, Any] | None = None
+    """What the stage `speed` wrote."""
+    parity: Mapping[str, Any] | None = None
+    """What the stage `parity` wrote."""
+
+    def margin(self, metric: str) -> float:
+        """`compare.margin` of a metric."""
+        return float(getattr(self.compare.margin, metric))
+
+    def sentence(self, metric: str) -> str:
+        """The verdict on a metric, in words."""
+        names = self.a.look.title, self.b.look.title
+        return sentence(self.verdicts[metric], self.differences[metric], self.margin(metric), *names)
+
+    def label(self, metric: str) -> str:
+        """The verdict on a metric, in a word or two."""
+        verdict = self.verdicts[metric]
+        if verdict.kind == "equivalent":
+            return "equivalent"
+        if verdict.kind == "inconclusive":
+            return f"inconclusive: ~{verdict.more_seeds} more seeds" if verdict.more_seeds else "inconclusive"
+        name = (self.a if verdict.kind == "a_better" else self.b).look.title
+        return f"{name} better{', within the margin' if verdict.within_margin else ''}"
+
+    def faster(self, kind: str) -> str:
+        """Who is faster at `training`, `inference` or `latency`, in a word or two; needs `speed`."""
+        ratio = (self.speed or {})["ratios"][kind]
+        if ratio["low"] <= 1 <= ratio["high"]:
+            return "alike"
+        times = max(ratio["mean"], 1 / ratio["mean"])
+        return f"{(self.a if ratio['mean'] > 1 else self.b).look.title} {times:.2f}\u00d7 as fast"
+
+    @cached_property
+    def wins(self) -> dict[str, Wins]:
+        """Probability that A beats B under one seed, by metric."""
+        return {metric: paired.wins(difference) for metric, difference in self.differences.items()}
+
+    def document(self) -> dict[str, Any]:
+        """`comparison.json`."""
+        found: dict[str, Any] = {}
+        for metric, difference in self.differences.items():
+            low, high = difference.interval()
+            narrow = difference.interval(0.9)
+            margin, verdict = self.margin(metric), self.verdicts[metric]
+            found[metric] = {
+                "a": {**_plain(summarise(difference.a)), "by_seed": list(difference.a)},
+                "b": {**_plain(summarise(difference.b)), "by_seed": list(difference.b)},
+                "difference": {
+                    "mean": difference.mean,
+                    "low": low,
+                    "high": high,
+                    "standard_error": difference.standard_error,
+                    "degrees_of_freedom": _finite(difference.degrees_of_freedom),
+                    "p_value": difference.p_value,
+                },
+                "equivalence": {
+                    "margin": margin,
+                    "p_value": difference.p_equivalence(margin),
+                    "low": narrow[0],
+                    "high": narrow[1],
+                },
+                "a_beats_b": asdict(self.wins[metric]),
+                "verdict": asdict(verdict) | {"sentence": self.sentence(metric)},
+            }
+        sides = {}
+        for key, side in (("a", self.a), ("b", self.b)):
+            sides[key] = {"name": side.look.title, "runs": {str(k): v for k, v in side.runs.items()}, **side.manifest}
+        return {
+            "verdict": self.verdicts["accuracy"].kind,
+            "sentence": self.sentence("accuracy"),
+            "seeds": list(self.a.seeds),
+            "examples": len(self.a.labels),
+            "notes": list(self.notes),
+            **sides,
+            "metrics": found,
+            "mcnemar": [asdict(test) for test in self.mcnemar],
+            "speed": {key: self.speed[key] for key in ("a", "b", "ratios", "sides")} if self.speed else None,
+            "parity": {key: self.parity[key] for key in ("passed", "levels")} if self.parity else None,
+        }
+
+    def numbers(self) -> dict[str, dict[str, float]]:
+        """The few that `dvc metrics` and MLflow show, by metric."""
+        found: dict[str, dict[str, float]] = {}
+        for metric, difference in self.differences.items():
+            low, high = difference.interval()
+            found[metric] = {"difference": difference.mean, "low": low, "high": high, "p_value": difference.p_value}
+        for kind, ratio in (self.speed or {"ratios": {}})["ratios"].items():
+            found[f"speed_{kind}"] = {"ratio": ratio["mean"], "low": ratio["low"], "high": ratio["high"]}
+        return found
+
+
+def compare_sides(
+    a: Side, b: Side, config: CompareConfig, bins: int, *, notes: Sequence[str] = (), **evidence: Any
+) -> Comparison:
+    """Pair the two by seed and example. Raises `UserError` where they have no seed or not the same labels in common."""
+    if a.labels.shape != b.labels.shape or (a.labels != b.labels).any():
+        raise UserError(f"{a.look.title} and {b.look.title} were not evaluated on the same examples")
+    common = sorted(set(a.seeds) & set(b.seeds))
+    if not common:
+        raise UserError(
+            f"{a.look.title} has the seeds {_list(a.seeds)}, {b.look.title} {_list(b.seeds)}: none in common to pair"
+        )
+    said = list(notes)
+    for side in (a, b):
+        if left_out := sorted(set(side.seeds) - set(common)):
+            said.append(f"Only the seeds that both have are compared: {side.look.title}'s {_list(left_out)} left out.")
+    if len(common) == 1:
+        said.append(
+            f"One seed ({common[0]}): this tells two trained models apart, not two ways of training them. "
+            "Intervals are over the examples alone."
+        )
+    a, b = a.with_seeds(common), b.with_seeds(common)
+    found = paired.differences(a.outputs, b.outputs, a.labels, bins=bins, resamples=config.resamples)
+    verdicts = {metric: judge(difference, getattr(config.margin, metric)) for metric, difference in found.items()}
+    tests = paired.mcnemar(a.outputs, b.outputs, a.labels, common)
+    return Comparison(a, b, tuple(said), found, verdicts, tests, config, bins, **evidence)
+
+
+def _plain(summary: Summary) -> dict[str, float | None]:
+    return {"mean": summary.mean, "std": _finite(summary.std)}
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN and no infinity."""
+    return value if abs(value) < float("inf") else None
+
+
+def _list(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))

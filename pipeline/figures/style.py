@@ -1,0 +1,81 @@
+"""How every figure looks, and how it is written."""
+
+import base64
+import functools
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, ParamSpec
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one side is shown."""
+
+    title: str
+    colour: str
+    width: float
+    """Of its curves: they often lie on each other, and both stay visible."""
+
+
+LOOKS: Final = {  # colours of Okabe & Ito 2008
+    "tensorflow": Look("TensorFlow", "#D55E00", 3.4),
+    "pytorch": Look("PyTorch", "#0072B2", 1.4),
+}
+GREY: Final = "#8a8f98"
+_STYLE: Final = {
+    "figure.dpi": 110,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#b8bcc4",
+    "axes.labelcolor": "#333a45",
+    "xtick.color": "#5b6270",
+    "ytick.color": "#5b6270",
+    "axes.grid": True,
+    "grid.color": "#e9ebef",
+    "axes.axisbelow": True,
+    "axes.titlesize": 11,
+    "font.size": 10,
+    "legend.frameon": False,
+    "svg.hashsalt": "figures",  # the same figure gives the same bytes
+}
+
+
+def styled(function: Callable[P, Any]) -> Callable[P, Any]:
+    """Draw in the common style; the function returns its matplotlib figure."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
+        with plt.rc_context(_STYLE):
+            return function(*args, **kwargs)
+
+    return wrapper
+
+
+def subplots(*args: Any, **kwargs: Any) -> Any:
+    """Those of pyplot."""
+    return plt.subplots(*args, **kwargs)
+
+
+def save(figure: Any, path: Path) -> Path:
+    """Write as PNG and close it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    plt.close(figure)
+    return path
+
+
+def data_uri(figure: Any) -> str:
+    """As an SVG in a `data:` address, for a page that holds its own pictures."""
+    buffer = io.BytesIO()
+    with plt.rc_context(_STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,203 @@
+"""Two sides, seed by seed and example by example: how large the difference is, and how sure of it we may be.
+
+Every difference is A minus B of one metric. Seeds and examples are both samples, crossed: each seed of each side is
+scored on the same examples. The standard error is that of Obuchowski & Rockette (1995) for readers and cases, here
+seeds and examples: the spread of the differences over the seeds, plus what all seeds have in common because they were
+scored on the same examples, which a bootstrap over the examples measures. Student's t with the degrees of freedom of
+Hillis (2007) makes intervals of it. A plain percentile bootstrap over seeds and examples is too narrow for the three to
+five seeds that people can afford; `tests/calibrate_verdict.py` shows by how much.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from . import metrics
+
+HIGHER_IS_BETTER: Final = {"accuracy": True, "loss": False, "calibration_error": False}
+LEVEL: Final = 0.05
+"""Of every test: a 95 % interval, and for equivalence the 90 % interval of two one-sided tests."""
+_WEIGHTS_AT_ONCE: Final = 20_000_000  # of the bootstrap: 160 MB
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A minus B of one metric, in the metric's unit."""
+
+    metric: str
+    a: tuple[float, ...]
+    """By seed, as `b`."""
+    b: tuple[float, ...]
+    mean: float
+    seed_variance: float
+    """Variance of the mean difference from one seed to another; NaN for one seed."""
+    example_variance: float
+    """Variance of the mean difference that more seeds would not take away: that of the examples."""
+
+    @property
+    def seeds(self) -> int:
+        """Number of pairs."""
+        return len(self.a)
+
+    @property
+    def standard_error(self) -> float:
+        """For one seed: of these two models on other examples, which says nothing of other seeds."""
+        return self.standard_error_with(self.seeds)
+
+    def standard_error_with(self, seeds: int) -> float:
+        """What it would be with so many seeds."""
+        between = 0.0 if self.seeds == 1 else self.seed_variance / seeds
+        return float((between + self.example_variance) ** 0.5)
+
+    @property
+    def degrees_of_freedom(self) -> float:
+        """Of Student's t (Hillis 2007, equation 7 for two modalities); infinite where the seeds do not matter."""
+        return self.degrees_of_freedom_with(self.seeds)
+
+    def degrees_of_freedom_with(self, seeds: int) -> float:
+        """What they would be with so many seeds."""
+        if self.seeds == 1 or self.seed_variance == 0:
+            return float("inf")
+        between = self.seed_variance / seeds
+        return float((seeds - 1) * ((between + self.example_variance) / between) ** 2)
+
+    def interval(self, confidence: float = 1 - LEVEL) -> tuple[float, float]:
+        """The two-sided confidence interval of the difference."""
+        half = self.standard_error * quantile(self.degrees_of_freedom, (1 + confidence) / 2)
+        return self.mean - half, self.mean + half
+
+    @property
+    def p_value(self) -> float:
+        """Of the hypothesis that there is no difference, two-sided."""
+        if self.standard_error == 0:
+            return float(self.mean == 0)
+        return 2 * below(self.degrees_of_freedom, -abs(self.mean) / self.standard_error)
+
+    def p_equivalence(self, margin: float) -> float:
+        """Of the hypothesis that the difference is `margin` or more, in either direction (TOST, Schuirmann 1987)."""
+        room = margin - abs(self.mean)
+        if self.standard_error == 0:
+            return float(room <= 0)
+        return below(self.degrees_of_freedom, -room / self.standard_error)
+
+    @property
+    def favours_a(self) -> bool:
+        """Whether A's mean is the better one."""
+        return (self.mean > 0) == HIGHER_IS_BETTER[self.metric]
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Two models on the same examples: who is right where the other is wrong (McNemar 1947, exact binomial test)."""
+
+    seed: int
+    only_a: int
+    only_b: int
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Wins:
+    """How often A beats B under one seed, ties half: the probability of outperforming (Bouthillier et al. 2021)."""
+
+    probability: float
+    low: float
+    """95 % interval (Wilson 1927)."""
+    high: float
+
+
+def differences(
+    a: np.ndarray, b: np.ndarray, labels: np.ndarray, *, bins: int, resamples: int, seed: int = 0
+) -> dict[str, Difference]:
+    """By metric, of outputs (S, N, K), row s of both under one seed, and labels int64 (N,)."""
+    parts = {"accuracy": _hits, "loss": _losses}
+    values: dict[str, tuple[np.ndarray, np.ndarray]] = {
+        name: (part(a, labels), part(b, labels)) for name, part in parts.items()
+    }
+    gaps = tuple(np.stack([metrics.calibration_gaps(outputs, labels, bins) for outputs in side]) for side in (a, b))
+    replicates = _bootstrap(values, gaps, resamples, np.random.default_rng(seed))
+    n = len(labels)
+    means = {name: tuple(side.mean(axis=1) for side in pair) for name, pair in values.items()}
+    means["calibration_error"] = tuple(np.abs(side.sum(axis=1)).sum(axis=1) / n for side in gaps)
+    return {name: _difference(name, side_a, side_b, replicates[name]) for name, (side_a, side_b) in means.items()}
+
+
+def mcnemar(a: np.ndarray, b: np.ndarray, labels: np.ndarray, seeds: Sequence[int]) -> list[McNemar]:
+    """One test per seed, of outputs (S, N, K) and labels int64 (N,)."""
+    from scipy.stats import binomtest
+
+    tests = []
+    for seed, hits_a, hits_b in zip(seeds, _hits(a, labels) > 0, _hits(b, labels) > 0, strict=True):
+        only_a, only_b = int((hits_a & ~hits_b).sum()), int((hits_b & ~hits_a).sum())
+        p_value = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+        tests.append(McNemar(seed, only_a, only_b, p_value))
+    return tests
+
+
+def wins(difference: Difference) -> Wins:
+    """Of the seeds at hand, and what that says of other seeds on the same examples."""
+    from scipy.special import ndtri
+
+    signs = np.sign(np.subtract(difference.a, difference.b)) * (1 if HIGHER_IS_BETTER[difference.metric] else -1)
+    share, n, z = float((signs + 1).mean() / 2), len(signs), float(ndtri(1 - LEVEL / 2))
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
+    return Wins(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def _difference(name: str, a: np.ndarray, b: np.ndarray, replicates: np.ndarray) -> Difference:
+    by_seed = a - b
+    seeds = len(by_seed)
+    covariance = np.atleast_2d(np.cov(replicates, rowvar=False))
+    own = float(np.trace(covariance)) / seeds
+    if seeds == 1:
+        return Difference(name, tuple(a), tuple(b), float(by_seed.mean()), float("nan"), own)
+    shared = (float(covariance.sum()) - own * seeds) / (seeds * (seeds - 1))
+    between = float(by_seed.var(ddof=1))
+    # equal in every seed by the coarseness of the metric: what the examples alone make them differ is the least it is
+    between = between or max(own - shared, 0.0)
+    return Difference(name, tuple(a), tuple(b), float(by_seed.mean()), between, max(shared, 0.0))
+
+
+def _bootstrap(
+    values: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    gaps: tuple[np.ndarray, ...],
+    resamples: int,
+    generator: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Differences by seed on resampled examples, the same examples for both sides and all seeds: (resamples, S)."""
+    n = gaps[0].shape[1]
+    found: dict[str, list[np.ndarray]] = {name: [] for name in (*values, "calibration_error")}
+    for start in range(0, resamples, max(1, _WEIGHTS_AT_ONCE // n)):
+        count = min(resamples - start, max(1, _WEIGHTS_AT_ONCE // n))
+        weights = generator.multinomial(n, np.full(n, 1 / n), count) / n
+        for name, (a, b) in values.items():
+            found[name].append(weights @ (a - b).T)
+        errors = [np.stack([np.abs(weights @ of_seed).sum(axis=1) for of_seed in side], axis=1) for side in gaps]
+        found["calibration_error"].append(errors[0] - errors[1])
+    return {name: np.concatenate(rows) for name, rows in found.items()}
+
+
+def _hits(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return np.stack([metrics.predicted_labels(of_seed) == labels for of_seed in outputs]).astype(np.float64)
+
+
+def _losses(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return np.stack([metrics.losses(of_seed, labels) for of_seed in outputs])
+
+
+def quantile(degrees_of_freedom: float, probability: float) -> float:
+    """Of Student's t; of the normal distribution for infinite degrees of freedom."""
+    from scipy.special import ndtri, stdtrit  # scipy.stats takes far longer to import
+
+    finite = np.isfinite(degrees_of_freedom)
+    return float(stdtrit(degrees_of_freedom, probability) if finite else ndtri(probability))
+
+
+def below(degrees_of_freedom: float, value: float) -> float:
+    """P(t <= value) of Student's t; of the normal distribution for infinite degrees of freedom."""
+    from scipy.special import ndtr, stdtr
+
+    return float(stdtr(degrees_of_freedom, value) if np.isfinite(degrees_of_freedom) else ndtr(value))

@@ -1,0 +1,153 @@
+"""A comparison to where people look: a page, pictures, JSON, MLflow, the terminal."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import environment, metrics, report
+from .comparison import TITLES, Comparison
+from .config import TrackingConfig
+from .data.dataset import Dataset
+from .entry import main_root
+from .figures import comparison as figures
+from .figures.curves import learning_curves
+from .figures.style import data_uri, save
+from .side import Side
+from .statistics import summarise
+from .tracking import Tracker
+from .verdict import UNITS
+
+
+def publish(
+    found: Comparison,
+    output: Path,
+    dataset: Dataset | None,
+    tracking: TrackingConfig,
+    *,
+    name: str = "comparison",
+    parent: str | None = None,
+    tags: Mapping[str, Any] | None = None,
+) -> str:
+    """Write `comparison.json`, `metrics.json`, pictures and `report.html` into `output`, and log all as an MLflow run.
+
+    `dataset`: for the pictures of single examples; None where it is not at hand. Returns the id of the MLflow run.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "comparison.json").write_text(json.dumps(found.document(), indent=2) + "\n")
+    (output / "metrics.json").write_text(json.dumps(found.numbers(), indent=2) + "\n")
+    pictures = {}
+    for title, figure in _figures(found, dataset).items():
+        pictures[title] = data_uri(figure)
+        save(figure, output / f"{title}.png")
+    (output / "report.html").write_text(report.page(found, pictures, dataset))
+    tracker = Tracker(tracking, main_root())
+    git, dvc = environment.git(), environment.dvc()
+    common = {
+        "stage": "compare",
+        "verdict": found.verdicts["accuracy"].kind,
+        "data": found.a.manifest["settings"]["data"].get("name"),
+        "data.fingerprint": found.a.manifest["settings"]["data"]["fingerprint"],
+        "model": found.a.manifest["settings"]["model"]["name"],
+        "git.commit": git.get("commit"),
+        "git.dirty": git.get("dirty"),
+        "dvc.stage": dvc["stage"] or None,
+        "dvc.exp": dvc["exp"] or None,
+    }
+    with tracker.run(name, parent=parent, tags=common | dict(tags or {})) as run:
+        flat = {f"{what}/{key}": value for what, values in found.numbers().items() for key, value in values.items()}
+        run.log_metrics(flat, step=0)
+        for path in sorted(output.iterdir()):
+            if path.suffix in (".html", ".json", ".png"):
+                run.log_file(path)
+        run.describe(_markdown(found))
+    return run.id
+
+
+def _figures(found: Comparison, dataset: Dataset | None) -> dict[str, Any]:
+    sides = (found.a, found.b)
+    rows = [(TITLES[metric], one, found.margin(metric)) for metric, one in found.differences.items()]
+    pooled = {side.look: _pooled(side) for side in sides}
+    matrices = {look: metrics.confusion_matrix(*predictions) for look, predictions in pooled.items()}
+    classes = dataset.classes if dataset else [str(label) for label in range(found.a.outputs.shape[-1])]
+    drawn = {
+        "differences": figures.differences(rows, found.a.look, found.b.look),
+        "learning_curves": learning_curves({side.look: side.history for side in sides}),
+        "reliability": figures.reliability(pooled, found.bins),
+        "confusion": figures.confusions(matrices, classes),
+    }
+    return drawn | ({"speed": figures.speed(found.speed)} if found.speed else {})
+
+
+def _pooled(side: Side) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs (S * N, K) and labels (S * N,) of all seeds."""
+    return side.outputs.reshape(-1, side.outputs.shape[-1]), np.tile(side.labels, len(side.seeds))
+
+
+def rows(found: Comparison) -> list[tuple[str, ...]]:
+    """The table that every place shows: what, A, B, A minus B or A / B with its interval, verdict."""
+    lines: list[tuple[str, ...]] = []
+    for metric, one in found.differences.items():
+        unit, (low, high) = UNITS[metric], one.interval()
+        form: Callable[[float], str] = "{:.2%}".format if unit.scale == 100 else "{:.4f}".format
+        cells = (_spread(values, form) for values in (one.a, one.b))
+        gap = f"{unit.signed(one.mean)} [{unit.signed(low)}, {unit.signed(high)}] {unit.name}"
+        lines.append((TITLES[metric], *cells, gap, found.label(metric)))
+    if found.speed:
+        sides = [found.speed["sides"][found.speed[key]] for key in ("a", "b")]
+        titles = {
+            "training": ("training images/s", "training_images_per_second", "{:,.0f}"),
+            "inference": ("inference images/s", "inference_images_per_second", "{:,.0f}"),
+            "latency": ("ms for one image, p50", "latency_p50_milliseconds", "{:.2f}"),
+        }
+        for kind, (title, key, text) in titles.items():
+            ratio = found.speed["ratios"][kind]
+            gap = f"\u00d7{ratio['mean']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] speed"
+            lines.append((title, *(text.format(side[key]) for side in sides), gap, found.faster(kind)))
+    seconds = [_spread(side.epoch_seconds, "{:.2f}".format) for side in (found.a, found.b)]
+    lines.append(("seconds per epoch", seconds[0], seconds[1], "", ""))
+    facts: dict[str, Callable[[Side], Any]] = {
+        "parameters": lambda side: f"{side.manifest['settings']['parameters']:,}",
+        "execution": lambda side: side.manifest["framework"]["execution"],
+        "device": lambda side: side.device,
+    }
+    lines += [(title, fact(found.a), fact(found.b), "", "") for title, fact in facts.items()]
+    return lines
+
+
+def show(found: Comparison, path: Path) -> None:
+    """Print table and verdict, and keep them for a `make repro` that has nothing to do."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from .progress import console
+
+    seeds = len(found.a.seeds)
+    title = f"{seeds} seeds, mean \u00b1 standard deviation [95 % interval]" if seeds > 1 else "one seed"
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    a, b = found.a.look.title, found.b.look.title
+    for column in (a, b, f"{a} \u2212 {b}"):
+        table.add_column(column, justify="right")
+    table.add_column("verdict")
+    for line in rows(found):
+        table.add_row(*line)
+    with path.open("w") as file:
+        for target in (Console(file=file, width=120), console):
+            target.print(table)
+            for text in (found.sentence("accuracy"), *found.notes, f"Report: {path.with_name('report.html')}"):
+                target.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _markdown(found: Comparison) -> str:
+    a, b = found.a.look.title, found.b.look.title
+    lines = [f"**{found.sentence('accuracy')}**", "", f"| | {a} | {b} | {a} \u2212 {b} | verdict |", "|--|--|--|--|--|"]
+    lines += [f"| {' | '.join(cells)} |" for cells in rows(found)]
+    return "\n".join([*lines, "", *found.notes])
+
+
+def _spread(values: Any, form: Callable[[float], str]) -> str:
+    summary = summarise(values)
+    return form(summary.mean) if summary.n == 1 else f"{form(summary.mean)} \u00b1 {form(summary.std)}"

@@ -1,0 +1,5 @@
+"""What is compared of what is in MLflow."""
+
+
+def compare_stored(arguments):
+    raise NotImplementedError
