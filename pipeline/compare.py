@@ -42,8 +42,8 @@ def pipeline(*, evaluate: EvaluateConfig, compare: CompareConfig, tracking: Trac
     a, b = (from_results(framework, results) for framework in FRAMEWORKS)
     evidence = {"parity": parity, "speed": read_json(results / "speed/speed.json")}
     found = compare_sides(a, b, compare, evaluate.calibration_bins, **evidence)
-    publish(found, results / "comparison", Dataset.open(PREPARED), tracking)
-    show(found, results / "comparison/table.txt")
+    where = publish(found, results / "comparison", Dataset.open(PREPARED), tracking)
+    show(found, results / "comparison/table.txt", where)
 
 
 def require_fair(results: Path) -> Mapping[str, Any]:

@@ -49,7 +49,7 @@ class Comparison:
         if verdict.kind == "equivalent":
             return "equivalent"
         if verdict.kind == "inconclusive":
-            return f"inconclusive: ~{verdict.more_seeds} more seeds" if verdict.more_seeds else "inconclusive"
+            return f"inconclusive (+{verdict.more_seeds} seeds)" if verdict.more_seeds else "inconclusive"
         name = (self.a if verdict.kind == "a_better" else self.b).look.title
         return f"{name} better{', within the margin' if verdict.within_margin else ''}"
 
@@ -59,7 +59,7 @@ class Comparison:
         if ratio["low"] <= 1 <= ratio["high"]:
             return "alike"
         times = max(ratio["mean"], 1 / ratio["mean"])
-        return f"{(self.a if ratio['mean'] > 1 else self.b).look.title} {times:.2f}\u00d7 as fast"
+        return f"{(self.a if ratio['mean'] > 1 else self.b).look.title} {times:.2f}\u00d7"
 
     @cached_property
     def wins(self) -> dict[str, Wins]:

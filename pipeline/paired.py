@@ -172,7 +172,8 @@ def _bootstrap(
     found: dict[str, list[np.ndarray]] = {name: [] for name in (*values, "calibration_error")}
     for start in range(0, resamples, max(1, _WEIGHTS_AT_ONCE // n)):
         count = min(resamples - start, max(1, _WEIGHTS_AT_ONCE // n))
-        weights = generator.multinomial(n, np.full(n, 1 / n), count) / n
+        drawn = generator.integers(0, n, (count, n)) + n * np.arange(count)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n) / n
         for name, (a, b) in values.items():
             found[name].append(weights @ (a - b).T)
         errors = [np.stack([np.abs(weights @ of_seed).sum(axis=1) for of_seed in side], axis=1) for side in gaps]

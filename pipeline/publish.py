@@ -1,7 +1,8 @@
 """A comparison to where people look: a page, pictures, JSON, MLflow, the terminal."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from .figures.curves import learning_curves
 from .figures.style import data_uri, save
 from .side import Side
 from .statistics import summarise
-from .tracking import Tracker
+from .tracking import Tracker, views
 from .verdict import UNITS
 
 
@@ -30,10 +31,10 @@ def publish(
     name: str = "comparison",
     parent: str | None = None,
     tags: Mapping[str, Any] | None = None,
-) -> str:
+) -> list[str]:
     """Write `comparison.json`, `metrics.json`, pictures and `report.html` into `output`, and log all as an MLflow run.
 
-    `dataset`: for the pictures of single examples; None where it is not at hand. Returns the id of the MLflow run.
+    `dataset`: for the pictures of single examples; None where it is not at hand. Returns where to look, line by line.
     """
     output.mkdir(parents=True, exist_ok=True)
     (output / "comparison.json").write_text(json.dumps(found.document(), indent=2) + "\n")
@@ -63,7 +64,15 @@ def publish(
             if path.suffix in (".html", ".json", ".png"):
                 run.log_file(path)
         run.describe(_markdown(found))
-    return run.id
+    current = [run_id for side in (found.a, found.b) for run_id in side.runs.values()]
+    if parent is None:
+        tracker.save_views(current=current)
+    links = {
+        "curves": tracker.link(views.view_link(tracker.experiment_id, "curves", charts=True)),
+        "report": tracker.link(views.run_link(tracker.experiment_id, run.id, "report.html")),
+    }
+    start = [] if tracker.uri.startswith("http") else ["MLflow (`make ui` serves it):"]
+    return [f"Report: {output / 'report.html'}", *start, *(f"  {name:7} {link}" for name, link in links.items())]
 
 
 def _figures(found: Comparison, dataset: Dataset | None) -> dict[str, Any]:
@@ -91,20 +100,20 @@ def rows(found: Comparison) -> list[tuple[str, ...]]:
     lines: list[tuple[str, ...]] = []
     for metric, one in found.differences.items():
         unit, (low, high) = UNITS[metric], one.interval()
-        form: Callable[[float], str] = "{:.2%}".format if unit.scale == 100 else "{:.4f}".format
-        cells = (_spread(values, form) for values in (one.a, one.b))
-        gap = f"{unit.signed(one.mean)} [{unit.signed(low)}, {unit.signed(high)}] {unit.name}"
-        lines.append((TITLES[metric], *cells, gap, found.label(metric)))
+        form: Callable[[float], str] = f"{{:.{unit.decimals}f}}".format
+        cells = (_spread(np.multiply(values, unit.scale), form) for values in (one.a, one.b))
+        gap = f"{unit.signed(one.mean)} [{unit.signed(low)}, {unit.signed(high)}]"
+        lines.append((f"{TITLES[metric]}{', %' * (unit.scale == 100)}", *cells, gap, found.label(metric)))
     if found.speed:
         sides = [found.speed["sides"][found.speed[key]] for key in ("a", "b")]
         titles = {
             "training": ("training images/s", "training_images_per_second", "{:,.0f}"),
             "inference": ("inference images/s", "inference_images_per_second", "{:,.0f}"),
-            "latency": ("ms for one image, p50", "latency_p50_milliseconds", "{:.2f}"),
+            "latency": ("one image, ms", "latency_p50_milliseconds", "{:.2f}"),
         }
         for kind, (title, key, text) in titles.items():
             ratio = found.speed["ratios"][kind]
-            gap = f"\u00d7{ratio['mean']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] speed"
+            gap = f"\u00d7{ratio['mean']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
             lines.append((title, *(text.format(side[key]) for side in sides), gap, found.faster(kind)))
     seconds = [_spread(side.epoch_seconds, "{:.2f}".format) for side in (found.a, found.b)]
     lines.append(("seconds per epoch", seconds[0], seconds[1], "", ""))
@@ -117,28 +126,53 @@ def rows(found: Comparison) -> list[tuple[str, ...]]:
     return lines
 
 
-def show(found: Comparison, path: Path) -> None:
-    """Print table and verdict, and keep them for a `make repro` that has nothing to do."""
+def show(found: Comparison, path: Path, where: Sequence[str]) -> None:
+    """Print table, verdict and where to look, and keep them for a `make repro` that has nothing to do."""
+    a, b = found.a.look.title, found.b.look.title
+    seeds = len(found.a.seeds)
+    title = f"{seeds} seeds: mean \u00b1 standard deviation [95 % interval]" if seeds > 1 else "one seed"
+    text = [found.sentence("accuracy"), *found.notes, *where]
+    _print(title, ("", a, b, f"{a} \u2212 {b}", "verdict"), rows(found), text, path)
+
+
+def show_all(found: Mapping[str, Comparison], folder: Path) -> None:
+    """Print a row for each of several comparisons, by what tells them apart."""
+    first = next(iter(found.values()))
+    a, b = first.a.look.title, first.b.look.title
+    lines = []
+    for label, one in found.items():
+        accuracy = rows(one)[0]
+        lines.append((label, str(len(one.a.seeds)), *accuracy[1:]))
+    head = ("configuration", "seeds", a, b, f"{a} \u2212 {b}, points", "verdict on test accuracy")
+    notes = dict.fromkeys(note for one in found.values() for note in one.notes)
+    _print(
+        "mean \u00b1 standard deviation [95 % interval]",
+        head,
+        lines,
+        [*notes, f"Reports: {folder}/<number>/report.html"],
+    )
+
+
+def _print(
+    title: str, head: Sequence[str], lines: Sequence[Sequence[str]], text: Sequence[str], path: Path | None = None
+) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    from .progress import console
-
-    seeds = len(found.a.seeds)
-    title = f"{seeds} seeds, mean \u00b1 standard deviation [95 % interval]" if seeds > 1 else "one seed"
-    table = Table(title=title, title_justify="left")
-    table.add_column("")
-    a, b = found.a.look.title, found.b.look.title
-    for column in (a, b, f"{a} \u2212 {b}"):
-        table.add_column(column, justify="right")
-    table.add_column("verdict")
-    for line in rows(found):
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for number, column in enumerate(head):
+        table.add_column(column, justify="left" if number in (0, len(head) - 1) else "right", overflow="fold")
+    for line in lines:
         table.add_row(*line)
-    with path.open("w") as file:
-        for target in (Console(file=file, width=120), console):
+    targets = [Console(soft_wrap=True) if Console().is_terminal else Console(width=110)]
+    with path.open("w") if path else nullcontext() as file:
+        if file:
+            targets.append(Console(file=file, width=110))
+        for target in targets:
             target.print(table)
-            for text in (found.sentence("accuracy"), *found.notes, f"Report: {path.with_name('report.html')}"):
-                target.print(text, highlight=False, markup=False, soft_wrap=True)
+            for paragraph in text:
+                target.print(paragraph, highlight=False, markup=False, soft_wrap=True)
 
 
 def _markdown(found: Comparison) -> str:

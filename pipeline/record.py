@@ -18,6 +18,7 @@ from .models import classifier as doors
 from .models.classifier import Classifier
 from .statistics import summarise
 from .tracking import Run
+from .tracking.views import SIDE, SIDES
 
 
 def finish_seed(job: Job, classifier: Classifier, run: Run, result: SeedResult) -> None:
@@ -82,6 +83,7 @@ def tags_of(job: Job, classifier: Classifier, seed: int | None) -> dict[str, Any
         "stage": "train",
         "framework": job.framework,
         "seed": seed,
+        SIDE: SIDES[job.framework],
         "group": job.key(),
         "pair": job.pair,
         "config.key": job.key(seed),

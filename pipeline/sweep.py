@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .config import CONF, Config, compose, parse, write
 from .config.compose import one_message, register
+from .data.obtain import obtain
 from .entry import main_root
 from .errors import UserError
+from .models.architecture import Architecture
+from .tracking.store import ensure_store
+from .tracking.views import view_link
 
 # Hydra keeps one process for all jobs; a framework keeps its threads, its memory and its choice of GPU for that long.
-_COMMAND = (sys.executable, "-m", "pipeline.train")
+_COMMAND = (sys.executable, "-m", "pipeline.single")
 _UNLABELLED = ("framework", "seeds")
 
 
@@ -37,8 +41,10 @@ class SweepJob:
     number: int
     overrides: tuple[str, ...]
     config: Config
+    varied: tuple[str, ...]
+    """The keys whose values differ between the jobs, but for framework and seeds."""
     label: str
-    """The values that differ between the jobs, but for framework and seeds."""
+    """Those values."""
 
 
 class _Stack:
@@ -48,34 +54,30 @@ class _Stack:
     failed: bool = False
 
 
-def hydra_app(
-    task: Callable[[Config, Path], None], arguments: Sequence[str], *, prepare: Callable[[Config], object]
-) -> None:
-    """Run `task(config, output)` once, or in a sweep as many jobs. Raises `UserError`; ends with 1 if a job failed.
-
-    `prepare` is called with every configuration before the first of them is run, and may refuse it.
-    """
+def hydra_app(arguments: Sequence[str]) -> None:
+    """Train once, or in a sweep as many jobs. Raises `UserError` before any work; ends with 1 if a job failed."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    problems: list[UserError] = []
+    codes: list[int] = []
 
     def run(composed: DictConfig) -> None:
-        output = Path(HydraConfig.get().runtime.output_dir)
+        output, config = Path(HydraConfig.get().runtime.output_dir), parse(composed)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            _run_job(parse(composed), output)
+            _run_job(config, output)
             return
-        try:
-            task(parse(composed), output)
-        except UserError as error:  # Hydra would add a message of its own
-            problems.append(error)
+        codes.append(_run_job(config, output))
+        if not codes[0]:
+            print(f"{output}: models/, plots/, predictions.npz, history.csv, learning_curves.png")
 
     flags = {argument for argument in arguments if argument.startswith("-")}
     overrides = [argument for argument in arguments if argument not in flags]
     if flags <= {"-m", "--multirun"}:  # before Hydra creates a folder, and with messages that say what is allowed
+        ensure_store(main_root())
         for config in [job.config for job in jobs_of(overrides)] if flags else [compose(overrides)]:
-            prepare(config)
+            dataset = obtain(config.data, main_root())
+            Architecture(config.model, dataset.image_shape, len(dataset.classes))
     register()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let its errors through to here
     sys.argv = ["pipeline.train", *arguments]
@@ -85,8 +87,8 @@ def hydra_app(
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(one_message(error)) from error
-    if problems:
-        raise problems[0]
+    if codes and codes[0]:
+        raise SystemExit(codes[0])
     if _Stack.failed:
         raise SystemExit(1)
 
@@ -104,6 +106,9 @@ class SweepCallback(Callback):
             self.folder = Path(str(config.hydra.sweep.dir))
             tracker = Tracker(self.jobs[0].config.tracking, main_root())
             tags = {"stage": "sweep", "sweep": self.folder.name, "sweep.jobs": len(self.jobs)}
+            varied = sorted({key for job in self.jobs for key in job.varied})
+            tracker.save_views(sweep=self.folder.name, varied=varied)
+            self.view = tracker.link(view_link(tracker.experiment_id, f"sweep-{self.folder.name}", charts=True))
             self.run = _Stack.current.enter_context(tracker.run(f"sweep {self.folder.name[5:]}", tags=tags))
         self.run.log_params({"overrides": list(config.hydra.overrides.task)})
         for job in self.jobs:
@@ -124,6 +129,7 @@ class SweepCallback(Callback):
                 failures.append((job, reason))
         ranking.sort(key=lambda entry: (-entry[1]["validation_accuracy"], entry[1]["validation_loss"]))
         _print(self.folder, ranking, failures)
+        print(f"MLflow (`make ui` serves it): {self.view}")
         lines = ["| rank | job | validation accuracy | images/s |", "|---|---|---|---|"]
         for rank, (job, s) in enumerate(ranking, 1):
             accuracy, speed = s["validation_accuracy"], s["train_images_per_second"]
@@ -150,23 +156,30 @@ def jobs_of(overrides: Sequence[str]) -> list[SweepJob]:
     }
     jobs = []
     for number, combination in enumerate(combinations):
-        pairs = [override.split("=", 1) for override in combination]
-        label = " ".join(value for key, value in pairs if key in varying and key not in _UNLABELLED)
-        jobs.append(SweepJob(number, tuple(combination), compose(combination), label))
+        pairs = (override.split("=", 1) for override in combination)
+        shown = {key: value for key, value in pairs if key in varying and key not in _UNLABELLED}
+        jobs.append(SweepJob(number, tuple(combination), compose(combination), tuple(shown), " ".join(shown.values())))
     return jobs
 
 
-def _run_job(config: Config, output: Path) -> None:
-    """Train in a process of its own; what it leaves is `summary.json`, or `failure.json` with the last line it said."""
+def _run_job(config: Config, output: Path) -> int:
+    """Train and evaluate in a process of its own, and return its exit code.
+
+    It leaves `summary.json`, or `failure.json` with the last line it said.
+    """
     write(config, output / "params.yaml")
     (output / "summary.json").unlink(missing_ok=True)
     command = [*_COMMAND, "--params", str(output / "params.yaml"), "--output", str(output)]
     last = ""
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as process:
         assert process.stderr is not None
-        for line in process.stderr:
-            sys.stderr.write(line)
-            last = line.strip() or last
+        try:
+            for line in process.stderr:
+                sys.stderr.write(line)
+                last = line.strip() or last
+        except SystemExit:  # SIGTERM came to this process alone
+            process.terminate()
+            raise
     if process.returncode:
         (output / "summary.json").unlink(missing_ok=True)
         reason = last.removeprefix("error: ") or f"ended with code {process.returncode}"
@@ -174,6 +187,7 @@ def _run_job(config: Config, output: Path) -> None:
         (output / "failure.json").write_text(json.dumps(failure, indent=2) + "\n")
     if process.returncode in (130, 143):
         raise KeyboardInterrupt
+    return process.returncode
 
 
 def _print(
@@ -199,6 +213,8 @@ def _print(
     for job, reason in failures:
         console.print(f"[red]failed[/]: job {job.number}: {job.config.framework} {job.label}: {escape(reason)}")
     console.print(f"each job's files: {folder}/<job>/", highlight=False)
+    if len({job.config.framework for job, _ in ranking}) > 1:
+        console.print(f"TensorFlow against PyTorch: python -m pipeline.compare sweep={folder.name}", highlight=False)
 
 
 @contextlib.contextmanager

@@ -5,18 +5,15 @@ under `multirun/`; the DVC stages `train@tensorflow` and `train@pytorch` train f
 """
 
 import contextlib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from . import environment, metrics
-from .config import Config, write
 from .data.dataset import Dataset
-from .data.obtain import PREPARED, obtain
+from .data.obtain import PREPARED
 from .data.plan import EpochPlan, draw_epoch
 from .entry import end_on_sigterm, main_root, parse_call, select, stage_sections, user_errors
 from .errors import TrainingDivergedError
@@ -146,43 +143,18 @@ def _require_finite(job: Job, loss: np.ndarray, first_step: int, epoch: int, see
 
 @user_errors
 def main(arguments: Sequence[str]) -> None:
-    """The DVC stage, or a job of a sweep, from a snapshot (`--params`); a Hydra application otherwise."""
+    """The DVC stage, from a snapshot (`--params`); a Hydra application otherwise."""
     end_on_sigterm()
     if not any(argument.split("=")[0] == "--params" for argument in arguments):
         from .sweep import hydra_app
 
-        hydra_app(train_composed, arguments, prepare=ready)
+        hydra_app(arguments)
         return
-    call = parse_call("train", arguments)
+    config = parse_call("train", arguments).config
     ensure_store(main_root())
-    if call.output is not None:
-        train_into(call.output, call.config)
-        return
-    output = Path("results") / call.config.framework
+    output = Path("results") / config.framework
     output.mkdir(parents=True, exist_ok=True)
-    train_job(Job(**select(call.config, SECTIONS), dataset=Dataset.open(PREPARED), output=output))
-
-
-def ready(config: Config) -> Dataset:
-    """The data of a run outside of DVC, with a store to log to: what can be refused before any work is done."""
-    ensure_store(main_root())
-    return obtain(config.data, main_root())
-
-
-def train_composed(config: Config, output: Path) -> None:
-    """A single run outside of DVC."""
-    write(config, output / "params.yaml")
-    train_into(output, config)
-    print(f"{output}: models/, history.csv, learning_curves.png")
-
-
-def train_into(output: Path, config: Config) -> None:
-    """Train outside of DVC; `output` is the job's folder, and holds `job.json` where the job is one of a sweep."""
-    output.mkdir(parents=True, exist_ok=True)
-    dataset = ready(config)
-    job_file = output / "job.json"
-    sweep: dict[str, Any] = json.loads(job_file.read_text()) if job_file.exists() else {}
-    train_job(Job(**select(config, SECTIONS), dataset=dataset, output=output, sweep=sweep))
+    train_job(Job(**select(config, SECTIONS), dataset=Dataset.open(PREPARED), output=output))
 
 
 if __name__ == "__main__":

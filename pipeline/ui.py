@@ -10,15 +10,13 @@ import time
 import urllib.request
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from urllib.parse import quote
 
 from .config import compose
 from .entry import end_on_sigterm, main_root, user_errors
 from .errors import UserError
-from .tracking import Tracker
+from .tracking import Tracker, views
+from .tracking.reader import find_runs
 from .tracking.store import artifact_root
-
-_GROUPS = "tags.stage = 'train' and tags.seed is null"  # of each framework the mean over its seeds
 
 
 @user_errors
@@ -29,9 +27,9 @@ def main(arguments: Sequence[str]) -> None:
     port = parser.parse_args(arguments).port
     root = main_root()
     tracker = Tracker(compose().tracking, root)
-    page = f"/#/experiments/{tracker.experiment_id}/runs?workflowType=machine_learning"
     if tracker.uri.startswith("http"):
-        print(f"The store is a server of its own: {tracker.uri}{page}")
+        print("The store is a server of its own.")
+        _print(tracker.uri.rstrip("/"), tracker)
         return
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -39,8 +37,7 @@ def main(arguments: Sequence[str]) -> None:
             probe.bind(("127.0.0.1", port))
         except (OSError, OverflowError) as error:
             raise UserError(f"port = {port}: {error}; choose another: make ui PORT=5001") from error
-    address = f"http://127.0.0.1:{port}{page}"
-    curves = f"{address}&compareRunsMode=CHART&searchFilter={quote(_GROUPS)}"
+    address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", tracker.uri, "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1"]
     if artifacts := artifact_root(root):
@@ -51,13 +48,31 @@ def main(arguments: Sequence[str]) -> None:
     # a group of its own: the server starts processes of its own, and they are ended with it
     with subprocess.Popen(command, env=environment, start_new_session=True) as server:
         try:
-            if _answers(f"http://127.0.0.1:{port}/health", server):
-                print(f"Runs:   {address}\nCurves: {curves}\nEnd it with Ctrl-C.", flush=True)
+            if _answers(f"{address}/health", server):
+                _print(address, tracker)
+                print("End it with Ctrl-C.", flush=True)
             code = server.wait()
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGTERM)
     raise SystemExit(code)
+
+
+def _print(server: str, tracker: Tracker) -> None:
+    """Links to what people come for: the UI's own first page shows no numbers and hides the seeds."""
+    experiment = tracker.experiment_id
+    pages = {
+        "Runs": views.view_link(experiment, "leaderboard"),
+        "Seeds": views.view_link(experiment, "runs"),
+        "Curves": views.view_link(experiment, "curves", charts=True),
+        "Models": views.models_link(experiment),
+    }
+    if compared := find_runs(tracker, "tags.stage = 'compare'"):
+        pages["Report"] = views.run_link(experiment, compared[0].id, "report.html")
+    if swept := find_runs(tracker, "tags.stage = 'sweep'"):
+        pages["Sweep"] = views.view_link(experiment, f"sweep-{swept[0].tags['sweep']}", charts=True)
+    for name, page in pages.items():
+        print(f"{name + ':':8}{server}{page}", flush=True)
 
 
 def _answers(url: str, server: "subprocess.Popen[bytes]") -> bool:

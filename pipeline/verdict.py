@@ -70,7 +70,8 @@ class Unit:
 
     def signed(self, value: float) -> str:
         """With its sign, without the unit's name."""
-        return f"{self.scale * value:+.{self.decimals}f}"
+        text = f"{self.scale * value:+.{self.decimals}f}"
+        return text if float(text) else text[1:]
 
 
 POINTS = Unit(100, "points", 2)

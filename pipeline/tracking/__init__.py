@@ -1,6 +1,7 @@
 """What is kept of every run, in MLflow. The only package that imports mlflow."""
 
+from . import views
 from .runs import Run, Tracker
 from .store import ensure_store
 
-__all__ = ["Run", "Tracker", "ensure_store"]
+__all__ = ["Run", "Tracker", "ensure_store", "views"]

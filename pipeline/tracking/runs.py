@@ -1,6 +1,7 @@
 """MLflow runs: parameters, metrics, tags, artifacts and models of one run, written in batches."""
 
 import json
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 
 from ..config import TrackingConfig
 from ..errors import UserError
+from . import views
 from .store import artifact_root, ensure_store
 
 _FLUSH_SECONDS = 3.0  # how long a metric may wait: MLflow's cost is per call, 8 to 20 ms, not per metric
@@ -195,6 +197,7 @@ class Tracker:
             self.experiment_id = self._experiment(tracking.experiment, artifact_root(root))
         except Exception as error:
             raise UserError(f"MLflow store {self.uri}: does not answer: {error}") from error
+        self.save_views()
         self.open_seconds = time.perf_counter() - began
         """Spent in importing MLflow and opening the store."""
 
@@ -259,6 +262,25 @@ class Tracker:
         for path in files:
             self.client.log_artifact(run_id, str(path), "evaluate")
         return True
+
+    def save_views(self, *, current: Sequence[str] = (), sweep: str | None = None, varied: Sequence[str] = ()) -> None:
+        """Keep the experiment's saved views (see `views`) up to date; `current`: the runs that `curves` is to show."""
+        wanted = views.views(current, {sweep: varied} if sweep else {})
+        try:
+            known = self.client.get_experiment(self.experiment_id).tags
+            for key, value in wanted.items():
+                stands = key in known if key == views.CURVES and not current else known.get(key) == value
+                if not stands:
+                    self.client.set_experiment_tag(self.experiment_id, key, value)
+        except Exception as error:  # how the UI stores them is MLflow's own business: never in the way of a run
+            warnings.warn(f"saved views of the MLflow UI: {error}", stacklevel=2)
+
+    def link(self, path: str) -> str:
+        """The address of a page of the UI (see `views`): on the server, or on the one that `make ui` starts."""
+        server = (
+            self.uri.rstrip("/") if self.uri.startswith("http") else f"http://127.0.0.1:{os.environ.get('PORT', 5000)}"
+        )
+        return f"{server}{path}"
 
     def _experiment(self, name: str, artifacts: str | None) -> str:
         from mlflow.exceptions import MlflowException

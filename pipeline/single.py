@@ -1,0 +1,36 @@
+"""One run outside of the DVC pipeline, or one job of a sweep: trained, then evaluated, all files in one folder.
+
+`python -m pipeline.single --params <folder>/params.yaml --output <folder>`: what `python -m pipeline.train` starts.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from .data.obtain import obtain
+from .entry import end_on_sigterm, main_root, parse_call, select, user_errors
+from .errors import UserError
+from .evaluate import judge
+from .job import Job
+from .train import SECTIONS, train_job
+
+
+@user_errors
+def main(arguments: Sequence[str]) -> None:
+    """`job.json` in the folder says of which sweep it is a job."""
+    end_on_sigterm()
+    call = parse_call("single", arguments)
+    config, output = call.config, call.output
+    if output is None:
+        raise UserError("--output DIR: missing")
+    dataset = obtain(config.data, main_root())
+    job_file = output / "job.json"
+    sweep: dict[str, Any] = json.loads(job_file.read_text()) if job_file.exists() else {}
+    job = Job(**select(config, SECTIONS), dataset=dataset, output=output, sweep=sweep)
+    train_job(job)
+    judge(output, job.framework, job.seeds, config.evaluate, job.tracking, dataset)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

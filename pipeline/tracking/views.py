@@ -1,0 +1,140 @@
+"""The MLflow UI of an experiment: saved views (tags of the experiment) and deep links into it.
+
+A saved view is the experiment tag `mlflow.sharedViewState.<key>`, as the UI itself writes it when a view is saved. The
+format is MLflow's own business (seen in 3.17.2): tests/test_browser.py looks at what the UI makes of it.
+"""
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+TAG = "mlflow.sharedViewState."
+CURVES = f"{TAG}curves"
+SIDE = "ui_side"
+"""Tag of a run by which curves are grouped, and what the legend shows.
+
+MLflow takes a group's colour from 29, by a hash of `tag.<name>.<value>`; this name with the values of `SIDES` gives
+nearly those of the figures, orange #be501e and blue #2272b4.
+"""
+SIDES = {"tensorflow": "TensorFlow", "pytorch": "PyTorch"}
+GROUPS = "tags.stage = 'train' AND tags.seed IS NULL"  # of each training its mean over the seeds
+SEEDS = "tags.stage = 'train' AND tags.seed IS NOT NULL"  # every single training
+
+_CREATED = 1_767_225_600_000  # fixed: a view is the same text whenever it is written
+_SPEED = "throughput/train_images_per_second"
+_RESULTS = {"test/accuracy": 110, "test/loss": 82, "validation/accuracy": 136, _SPEED: 90}
+_SETTINGS = {"model.name": 95, "train.optimizer.learning_rate": 85, "train.batch_size": 65, "train.epochs": 62}
+_METRICS = {f"metrics.`{name}`": width for name, width in _RESULTS.items()}
+_COLUMNS = _METRICS | {f"params.`{name}`": width for name, width in _SETTINGS.items()} | {"tags.`device`": 58}
+
+
+def views(current: Sequence[str] = (), sweeps: Mapping[str, Sequence[str]] | None = None) -> dict[str, str]:
+    """Tags of the experiment, key to value: `leaderboard`, `runs`, `curves`, and `sweep-<id>` for each sweep.
+
+    `current`: ids of the seeds' runs of the pipeline as it stands: `curves` shows these, and no older ones.
+    `sweeps`: of each sweep's id the parameters that it varies.
+    """
+    found = {
+        "leaderboard": _view("Leaderboard: one row per training", GROUPS, _COLUMNS | {"tags.`sweep`": 150}),
+        "runs": _view("Runs: one row per seed", SEEDS, _COLUMNS | {"tags.`sweep`": 150}),
+        "curves": _view("Curves: TensorFlow and PyTorch", _these(current), _COLUMNS, _curves()),
+    }
+    for sweep, varied in (sweeps or {}).items():
+        filter_ = f"{GROUPS} AND tags.sweep = '{sweep}'"
+        found[f"sweep-{sweep}"] = _view(f"Sweep {sweep}", filter_, _COLUMNS, _sweep(varied))
+    return {TAG + key: value for key, value in found.items()}
+
+
+def view_link(experiment_id: str, key: str, *, charts: bool = False) -> str:
+    """Path of a saved view; `charts`: as charts, which a view cannot say. A search filter beside it would undo it."""
+    mode = "&compareRunsMode=CHART" if charts else ""
+    return f"{_page(experiment_id, 'runs')}&viewStateShareKey={quote(key, safe='')}{mode}"
+
+
+def search_link(experiment_id: str, filter_: str, *, order_by: str = "metrics.`test/accuracy`") -> str:
+    """Path of the runs under a filter, highest first, with the default columns; an order by metric shows them flat."""
+    order = f"&orderByKey={quote(order_by, safe='')}&orderByAsc=false"
+    return f"{_page(experiment_id, 'runs')}&searchFilter={quote(filter_, safe='')}{order}"
+
+
+def run_link(experiment_id: str, run_id: str, artifact: str | None = None) -> str:
+    """Path of a run's page, or of one of its artifacts."""
+    return _page(experiment_id, f"runs/{run_id}" + (f"/artifacts/{quote(artifact)}" if artifact else ""))
+
+
+def models_link(experiment_id: str, *, charts: bool = False) -> str:
+    """Path of the table of models; `charts`: a bar chart for each metric of theirs."""
+    return _page(experiment_id, "models") + ("&viewMode=CHART" if charts else "")
+
+
+def model_link(experiment_id: str, model_id: str) -> str:
+    """Path of a model's page."""
+    return _page(experiment_id, f"models/{model_id}")
+
+
+def _page(experiment_id: str, path: str) -> str:
+    """Without `workflowType` the UI opens in its mode for GenAI."""
+    return f"/#/experiments/{experiment_id}/{path}?workflowType=machine_learning"
+
+
+def _these(runs: Sequence[str]) -> str:
+    """A search knows IN for ids alone, and no OR."""
+    ids = ", ".join(f"'{run}'" for run in runs)
+    return f"attributes.run_id IN ({ids})" if runs else f"{SEEDS} AND tags.sweep IS NULL"
+
+
+def _view(name: str, filter_: str, columns: Mapping[str, int], charts: Mapping[str, Any] | None = None) -> str:
+    # an order by metric, not by time, also keeps parents and children flat
+    state = {"searchFilter": filter_, "orderByKey": "metrics.`test/accuracy`", "orderByAsc": False}
+    state |= {"selectedColumns": list(columns), "columnOrder": list(columns), "columnWidths": columns, **(charts or {})}
+    text = json.dumps(state, separators=(",", ":"))
+    packed = base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+    return json.dumps({"name": name, "createdAt": _CREATED, "updatedAt": _CREATED, "state": f"deflate;{packed}"})
+
+
+def _curves() -> dict[str, Any]:
+    bars = ["test/accuracy", "test/loss", _SPEED, "system/peak_memory_mebibytes"]
+    lines = ["validation/accuracy", "validation/loss", "train/loss", "train/step_loss"]
+    results = [_chart("BAR", "results", metricKey=name) for name in bars]
+    # a logarithmic axis starts at the lowest point, a linear one at zero: there two accuracies are one line
+    step = {"xAxisKey": "step", "scaleType": "log", "lineSmoothness": 0, "displayPoints": False}
+    curves = [_chart("LINE", "curves", metricKey=name, **step) for name in lines]
+    sections = [
+        _section("results", "Results, means over the seeds", columns=4, height=240),
+        _section("curves", "Learning curves, mean and range over the seeds", columns=4, height=316),
+    ]
+    group = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": SIDE}]}
+    return _charts(results + curves, sections) | {"groupBy": group, "useGroupedValuesInCharts": True}
+
+
+def _sweep(varied: Sequence[str]) -> dict[str, Any]:
+    metrics = ["validation/accuracy", "test/accuracy", _SPEED]
+    charts = [_chart("BAR", "results", metricKey=name, runsCountToCompare=30) for name in metrics]
+    lines = {"selectedParams": ["framework", *varied], "selectedMetrics": metrics[:1], "showAllRuns": True}
+    charts += [_chart("PARALLEL", "results", **lines)] if varied else []
+    return _charts(charts, [_section("results", "Results, means over the seeds", columns=2, height=310)])
+
+
+def _charts(charts: Sequence[Mapping[str, Any]], sections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    # what the UI would add by itself, open, for the other metrics: folded
+    rest = [_section(name, name, display=False) for name in ("test", "time", "train", "validation", "System metrics")]
+    return {
+        "compareRunCharts": charts,
+        "compareRunSections": [*sections, *rest],
+        "isAccordionReordered": True,
+        "runsHiddenMode": "SHOW_ALL",
+        "runListHidden": True,
+    }
+
+
+def _chart(kind: str, section: str, **settings: Any) -> dict[str, Any]:
+    identity = {"uuid": f"{section}-{settings.get('metricKey', kind)}", "metricSectionId": section, "type": kind}
+    return identity | {"runsCountToCompare": 10, "deleted": False, "isGenerated": False} | settings
+
+
+def _section(uuid: str, name: str, *, display: bool = True, columns: int = 4, height: int = 310) -> dict[str, Any]:
+    shape = {"display": display, "columns": columns, "cardHeight": height, "isReordered": True, "deleted": False}
+    return {"uuid": uuid, "name": name} | shape

@@ -1,0 +1,209 @@
+"""How sure the comparison is: against scipy, statsmodels, formulas written out, and simulated pairs."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.weightstats import ttost_paired
+
+from pipeline import metrics, paired
+from pipeline.paired import Difference
+from pipeline.verdict import judge, power, sentence
+
+BINS = 15
+
+
+def pair(seeds: int, n: int, gain: float = 0.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Outputs (S, N, 3) of two sides with noise of seeds and examples; `gain` makes A better."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 3, n)
+    hard = generator.normal(2.0, 2.0, n)
+    sides = []
+    for shift in (gain, 0.0):
+        outputs = generator.normal(0, 1, (seeds, n, 3))
+        outputs[:, np.arange(n), labels] += hard + shift + generator.normal(0, 0.1, (seeds, 1))
+        sides.append(outputs.astype(np.float32))
+    return sides[0], sides[1], labels
+
+
+def difference(a: list[float], b: list[float], example_variance: float = 0.0, metric: str = "accuracy") -> Difference:
+    d = np.subtract(a, b)
+    return Difference(metric, tuple(a), tuple(b), float(d.mean()), float(d.var(ddof=1)), example_variance)
+
+
+A, B = [0.971, 0.969, 0.974, 0.970], [0.968, 0.970, 0.969, 0.967]
+
+
+def test_differences_are_those_of_the_reported_metrics() -> None:
+    a, b, labels = pair(3, 500)
+    found = paired.differences(a, b, labels, bins=BINS, resamples=200)
+    for metric, one in found.items():
+        scores = [[getattr(metrics.score(of_seed, labels, BINS), metric) for of_seed in side] for side in (a, b)]
+        np.testing.assert_allclose(one.a, scores[0], rtol=1e-12)
+        np.testing.assert_allclose(one.b, scores[1], rtol=1e-12)
+        assert one.mean == pytest.approx(np.mean(scores[0]) - np.mean(scores[1]), abs=1e-12)
+
+
+def test_variances_are_those_of_seeds_and_of_examples() -> None:
+    """For means over examples the bootstrap's covariance has a closed form: that of the examples over N."""
+    a, b, labels = pair(4, 800)
+    found = paired.differences(a, b, labels, bins=BINS, resamples=20_000)["loss"]
+    d = np.stack([metrics.losses(x, labels) - metrics.losses(y, labels) for x, y in zip(a, b, strict=True)])
+    covariance = np.cov(d) / d.shape[1]
+    shared = covariance[~np.eye(4, dtype=bool)].mean()
+    assert found.seed_variance == pytest.approx(d.mean(axis=1).var(ddof=1))
+    assert found.example_variance == pytest.approx(max(shared, 0), abs=0.05 * np.diag(covariance).mean())
+    assert found.standard_error == pytest.approx((found.seed_variance / 4 + found.example_variance) ** 0.5)
+
+
+def test_the_calibration_error_is_resampled_as_a_whole() -> None:
+    """Its replicates are the calibration errors of resampled examples, not means of anything."""
+    a, b, labels = pair(1, 300)
+    found = paired.differences(a, b, labels, bins=BINS, resamples=4000)["calibration_error"]
+    generator = np.random.default_rng(5)
+    errors = []
+    for _ in range(2000):
+        rows = generator.integers(0, 300, 300)
+        scores = [metrics.score(side[0][rows], labels[rows], BINS).calibration_error for side in (a, b)]
+        errors.append(scores[0] - scores[1])
+    assert found.example_variance == pytest.approx(np.var(errors), rel=0.12)
+
+
+def test_without_variance_of_examples_it_is_the_paired_t_test() -> None:
+    found = difference(A, B)
+    test = stats.ttest_rel(A, B)
+    assert found.p_value == pytest.approx(test.pvalue)
+    assert found.interval() == pytest.approx(tuple(test.confidence_interval(0.95)))
+    assert found.degrees_of_freedom == 3
+
+
+def test_equivalence_is_the_paired_tost() -> None:
+    p_value, _, _ = ttost_paired(np.array(A), np.array(B), -0.005, 0.005)
+    assert difference(A, B).p_equivalence(0.005) == pytest.approx(p_value)
+
+
+def test_variance_of_examples_widens_it_and_adds_degrees_of_freedom() -> None:
+    alone, both = difference(A, B), difference(A, B, example_variance=4e-6)
+    between = alone.seed_variance / 4
+    assert both.standard_error**2 == pytest.approx(between + 4e-6)
+    assert both.degrees_of_freedom == pytest.approx(3 * ((between + 4e-6) / between) ** 2)
+    low, high = both.interval()
+    half = both.standard_error * stats.t.ppf(0.975, both.degrees_of_freedom)
+    assert (low, high) == pytest.approx((both.mean - half, both.mean + half))
+
+
+def test_mcnemar_is_that_of_statsmodels() -> None:
+    a, b, labels = pair(2, 400, gain=0.5)
+    for test, x, y in zip(paired.mcnemar(a, b, labels, (3, 7)), a, b, strict=True):
+        right_a, right_b = (metrics.predicted_labels(side) == labels for side in (x, y))
+        table = [[(right_a & right_b).sum(), (right_a & ~right_b).sum()], [(~right_a & right_b).sum(), 0]]
+        assert (test.only_a, test.only_b) == (table[0][1], table[1][0])
+        assert test.p_value == pytest.approx(statsmodels_mcnemar(table, exact=True).pvalue)
+    assert paired.mcnemar(a, a, labels, (3, 7))[0].p_value == 1
+
+
+def test_the_probability_of_beating_counts_ties_half_and_knows_the_direction() -> None:
+    found = paired.wins(difference([0.3, 0.1, 0.2, 0.2], [0.1, 0.3, 0.1, 0.2]))
+    assert found.probability == 0.625
+    assert (found.low, found.high) == pytest.approx(proportion_confint(2.5, 4, method="wilson"))
+    assert paired.wins(difference([0.3, 0.1, 0.2, 0.2], [0.1, 0.3, 0.1, 0.2], metric="loss")).probability == 0.375
+
+
+SURE = ([0.97, 0.971, 0.969, 0.970, 0.9705], [0.95, 0.9515, 0.948, 0.951, 0.9502])
+CASES = {
+    "A is higher": (difference(*SURE), 0.005, "a_better", False),
+    "B is higher": (difference(*SURE[::-1]), 0.005, "b_better", False),
+    "a lower loss is better": (difference(*SURE, metric="loss"), 0.005, "b_better", False),
+    "better, but it does not matter": (difference(*SURE), 0.05, "a_better", True),
+    "no difference that matters": (difference([0.97, 0.96, 0.98], [0.971, 0.9595, 0.9798]), 0.01, "equivalent", True),
+    "too noisy": (difference([0.97, 0.93, 0.99], [0.95, 0.96, 0.95]), 0.005, "inconclusive", False),
+    "identical": (difference([0.97, 0.96], [0.97, 0.96]), 0.005, "equivalent", True),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_verdict(case: str) -> None:
+    found, margin, kind, within = CASES[case]
+    verdict = judge(found, margin)
+    assert (verdict.kind, verdict.within_margin) == (kind, within)
+    assert (verdict.more_seeds is None) == (kind != "inconclusive")
+
+
+def test_inconclusive_says_how_many_more_seeds() -> None:
+    found = difference([0.970, 0.965, 0.973], [0.966, 0.968, 0.967], example_variance=1e-7)
+    more = judge(found, 0.005).more_seeds
+    assert more is not None
+    assert power(found, 0.005, 3 + more) >= 0.8 > power(found, 0.005, 3 + more - 1)
+    assert f"about {more} more seeds" in sentence(judge(found, 0.005), found, 0.005, "X", "Y")
+
+
+def test_inconclusive_says_when_more_seeds_do_not_help() -> None:
+    found = difference([0.970, 0.969], [0.968, 0.968], example_variance=1e-4)
+    verdict = judge(found, 0.005)
+    assert (verdict.kind, verdict.more_seeds) == ("inconclusive", None)
+    assert "the test split is too small" in sentence(verdict, found, 0.005, "X", "Y")
+
+
+def test_one_seed_decides_nothing_and_says_why() -> None:
+    a, b, labels = pair(1, 2000, gain=1.0)
+    found = paired.differences(a, b, labels, bins=BINS, resamples=500)["accuracy"]
+    assert found.p_value < 0.01
+    verdict = judge(found, 0.005)
+    assert verdict.kind == "inconclusive"
+    said = sentence(verdict, found, 0.005, "X", "Y")
+    assert "one seed cannot tell" in said
+    assert "Of these two models X is ahead" in said
+
+
+def test_predictions_that_are_the_same_are_equivalent() -> None:
+    a, _, labels = pair(3, 200)
+    for found in paired.differences(a, a, labels, bins=BINS, resamples=200).values():
+        assert (found.mean, found.standard_error, found.p_value) == (0, 0, 1)
+        assert judge(found, 0.001).kind == "equivalent"
+
+
+def test_a_spread_of_0_over_seeds_is_not_taken_for_certainty() -> None:
+    """Accuracy is coarse: two seeds may show the same difference on other examples."""
+    labels = np.zeros(100, np.int64)
+    right, wrong = [1.0, 0.0], [0.0, 1.0]
+    a = np.array([[right] * 90 + [wrong] * 10, [right] * 90 + [wrong] * 10], np.float32)
+    b = a.copy()
+    b[0, 0], b[1, 50] = wrong, wrong
+    found = paired.differences(a, b, labels, bins=BINS, resamples=2000)["accuracy"]
+    assert np.subtract(found.a, found.b) == pytest.approx([0.01, 0.01])
+    assert found.standard_error > 0.005
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_simulated_sides_that_are_alike_are_rarely_called_different(seeds: int) -> None:
+    """`calibrate_verdict.py` in small: of 250 pairs, 5 % and two and a half standard errors."""
+    kinds = []
+    for number in range(250):
+        a, b, labels = pair(seeds, 300, seed=number)
+        found = paired.differences(a, b, labels, bins=BINS, resamples=200, seed=number)
+        kinds.append([judge(one, 1e-6).kind.endswith("better") for one in found.values()])
+    assert np.mean(kinds, axis=0) == pytest.approx([0.05] * 3, abs=2.5 * (0.05 * 0.95 / 250) ** 0.5)
+
+
+def test_simulated_differences_are_found_and_named() -> None:
+    kinds = []
+    for number in range(60):
+        a, b, labels = pair(5, 1000, gain=0.6, seed=number)
+        kinds.append(judge(paired.differences(a, b, labels, bins=BINS, resamples=200)["accuracy"], 0.005).kind)
+    assert kinds.count("a_better") >= 50
+    assert kinds.count("b_better") == 0
+
+
+def test_the_margin_itself_is_rarely_called_equivalent() -> None:
+    """At a difference of exactly the margin, TOST passes in 5 % of all cases."""
+    generator = np.random.default_rng(0)
+    passed = 0
+    for _ in range(2000):
+        b = generator.normal(0.97, 0.002, 5)
+        a = b + generator.normal(0.005, 0.001, 5)
+        found = replace(difference(list(a), list(b)), example_variance=0.0)
+        passed += found.p_equivalence(0.005) < 0.05
+    assert passed / 2000 == pytest.approx(0.05, abs=0.015)
