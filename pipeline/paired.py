@@ -4,8 +4,8 @@ Every difference is A minus B of one metric. Seeds and examples are both samples
 scored on the same examples. The standard error is that of Obuchowski & Rockette (1995) for readers and cases, here
 seeds and examples: the spread of the differences over the seeds, plus what all seeds have in common because they were
 scored on the same examples, which a bootstrap over the examples measures. Student's t with the degrees of freedom of
-Hillis (2007) makes intervals of it. A plain percentile bootstrap over seeds and examples is too narrow for the three to
-five seeds that people can afford; `tests/calibrate_verdict.py` shows by how much.
+Hillis (2007) makes intervals of it. A percentile bootstrap over seeds and examples is far too wide or too narrow with
+the three to five seeds that people can afford, by what varies more: `tests/calibrate_verdict.py` shows both.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,6 +35,8 @@ class Difference:
     """Variance of the mean difference from one seed to another; NaN for one seed."""
     example_variance: float
     """Variance of the mean difference that more seeds would not take away: that of the examples."""
+    noise_variance: float = 0.0
+    """What the examples alone make of `seed_variance`: its expectation where no seed is better than another."""
 
     @property
     def seeds(self) -> int:
@@ -53,14 +55,19 @@ class Difference:
 
     @property
     def degrees_of_freedom(self) -> float:
-        """Of Student's t (Hillis 2007, equation 7 for two modalities); infinite where the seeds do not matter."""
+        """Of Student's t; infinite where the seeds do not matter.
+
+        Hillis (2007) for two modalities, but for one thing: where the few seeds happen to lie closer together than the
+        examples let them, the formula would take both the small variance and many degrees of freedom from it, and with
+        three seeds find 8 % of differences that are not there; so it is given the larger of the two variances.
+        """
         return self.degrees_of_freedom_with(self.seeds)
 
     def degrees_of_freedom_with(self, seeds: int) -> float:
         """What they would be with so many seeds."""
         if self.seeds == 1 or self.seed_variance == 0:
             return float("inf")
-        between = self.seed_variance / seeds
+        between = max(self.seed_variance, self.noise_variance) / seeds
         return float((seeds - 1) * ((between + self.example_variance) / between) ** 2)
 
     def interval(self, confidence: float = 1 - LEVEL) -> tuple[float, float]:
@@ -156,9 +163,9 @@ def _difference(name: str, a: np.ndarray, b: np.ndarray, replicates: np.ndarray)
         return Difference(name, tuple(a), tuple(b), float(by_seed.mean()), float("nan"), own)
     shared = (float(covariance.sum()) - own * seeds) / (seeds * (seeds - 1))
     between = float(by_seed.var(ddof=1))
-    # equal in every seed by the coarseness of the metric: what the examples alone make them differ is the least it is
-    between = between or max(own - shared, 0.0)
-    return Difference(name, tuple(a), tuple(b), float(by_seed.mean()), between, max(shared, 0.0))
+    noise = max(own - shared, 0.0)
+    between = between or noise  # equal in every seed by the coarseness of the metric
+    return Difference(name, tuple(a), tuple(b), float(by_seed.mean()), between, max(shared, 0.0), noise)
 
 
 def _bootstrap(

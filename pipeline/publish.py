@@ -63,10 +63,11 @@ def publish(
         for path in sorted(output.iterdir()):
             if path.suffix in (".html", ".json", ".png"):
                 run.log_file(path)
-        run.describe(_markdown(found))
+        picture = f"![differences](get-artifact?run_uuid={run.id}&path=differences.png)"
+        run.describe(f"{_markdown(found)}\n\n{picture}")
     current = [run_id for side in (found.a, found.b) for run_id in side.runs.values()]
     if parent is None:
-        tracker.save_views(current=current)
+        tracker.save_views(current=current, report=run.id)
     links = {
         "curves": tracker.link(views.view_link(tracker.experiment_id, "curves", charts=True)),
         "report": tracker.link(views.run_link(tracker.experiment_id, run.id, "report.html")),

@@ -18,7 +18,7 @@ from .models import classifier as doors
 from .models.classifier import Classifier
 from .statistics import summarise
 from .tracking import Run
-from .tracking.views import SIDE, SIDES
+from .tracking.views import LEADERBOARD, SIDE, SIDES
 
 
 def finish_seed(job: Job, classifier: Classifier, run: Run, result: SeedResult) -> None:
@@ -32,11 +32,12 @@ def finish_seed(job: Job, classifier: Classifier, run: Run, result: SeedResult) 
         result.model_id = run.log_model(
             job.framework,
             classifier.export(),
-            name=f"{job.framework}-{job.model.name}",
-            step=job.train.epochs,
+            name=f"{job.framework}-{job.model.name}-s{result.seed}",
+            step=job.train.epochs * -(-len(job.dataset.split("train").labels) // job.train.batch_size),
             example=np.zeros(shape, job.train.precision),
             classes=len(job.dataset.classes),
             files=[directory / "classifier.json", directory / "weights.safetensors"],
+            metrics=[f"{split}/{name}" for split in ("train", "validation") for name in ("loss", "accuracy")],
         )
     run.describe(_description(job, [result]))
     run.log_text(_history_csv([result]), "history.csv")
@@ -84,6 +85,7 @@ def tags_of(job: Job, classifier: Classifier, seed: int | None) -> dict[str, Any
         "framework": job.framework,
         "seed": seed,
         SIDE: SIDES[job.framework],
+        LEADERBOARD: True if seed is None or (job.sweep and len(job.seeds) == 1) else None,
         "group": job.key(),
         "pair": job.pair,
         "config.key": job.key(seed),

@@ -28,6 +28,7 @@ def clone_project(folder: Path) -> Path:
     edit(folder / "conf/train/default.yaml", epochs="2")
     edit(folder / "conf/config.yaml", seeds="[0, 1]")
     edit(folder / "conf/trace/default.yaml", steps="6")
+    edit(folder / "conf/compare/default.yaml", rounds="3", block_seconds="0.02", resamples="200")
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
     for command in (["init", "-q", "-b", "main"], ["add", "-A"], [*identity, "commit", "-qm", "start"]):
         subprocess.run(["git", *command], cwd=folder, check=True)
@@ -35,10 +36,10 @@ def clone_project(folder: Path) -> Path:
 
 
 def edit(path: Path, **values: str) -> None:
-    """Change top-level values of a YAML file as a person would."""
+    """Change values of a YAML file as a person would."""
     text = path.read_text()
     for key, value in values.items():
-        text, count = re.subn(rf"(?m)^{key}: .*$", f"{key}: {value}", text)
+        text, count = re.subn(rf"(?m)^(\s*){key}: .*$", rf"\g<1>{key}: {value}", text)
         assert count == 1, key
     path.write_text(text)
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,11 @@ import numpy as np
 import pytest
 import yaml
 from mlflow.entities import Run
-from project_copy import clone_project, edit, run, run_module
+from project_copy import edit, run, run_module
 
 FRAMEWORKS = ("tensorflow", "pytorch")
+PLOTS = ("confusion.png", "mistakes.png", "per_class.png", "reliability.png")
 pytestmark = pytest.mark.xdist_group("pipeline")
-
-
-@pytest.fixture(scope="module")
-def repro(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    project = clone_project(tmp_path_factory.mktemp("pipeline") / "project")
-    done = run(project, "dvc", "repro")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return project, done
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +38,8 @@ def test_it_ends_with_both_frameworks_side_by_side(repro: tuple[Path, subprocess
     out = repro[1].stdout
     for word in ("TensorFlow", "PyTorch", "test accuracy", "test log-loss", "training images/s", "seconds per epoch"):
         assert word in out
-    assert "parameters" in out
-    assert "±" in out
+    for word in ("calibration error", "one image, ms", "verdict", "±", "TensorFlow minus PyTorch", "report.html"):
+        assert word in out
     assert "Traceback" not in out + repro[1].stderr
 
 
@@ -66,9 +60,101 @@ def test_every_file_of_the_contract_is_there(project: Path, framework: str) -> N
     right = predictions["logits"].argmax(axis=2) == predictions["labels"]
     assert judged["metrics"]["test"]["accuracy"] == pytest.approx(right.mean())
     assert judged["scores"]["seeds"]["1"]["accuracy"] == pytest.approx(right[1].mean())
-    for name in ("confusion.png", "reliability.png"):
-        assert (folder / "plots" / name).read_bytes().startswith(b"\x89PNG")
-    assert "tensorflow" in json.loads((project / "results/comparison/comparison.json").read_text())
+    for name in PLOTS:
+        for place in (".", "seed_0", "seed_1"):
+            assert (folder / "plots" / place / name).read_bytes().startswith(b"\x89PNG")
+    answer = json.loads((folder / "inference.json").read_text())["inference"]
+    assert 0 < answer["latency_p50_milliseconds"] <= answer["latency_p95_milliseconds"]
+    assert answer["images_per_second"] > 0
+
+
+def test_both_frameworks_take_turns_and_the_idle_one_rests(project: Path) -> None:
+    document = json.loads((project / "results/speed/speed.json").read_text())
+    assert len(document["rounds"]) == 3
+    for kind, ratio in document["ratios"].items():
+        rates = [np.median(row[kind]["pytorch"]) / np.median(row[kind]["tensorflow"]) for row in document["rounds"]]
+        assert ratio["mean"] == pytest.approx(np.exp(np.mean(np.log(rates))))
+        assert ratio["low"] <= ratio["mean"] <= ratio["high"]
+    sides = document["sides"]
+    assert sides["tensorflow"]["threads"] == sides["pytorch"]["threads"]
+    assert sides["tensorflow"]["cpus"] == sides["pytorch"]["cpus"]
+    for side in sides.values():
+        assert side["idle_cpu_share"] < 0.2
+        assert side["training_images_per_second"] > 0
+        assert side["compile_seconds"] > 0
+
+
+def test_the_comparison_answers_the_question(project: Path, client: mlflow.MlflowClient) -> None:
+    document = json.loads((project / "results/comparison/comparison.json").read_text())
+    assert [document[key]["name"] for key in ("a", "b")] == ["TensorFlow", "PyTorch"]
+    assert document["seeds"] == [0, 1]
+    scores = [json.loads((project / f"results/{name}/scores.json").read_text())["seeds"] for name in FRAMEWORKS]
+    for metric, found in document["metrics"].items():
+        values = [[side[seed][metric] for seed in ("0", "1")] for side in scores]
+        assert found["difference"]["mean"] == pytest.approx(np.mean(values[0]) - np.mean(values[1]), abs=1e-6)
+        assert found["difference"]["low"] <= found["difference"]["mean"] <= found["difference"]["high"]
+        assert found["verdict"]["kind"] in ("a_better", "b_better", "equivalent", "inconclusive")
+    assert document["parity"]["passed"]
+    small = json.loads((project / "results/comparison/metrics.json").read_text())
+    assert small["accuracy"]["difference"] == document["metrics"]["accuracy"]["difference"]["mean"]
+    experiment = client.get_experiment_by_name("tensorflow-vs-pytorch")
+    (found,) = client.search_runs([experiment.experiment_id], "tags.stage = 'compare'")
+    assert found.data.tags["verdict"] == document["verdict"]
+    assert document["sentence"] in found.data.tags["mlflow.note.content"]
+    assert found.data.metrics["accuracy/difference"] == small["accuracy"]["difference"]
+    assert found.data.metrics["speed_training/ratio"] == small["speed_training"]["ratio"]
+    names = {item.path for item in client.list_artifacts(found.info.run_id)}
+    assert names >= {"report.html", "comparison.json", "differences.png", "speed.png", "confusion.png"}
+
+
+def test_the_report_needs_nothing_but_itself(project: Path) -> None:
+    page = (project / "results/comparison/report.html").read_text()
+    document = json.loads((project / "results/comparison/comparison.json").read_text())
+    assert not re.search(r"""(src|href)=(?!"data:)""", page)
+    assert "@import" not in page
+    assert "<script" not in page
+    assert document["sentence"].split(". ")[0] in page
+    for part in ("verdict", "numbers", "speed", "training", "calibration", "confusion", "disagreements", "equality"):
+        assert f'id="{part}"' in page
+    assert document["a"]["settings"]["data"]["fingerprint"] in page
+    assert len(page) < 3_000_000
+
+
+def test_what_is_in_mlflow_is_compared_to_the_same_result(project: Path, client: mlflow.MlflowClient) -> None:
+    sides = [f"{key}=tags.framework = '{framework}'" for key, framework in zip("ab", FRAMEWORKS, strict=True)]
+    kept = json.loads((project / "results/comparison/comparison.json").read_text())
+    for framework in FRAMEWORKS:
+        for seed in (0, 1):
+            client.set_tag(_run(client, project, framework, seed).info.run_id, "sweep", "of this test")
+    for arguments in (sides, ["sweep=of this test"]):
+        done = run_module(project, "pipeline.compare", *arguments)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert kept["sentence"] in done.stdout
+        output = project / "outputs" / ("comparison" if arguments == sides else "of this test/comparison")
+        again = json.loads((output / "comparison.json").read_text())
+        assert again["metrics"] == kept["metrics"]
+        assert 'id="disagreements"' in (output / "report.html").read_text()
+    run(project, "rm", "-r", "outputs")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    {
+        "sweep=nothing": "sweep = nothing: no finished runs of it in .*; there are: none",
+        "sweep=": "sweep is empty",
+        "a=tags.framework='pytorch'": "allowed: sweep=<id>, or a=<filter> and b=<filter>",
+        "a=no|b=no": "not a filter that MLflow understands",
+        "a=tags.framework='jax'|b=tags.framework='pytorch'": "a = tags.framework='jax': no finished runs that match",
+        "a=tags.seed='0'|b=tags.seed='1'": "a = tags.seed='0': matches 2 configurations",
+        "a=tags.framework='pytorch' and tags.seed='0'|b=tags.framework='pytorch' and tags.seed='1'": "none in common",
+        "sweep=x|compare.margin.accuracy=0": "compare.margin.accuracy = 0",
+    }.items(),
+)
+def test_a_comparison_that_cannot_be_is_refused(project: Path, arguments: str, message: str) -> None:
+    done = run_module(project, "pipeline.compare", *arguments.split("|"))
+    assert done.returncode == 2, done.stderr
+    assert re.search(message, done.stderr)
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -112,7 +198,10 @@ def test_a_seed_s_run_carries_everything(client: mlflow.MlflowClient, project: P
     assert dataset.dataset.digest == facts["fingerprint"]
     assert lock["stages"]["prepare"]["outs"][0]["md5"] in dataset.dataset.source
     artifacts = {item.path for item in client.list_artifacts(found.info.run_id)}
-    assert artifacts >= {"config.json", "environment.json", "history.csv"}
+    assert artifacts >= {"config.json", "environment.json", "history.csv", "manifest.json"}
+    evaluated = {item.path.removeprefix("evaluate/") for item in client.list_artifacts(found.info.run_id, "evaluate")}
+    assert evaluated == {*PLOTS, "predictions.npz"}
+    assert 0 < metrics["time/inference_p50_milliseconds"] <= metrics["time/inference_p95_milliseconds"]
     assert "validation accuracy" in tags["mlflow.note.content"]
 
 

@@ -43,6 +43,7 @@ class Run:
         self.tracker = tracker
         self.id = run_id
         self._metrics: list[Any] = []
+        self._last: dict[str, Any] = {}
         self._flushed = time.monotonic()
 
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
@@ -55,7 +56,9 @@ class Run:
 
         now = int(time.time() * 1000)
         for name, series in values.items():
-            self._metrics += [Metric(name, float(v), now, first_step + i) for i, v in enumerate(series)]
+            points = [Metric(name, float(v), now, first_step + i) for i, v in enumerate(series)]
+            self._metrics += points
+            self._last[name] = points[-1]
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
 
@@ -121,13 +124,17 @@ class Run:
         example: np.ndarray,
         classes: int,
         files: Sequence[Path],
+        metrics: Sequence[str],
     ) -> str:
         """Store `network` as an MLflow LoggedModel in a format without pickle, and return its id.
 
         `example`: a batch of at least two, in the dtype and shape that the network takes. `files`: kept beside it.
+        `step`: optimiser steps taken; MLflow shows with the model every metric that has a point at just this step, so
+        it is one that none has. `metrics`: those whose last values belong to the model.
         """
         import importlib
 
+        from mlflow.entities import Metric
         from mlflow.models import ModelSignature
         from mlflow.types import Schema, TensorSpec
 
@@ -158,6 +165,9 @@ class Run:
                 extra_files=[str(path) for path in files],
                 **format_options,
             )
+        linked = [self._last[key] for key in metrics]
+        points = [Metric(m.key, m.value, m.timestamp, m.step, model_id=info.model_id, run_id=self.id) for m in linked]
+        self.tracker.client.log_batch(self.id, metrics=points)
         self.tracker.model_seconds += time.perf_counter() - began
         return str(info.model_id)
 
@@ -263,14 +273,28 @@ class Tracker:
             self.client.log_artifact(run_id, str(path), "evaluate")
         return True
 
-    def save_views(self, *, current: Sequence[str] = (), sweep: str | None = None, varied: Sequence[str] = ()) -> None:
-        """Keep the experiment's saved views (see `views`) up to date; `current`: the runs that `curves` is to show."""
+    def save_views(
+        self,
+        *,
+        current: Sequence[str] = (),
+        report: str | None = None,
+        sweep: str | None = None,
+        varied: Sequence[str] = (),
+    ) -> None:
+        """Keep the experiment's saved views and its bar of links (see `views`) up to date.
+
+        `current`: the runs that `curves` is to show, `report`: the run that holds their report.
+        """
         wanted = views.views(current, {sweep: varied} if sweep else {})
+        wanted[views.NOTE] = views.note(self.experiment_id, report)
         try:
             known = self.client.get_experiment(self.experiment_id).tags
             for key, value in wanted.items():
-                stands = key in known if key == views.CURVES and not current else known.get(key) == value
-                if not stands:
+                kept = key in known and (
+                    (key == views.CURVES and not current)
+                    or (key == views.NOTE and (not report or not known[key].startswith("[Leaderboard]")))
+                )
+                if not kept and known.get(key) != value:
                     self.client.set_experiment_tag(self.experiment_id, key, value)
         except Exception as error:  # how the UI stores them is MLflow's own business: never in the way of a run
             warnings.warn(f"saved views of the MLflow UI: {error}", stacklevel=2)

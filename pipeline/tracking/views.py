@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 TAG = "mlflow.sharedViewState."
 CURVES = f"{TAG}curves"
+NOTE = "mlflow.note.content"
 SIDE = "ui_side"
 """Tag of a run by which curves are grouped, and what the legend shows.
 
@@ -20,7 +21,9 @@ MLflow takes a group's colour from 29, by a hash of `tag.<name>.<value>`; this n
 nearly those of the figures, orange #be501e and blue #2272b4.
 """
 SIDES = {"tensorflow": "TensorFlow", "pytorch": "PyTorch"}
-GROUPS = "tags.stage = 'train' AND tags.seed IS NULL"  # of each training its mean over the seeds
+LEADERBOARD = "leaderboard"
+"""Tag of the run that stands for a training: the mean over its seeds; of one seed in a sweep, that seed's own."""
+GROUPS = f"tags.stage = 'train' AND tags.{LEADERBOARD} = 'true'"
 SEEDS = "tags.stage = 'train' AND tags.seed IS NOT NULL"  # every single training
 
 _CREATED = 1_767_225_600_000  # fixed: a view is the same text whenever it is written
@@ -44,7 +47,8 @@ def views(current: Sequence[str] = (), sweeps: Mapping[str, Sequence[str]] | Non
     }
     for sweep, varied in (sweeps or {}).items():
         filter_ = f"{GROUPS} AND tags.sweep = '{sweep}'"
-        found[f"sweep-{sweep}"] = _view(f"Sweep {sweep}", filter_, _COLUMNS, _sweep(varied))
+        columns = _COLUMNS | {f"params.`{name}`": 110 for name in varied}
+        found[f"sweep-{sweep}"] = _view(f"Sweep {sweep}", filter_, columns, _sweep(varied))
     return {TAG + key: value for key, value in found.items()}
 
 
@@ -52,6 +56,22 @@ def view_link(experiment_id: str, key: str, *, charts: bool = False) -> str:
     """Path of a saved view; `charts`: as charts, which a view cannot say. A search filter beside it would undo it."""
     mode = "&compareRunsMode=CHART" if charts else ""
     return f"{_page(experiment_id, 'runs')}&viewStateShareKey={quote(key, safe='')}{mode}"
+
+
+def note(experiment_id: str, report: str | None = None) -> str:
+    """The experiment's description: a bar of links on top of its pages, as the UI's own first page shows no number.
+
+    `report`: the run that holds the latest `report.html`.
+    """
+    pages = {
+        "Leaderboard": view_link(experiment_id, "leaderboard"),
+        "Seeds": view_link(experiment_id, "runs"),
+        "Curves": view_link(experiment_id, "curves", charts=True),
+        "Models": models_link(experiment_id),
+    }
+    if report:
+        pages["Report: which is better, and how sure are we?"] = run_link(experiment_id, report, "report.html")
+    return " \u00b7 ".join(f"[{name}]({path.removeprefix('/')})" for name, path in pages.items())
 
 
 def search_link(experiment_id: str, filter_: str, *, order_by: str = "metrics.`test/accuracy`") -> str:
@@ -103,8 +123,8 @@ def _curves() -> dict[str, Any]:
     step = {"xAxisKey": "step", "scaleType": "log", "lineSmoothness": 0, "displayPoints": False}
     curves = [_chart("LINE", "curves", metricKey=name, **step) for name in lines]
     sections = [
-        _section("results", "Results, means over the seeds", columns=4, height=240),
-        _section("curves", "Learning curves, mean and range over the seeds", columns=4, height=316),
+        _section("results", "Results, means over the seeds", columns=4, height=225),
+        _section("curves", "Learning curves, mean and range over the seeds", columns=4, height=296),
     ]
     group = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": SIDE}]}
     return _charts(results + curves, sections) | {"groupBy": group, "useGroupedValuesInCharts": True}
