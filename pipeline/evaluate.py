@@ -18,7 +18,8 @@ from .data.obtain import PREPARED
 from .entry import main_root, stage
 from .errors import UserError
 from .figures import evaluation as figures
-from .figures.style import LOOKS, save
+from .figures.looks import LOOKS
+from .figures.style import save
 from .models import classifier as doors
 from .progress import steps
 from .statistics import summarise

@@ -11,8 +11,7 @@ import numpy as np
 from . import environment
 from .data.obtain import PREPARED
 from .fairness import sides
-from .figures.curves import learning_curves
-from .figures.style import LOOKS, save
+from .figures.looks import LOOKS
 from .job import Job, SeedResult
 from .models import classifier as doors
 from .models.classifier import Classifier
@@ -116,6 +115,9 @@ def tags_of(job: Job, classifier: Classifier, seed: int | None) -> dict[str, Any
 
 def write_files(job: Job, classifier: Classifier, results: Sequence[SeedResult], group: Run | None) -> None:
     """`history.csv`, `curves.csv` (means over the seeds), JSON `manifest`, `runs`, `summary`, `learning_curves.png`."""
+    from .figures.curves import learning_curves
+    from .figures.style import save
+
     (job.output / "history.csv").write_text(_history_csv(results))
     epochs = range(1, job.train.epochs + 1)
     names = [(split, name) for split in ("train", "validation") for name in ("loss", "accuracy")]

@@ -15,7 +15,7 @@ from .data.obtain import PREPARED
 from .entry import main_root, parse_call
 from .errors import UserError
 from .fairness import differences, told
-from .figures.style import LOOKS, Look
+from .figures.looks import LOOKS, Look
 from .publish import publish, show, show_all
 from .side import Side, read_json, read_text, rows_of
 from .tracking import Tracker

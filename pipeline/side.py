@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .errors import UserError
-from .figures.style import LOOKS, Look
+from .figures.looks import LOOKS, Look
 
 
 @dataclass(frozen=True)

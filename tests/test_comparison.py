@@ -8,7 +8,7 @@ import pytest
 from pipeline.comparison import compare_sides
 from pipeline.config import compose
 from pipeline.errors import UserError
-from pipeline.figures.style import LOOKS
+from pipeline.figures.looks import LOOKS
 from pipeline.publish import rows
 from pipeline.side import Side
 

@@ -8,7 +8,8 @@ import numpy as np
 from ..paired import HIGHER_IS_BETTER, Difference
 from ..verdict import UNITS
 from .evaluation import draw_confusion, draw_reliability
-from .style import GREY, LOOKS, Look, styled, subplots
+from .looks import GREY, LOOKS, Look
+from .style import styled, subplots
 
 
 @styled

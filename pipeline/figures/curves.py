@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from .style import Look, styled, subplots
+from .looks import Look
+from .style import styled, subplots
 
 
 @styled

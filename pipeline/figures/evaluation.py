@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from .. import metrics
-from .style import GREY, Look, styled, subplots
+from .looks import GREY, Look
+from .style import styled, subplots
 
 _MOST_CLASSES = 25  # beyond, numbers and names no longer fit
 

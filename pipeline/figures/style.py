@@ -4,7 +4,6 @@ import base64
 import functools
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, ParamSpec
 
@@ -16,21 +15,6 @@ import matplotlib.pyplot as plt
 P = ParamSpec("P")
 
 
-@dataclass(frozen=True)
-class Look:
-    """How one side is shown."""
-
-    title: str
-    colour: str
-    width: float
-    """Of its curves: they often lie on each other, and both stay visible."""
-
-
-LOOKS: Final = {  # colours of Okabe & Ito 2008
-    "tensorflow": Look("TensorFlow", "#D55E00", 3.4),
-    "pytorch": Look("PyTorch", "#0072B2", 1.4),
-}
-GREY: Final = "#8a8f98"
 _STYLE: Final = {
     "figure.dpi": 110,
     "axes.spines.top": False,
