@@ -110,7 +110,7 @@ class Comparison:
         }
 
     def numbers(self) -> dict[str, dict[str, float]]:
-        """The few that `dvc metrics` and MLflow show, by metric."""
+        """The few that MLflow shows, by metric."""
         found: dict[str, dict[str, float]] = {}
         for metric, difference in self.differences.items():
             low, high = difference.interval()

@@ -124,14 +124,13 @@ def _write_metrics(output: Path, judged: Sequence[Judged], confusion: Any, datas
 
 
 def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Mean over the seeds by name, and the standard deviation where there are several."""
-    summaries = {name: summarise([row[name] for row in rows]) for name in rows[0]}
-    found: dict[str, float] = {}
-    for name, summary in summaries.items():
-        found[name] = summary.mean
-        if summary.n > 1:
-            found[f"{name}_std"] = summary.std
-    return found
+    """Over the seeds, by name."""
+    return {name: summarise([row[name] for row in rows]).mean for name in rows[0]}
+
+
+def _deviations(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Standard deviations over the seeds, by name; none of one seed."""
+    return {name: summarise([row[name] for row in rows]).std for name in rows[0]} if len(rows) > 1 else {}
 
 
 def _write_confusion(path: Path, outputs: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> None:
@@ -179,7 +178,8 @@ def _track(
     plots = output / "plots"
     entries: list[tuple[str, str | None, dict[str, float], list[Path], str]] = []
     if runs["group"]:
-        means = _means([one.tracked for one in judged])
+        rows = [one.tracked for one in judged]
+        means = _means(rows) | {f"{name}_std": s for name, s in _deviations(rows).items()}
         entries.append((runs["group"], None, means, sorted(plots.glob("*.png")), f"{framework} restored"))
     for one in judged:
         known = runs["seeds"][str(one.seed)]

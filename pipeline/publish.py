@@ -32,13 +32,13 @@ def publish(
     parent: str | None = None,
     tags: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Write `comparison.json`, `metrics.json`, pictures and `report.html` into `output`, and log all as an MLflow run.
+    """Write JSON, pictures and `report.html` into `output`, and log all as an MLflow run.
 
     `dataset`: for the pictures of single examples; None where it is not at hand. Returns where to look, line by line.
     """
     output.mkdir(parents=True, exist_ok=True)
     (output / "comparison.json").write_text(json.dumps(found.document(), indent=2) + "\n")
-    (output / "metrics.json").write_text(json.dumps(found.numbers(), indent=2) + "\n")
+    (output / "difference.json").write_text(json.dumps(_differences(found), indent=2) + "\n")
     pictures = {}
     for title, figure in _figures(found, dataset).items():
         pictures[title] = data_uri(figure)
@@ -74,6 +74,15 @@ def publish(
     }
     start = [] if tracker.uri.startswith("http") else ["MLflow (`make ui` serves it):"]
     return [f"Report: {output / 'report.html'}", *start, *(f"  {name:7} {link}" for name, link in links.items())]
+
+
+def _differences(found: Comparison) -> dict[str, dict[str, float]]:
+    """What `dvc metrics show` puts in a row below those of the two sides, in the same columns."""
+    ratios = found.speed["ratios"] if found.speed else {}
+    return {
+        "test": {metric: one.mean for metric, one in found.differences.items()},
+        "speed_ratio": {kind: ratio["mean"] for kind, ratio in ratios.items()},
+    }
 
 
 def _figures(found: Comparison, dataset: Dataset | None) -> dict[str, Any]:

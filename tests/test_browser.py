@@ -14,7 +14,8 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 from project_copy import clean_environment
 
-from pipeline.tracking import views
+from pipeline.config import compose
+from pipeline.tracking import Tracker, views
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
@@ -26,6 +27,7 @@ _ARGUMENTS = (
     "--disable-component-update --disable-sync"
 )
 _BEEN_HERE = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"  # else a panel opens
+FRAMEWORKS = ("tensorflow", "pytorch")
 _COLOURS = {"TensorFlow": "#be501e", "PyTorch": "#2272b4"}  # of MLflow's palette, see views.SIDE
 _DRAWN = "plots => plots.map(p => p.data.length ? JSON.stringify(p.data.map(t => [t.line, t.marker])) : '')"
 _PATIENCE = 60_000
@@ -93,12 +95,12 @@ def _expect_table(page: Page, names: list[str], headers: list[str]) -> None:
 
 def test_the_leaderboard_shows_a_row_per_training_with_its_results(page: Page, links: dict[str, str]) -> None:
     _open(page, links["Runs"])
-    _expect_table(page, ["tensorflow", "pytorch"], ["test/accuracy", "test/loss", "throughput/", "train.epochs"])
+    _expect_table(page, list(FRAMEWORKS), ["test/accuracy", "test/loss", "throughput/", "train.epochs"])
 
 
 def test_every_seed_has_a_row(page: Page, links: dict[str, str]) -> None:
     _open(page, links["Seeds"])
-    names = [f"{framework} s{seed}" for framework in ("tensorflow", "pytorch") for seed in (0, 1)]
+    names = [f"{framework} s{seed}" for framework in FRAMEWORKS for seed in (0, 1)]
     _expect_table(page, names, ["test/accuracy", "validation/accuracy"])
 
 
@@ -126,6 +128,28 @@ def test_both_frameworks_are_on_one_chart_in_their_colours(page: Page, links: di
     assert all(colour in one for one in drawn for colour in _COLOURS.values())
     for side in _COLOURS:
         expect(page.get_by_text(f"{side} (validation/accuracy)")).to_be_visible()
+
+
+def test_a_sweep_has_a_view_of_its_own(
+    page: Page,
+    links: dict[str, str],
+    client: mlflow.MlflowClient,
+    repro: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    groups = [json.loads((repro[0] / "results" / name / "runs.json").read_text())["group"] for name in FRAMEWORKS]
+    tracker = Tracker(compose().tracking, repro[0])
+    tracker.save_views(sweep="seen", varied=["train.optimizer.learning_rate"])
+    for run_id in groups:
+        client.set_tag(run_id, "sweep", "seen")
+    server = links["Runs"].split("/#")[0]
+    try:
+        _open(page, server + views.view_link(tracker.experiment_id, "sweep-seen"))
+        _expect_table(page, list(FRAMEWORKS), ["test/accuracy", "validation/accuracy"])
+        _open(page, server + views.view_link(tracker.experiment_id, "sweep-seen", charts=True))
+        expect(page.get_by_text("Parallel Coordinates")).to_be_visible(timeout=_PATIENCE)
+    finally:
+        for run_id in groups:
+            client.delete_tag(run_id, "sweep")
 
 
 def test_the_report_is_rendered_among_the_artifacts(

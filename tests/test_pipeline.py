@@ -95,14 +95,14 @@ def test_the_comparison_answers_the_question(project: Path, client: mlflow.Mlflo
         assert found["difference"]["low"] <= found["difference"]["mean"] <= found["difference"]["high"]
         assert found["verdict"]["kind"] in ("a_better", "b_better", "equivalent", "inconclusive")
     assert document["parity"]["passed"]
-    small = json.loads((project / "results/comparison/metrics.json").read_text())
-    assert small["accuracy"]["difference"] == document["metrics"]["accuracy"]["difference"]["mean"]
+    small = json.loads((project / "results/comparison/difference.json").read_text())
+    assert small["test"]["accuracy"] == document["metrics"]["accuracy"]["difference"]["mean"]
     experiment = client.get_experiment_by_name("tensorflow-vs-pytorch")
     (found,) = client.search_runs([experiment.experiment_id], "tags.stage = 'compare'")
     assert found.data.tags["verdict"] == document["verdict"]
     assert document["sentence"] in found.data.tags["mlflow.note.content"]
-    assert found.data.metrics["accuracy/difference"] == small["accuracy"]["difference"]
-    assert found.data.metrics["speed_training/ratio"] == small["speed_training"]["ratio"]
+    assert found.data.metrics["accuracy/difference"] == small["test"]["accuracy"]
+    assert found.data.metrics["speed_training/ratio"] == small["speed_ratio"]["training"]
     names = {item.path for item in client.list_artifacts(found.info.run_id)}
     assert names >= {"report.html", "comparison.json", "differences.png", "speed.png", "confusion.png"}
 

@@ -79,6 +79,11 @@ def test_a_sweep_ranks_its_jobs_and_names_the_failed_one(project: Path) -> None:
     assert "nan" in bad.data.tags["error"]
     assert {good.data.tags["mlflow.parentRunId"], bad.data.tags["mlflow.parentRunId"]} == {parent.info.run_id}
     assert not (project / "results").exists()
+    assert "test/accuracy" in good.data.metrics
+    assert (folder / "1/plots/confusion.png").exists()
+    assert good.data.tags["leaderboard"] == "true"
+    experiment = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}").get_experiment(parent.info.experiment_id)
+    assert f"mlflow.sharedViewState.sweep-{folder.name}" in experiment.tags
 
 
 def test_an_interrupted_run_is_killed_in_mlflow(project: Path) -> None:

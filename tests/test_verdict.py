@@ -87,9 +87,11 @@ def test_equivalence_is_the_paired_tost() -> None:
 
 def test_variance_of_examples_widens_it_and_adds_degrees_of_freedom() -> None:
     alone, both = difference(A, B), difference(A, B, example_variance=4e-6)
-    between = alone.seed_variance / 4
-    assert both.standard_error**2 == pytest.approx(between + 4e-6)
-    assert both.degrees_of_freedom == pytest.approx(3 * ((between + 4e-6) / between) ** 2)
+    assert both.standard_error**2 == pytest.approx(alone.seed_variance / 4 + 4e-6)
+    raised = alone.seed_variance * 5 / 3 / 4
+    assert both.degrees_of_freedom == pytest.approx(3 * ((raised + 4e-6) / raised) ** 2)
+    closer_than_examples_allow = replace(both, noise_variance=100 * alone.seed_variance)
+    assert closer_than_examples_allow.degrees_of_freedom == pytest.approx(3, rel=0.1)
     low, high = both.interval()
     half = both.standard_error * stats.t.ppf(0.975, both.degrees_of_freedom)
     assert (low, high) == pytest.approx((both.mean - half, both.mean + half))
