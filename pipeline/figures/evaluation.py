@@ -99,17 +99,22 @@ def mistakes(images: np.ndarray, labels: np.ndarray, outputs: np.ndarray, classe
     wrong = np.mean([metrics.predicted_labels(of_seed) != labels for of_seed in outputs], axis=0)
     worst = np.argsort(-losses)[:24]
     worst = worst[wrong[worst] > 0]
-    columns = 8
-    rows = max(1, -(-len(worst) // columns))
-    figure, axes = subplots(rows, columns, figsize=(9.6, 1.62 * rows + 0.5), squeeze=False, layout="constrained")
     probabilities = np.mean([np.exp(metrics.log_probabilities(of_seed[worst])) for of_seed in outputs], axis=0)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, example, p in zip(axes.flat, worst, probabilities, strict=False):
-        axis.imshow(images[example].squeeze(), cmap="gray_r" if images.shape[-1] == 1 else None, vmin=0, vmax=255)
+    height, width, channels = images.shape[1:]
+    columns, rows = 8, max(1, -(-len(worst) // 8))
+    across, down = round(1.25 * width), round(1.5 * height)
+    sheet = np.full((rows * down, columns * across, channels), 0 if channels == 1 else 255, np.uint8)
+    figure, axis = subplots(figsize=(9.6, 1.5 * rows + 0.5))
+    axis.axis("off")
+    for place, (example, p) in enumerate(zip(worst, probabilities, strict=True)):
+        top, left = (place // columns) * down + (down - height), (place % columns) * across + (across - width) // 2
+        sheet[top : top + height, left : left + width] = images[example]
         said = int(p.argmax())
-        axis.set_title(f"{classes[labels[example]]} → {classes[said]}  {p[said]:.0%}", fontsize=8.5)
+        title = f"{classes[labels[example]]} \u2192 {classes[said]}  {p[said]:.0%}"
+        axis.text(left + width / 2, top - 0.06 * height, title, ha="center", va="bottom", fontsize=8.5)
+    axis.imshow(sheet.squeeze(), cmap="gray_r" if channels == 1 else None, vmin=0, vmax=255, aspect="equal")
     seeds = f", mean over {len(outputs)} seeds" if len(outputs) > 1 else ""
-    title = f"{look.title}: the worst mistakes, actual → predicted and its probability{seeds}"
-    figure.suptitle(title if len(worst) else f"{look.title}: no mistakes", fontsize=11)
+    title = f"{look.title}: the worst mistakes, actual \u2192 predicted and its probability{seeds}"
+    axis.set_title(title if len(worst) else f"{look.title}: no mistakes", fontsize=11)
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.93)
     return figure
