@@ -357,12 +357,14 @@ def test_repro_again_runs_nothing(project: Path) -> None:
 
 
 def test_an_edit_of_conf_reruns_what_depends_on_it_at_once(project: Path) -> None:
-    edit(project / "conf/parity/default.yaml", gradients="2e-10")
+    edit(project / "conf/compare/default.yaml", accuracy="0.001")
     done = run(project, "dvc", "repro")
     assert done.returncode == 0, done.stderr[-3000:]
     ran = [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")]
-    assert ran == ["config", "parity", "compare"]
-    assert yaml.safe_load((project / "params.yaml").read_text())["parity"]["gradients"] == 2e-10
+    assert ran == ["config", "compare"]
+    assert yaml.safe_load((project / "params.yaml").read_text())["compare"]["margin"]["accuracy"] == 0.001
+    document = json.loads((project / "results/comparison/comparison.json").read_text())
+    assert document["metrics"]["accuracy"]["equivalence"]["margin"] == 0.001
 
 
 def test_models_restored_without_their_runs_are_evaluated_in_new_runs(project: Path, tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from .style import styled, subplots
 
 @styled
 def differences(rows: Sequence[tuple[str, Difference, float]], a: Look, b: Look) -> Any:
-    """A row per metric: the difference by seed (dots), its mean and 95 % interval, in units of the margin (shaded).
+    """A row per metric: the difference by seed (dots), its mean and intervals, in units of the margin (shaded).
+
+    The 95 % interval is thin, the 90 % interval, which two one-sided tests of 5 % ask to be within the margin, thick.
 
     Each row: title, difference, margin. To the right A is better, whatever the metric's own direction.
     """
@@ -24,12 +26,13 @@ def differences(rows: Sequence[tuple[str, Difference, float]], a: Look, b: Look)
     for y, (title, difference, margin) in enumerate(rows):
         towards_a = (1 if HIGHER_IS_BETTER[difference.metric] else -1) / margin
         unit = UNITS[difference.metric]
-        ends = [towards_a * end for end in difference.interval()]
+        ends, inner = ([towards_a * end for end in difference.interval(level)] for level in (0.95, 0.9))
         dots = towards_a * np.subtract(difference.a, difference.b)
         mean = towards_a * difference.mean
         reach = max(reach, 1.1 * float(np.abs([*dots, *ends]).max()))
         ahead = a if mean > 0 else b
-        axis.plot(ends, [y, y], color=ahead.colour, lw=5, solid_capstyle="round", alpha=0.45)
+        axis.plot(ends, [y, y], color=ahead.colour, lw=2, alpha=0.7)
+        axis.plot(inner, [y, y], color=ahead.colour, lw=6, solid_capstyle="butt", alpha=0.45)
         axis.plot(dots, np.full(len(dots), y + 0.2), "o", color=GREY, markersize=4, alpha=0.8)
         axis.plot(mean, y, "o", color=ahead.colour, markersize=9)
         said = f"{unit.signed(difference.mean)} {unit.name}"
