@@ -274,7 +274,7 @@ def _track(tracking: TrackingConfig, levels: Sequence[Level], manifest: Mapping[
         "dvc.stage": dvc["stage"] or None,
         "dvc.exp": dvc["exp"] or None,
     }
-    with Tracker(tracking, main_root()).run(f"parity {settings['model']['name']}", tags=tags) as run:
+    with Tracker(tracking, main_root()).run(f"parity {tags['parity']}", tags=tags) as run:
         run.log_params({key: settings[key] for key in ("model", "train", "data", "trace")})
         measured = {f"parity/{level.name.replace(' ', '_')}": level.deviation for level in levels}
         passed = {f"parity/{level.name.replace(' ', '_')}_passed": float(level.passed) for level in levels}

@@ -28,13 +28,14 @@ def publish(
     dataset: Dataset | None,
     tracking: TrackingConfig,
     *,
-    name: str = "comparison",
+    label: str = "",
     parent: str | None = None,
     tags: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Write JSON, pictures and `report.html` into `output`, and log all as an MLflow run.
 
-    `dataset`: for the pictures of single examples; None where it is not at hand. Returns where to look, line by line.
+    `dataset`: for the pictures of single examples; None where it is not at hand. `label`: in the run's name, before the
+    verdict. Returns where to look, line by line.
     """
     output.mkdir(parents=True, exist_ok=True)
     (output / "comparison.json").write_text(json.dumps(found.document(), indent=2) + "\n")
@@ -57,6 +58,7 @@ def publish(
         "dvc.stage": dvc["stage"] or None,
         "dvc.exp": dvc["exp"] or None,
     }
+    name = " ".join(filter(None, ("compare", label, found.label("accuracy").split(" (")[0])))
     with tracker.run(name, parent=parent, tags=common | dict(tags or {})) as run:
         flat = {f"{what}/{key}": value for what, values in found.numbers().items() for key, value in values.items()}
         run.log_metrics(flat, step=0)

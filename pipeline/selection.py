@@ -69,9 +69,8 @@ def _sweep(tracker: Tracker, sweep: str, config: Config, folder: Path) -> None:
     for number, ((a, b), label) in enumerate(zip(loaded, labels, strict=True)):
         output = home / str(number) if len(loaded) > 1 else home
         tags = {"sweep": sweep}
-        name = f"compare {label.rpartition('=')[2]}".strip()
         parent = parents[0].id if parents else None
-        found[label], where = _compare(a, b, config, output, name=name, parent=parent, tags=tags)
+        found[label], where = _compare(a, b, config, output, label=label.rpartition("=")[2], parent=parent, tags=tags)
         if len(loaded) == 1:
             show(found[label], output / "table.txt", where)
     if len(loaded) > 1:
@@ -98,7 +97,7 @@ def _filters(tracker: Tracker, a: str, b: str, config: Config, folder: Path) -> 
         looks = [Look(title, *look) for title, look in zip(titles, _OTHER_LOOKS, strict=True)]
     one, other = (replace(side, look=look) for side, look in zip(sides, looks, strict=True))
     output = Path("outputs") / "comparison"
-    found, where = _compare(one, other, config, output, name=f"compare {one.look.title}"[:40], tags={"a": a, "b": b})
+    found, where = _compare(one, other, config, output, tags={"a": a, "b": b})
     show(found, output / "table.txt", where)
 
 

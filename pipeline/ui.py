@@ -69,8 +69,11 @@ def _print(server: str, tracker: Tracker) -> None:
     }
     if compared := find_runs(tracker, "tags.stage = 'compare'"):
         pages["Report"] = views.run_link(experiment, compared[0].id, "report.html")
-    if swept := find_runs(tracker, "tags.stage = 'sweep'"):
-        pages["Sweep"] = views.view_link(experiment, f"sweep-{swept[0].tags['sweep']}", charts=True)
+    viewed = tracker.client.get_experiment(experiment).tags
+    for swept in find_runs(tracker, "tags.stage = 'sweep'")[:1]:
+        key = f"sweep-{swept.tags['sweep']}"
+        if f"{views.TAG}{key}" in viewed:  # a link to a view that is not there leads nowhere
+            pages["Sweep"] = views.view_link(experiment, key, charts=True)
     for name, page in pages.items():
         print(f"{name + ':':8}{server}{page}", flush=True)
 
