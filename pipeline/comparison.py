@@ -71,8 +71,8 @@ class Comparison:
         found: dict[str, Any] = {}
         for metric, difference in self.differences.items():
             low, high = difference.interval()
-            narrow = difference.interval(0.9)
             margin, verdict = self.margin(metric), self.verdicts[metric]
+            reference, narrow = difference.reference(), difference.equivalence_interval(margin)
             found[metric] = {
                 "a": {**_plain(summarise(difference.a)), "by_seed": list(difference.a)},
                 "b": {**_plain(summarise(difference.b)), "by_seed": list(difference.b)},
@@ -80,8 +80,8 @@ class Comparison:
                     "mean": difference.mean,
                     "low": low,
                     "high": high,
-                    "standard_error": difference.standard_error,
-                    "degrees_of_freedom": _finite(difference.degrees_of_freedom),
+                    "standard_error": reference.error,
+                    "share_of_examples": reference.known,
                     "p_value": difference.p_value,
                 },
                 "equivalence": {

@@ -1,9 +1,10 @@
 """What a difference comes to: A better, B better, equivalent within the margin, or inconclusive."""
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Literal
 
-from .paired import LEVEL, Difference, below, quantile
+from .paired import LEVEL, Difference
 
 Kind = Literal["a_better", "b_better", "equivalent", "inconclusive"]
 _POWER = 0.8  # with which "about k more seeds" would settle it, were the difference what it looks like now
@@ -41,23 +42,28 @@ def judge(difference: Difference, margin: float) -> Verdict:
 def power(difference: Difference, margin: float, seeds: int) -> float:
     """Chance of a verdict other than inconclusive with so many seeds, if mean and variances are as they look now.
 
-    The noncentral t is taken as a shifted one.
+    The noncentral distribution is taken as a shifted one.
     """
-    error, df = difference.standard_error_with(seeds), difference.degrees_of_freedom_with(seeds)
-    if error == 0:
+    size, plain, at_margin = (
+        abs(difference.mean),
+        difference.reference(seeds),
+        difference.reference(seeds, margin=margin),
+    )
+    if plain.error == 0:
         return 1.0
-    effect = abs(difference.mean) / error
-    better = below(df, effect - quantile(df, 1 - LEVEL / 2))
-    one_sided = quantile(df, 1 - LEVEL)
-    equivalent = below(df, margin / error - effect - one_sided) + below(df, margin / error + effect - one_sided) - 1
-    return max(better, equivalent)
+    better = plain.below(size / plain.error - plain.quantile(1 - LEVEL / 2))
+    needed = at_margin.error * at_margin.quantile(1 - LEVEL)
+    ends = (margin - size - needed, margin + size - needed)
+    return max(better, sum(plain.below(end / plain.error) for end in ends) - 1)
 
 
 def _more_seeds(difference: Difference, margin: float) -> int | None:
-    for seeds in range(difference.seeds + 1, _MOST_SEEDS + 1):
-        if power(difference, margin, seeds) >= _POWER:
-            return seeds - difference.seeds
-    return None
+    """The fewest that are enough, by bisection: more seeds never make it less sure."""
+    if power(difference, margin, _MOST_SEEDS) < _POWER:
+        return None
+    candidates = range(difference.seeds + 1, _MOST_SEEDS + 1)
+    first = bisect_left(candidates, True, key=lambda seeds: power(difference, margin, seeds) >= _POWER)
+    return candidates[first] - difference.seeds
 
 
 @dataclass(frozen=True)

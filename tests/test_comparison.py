@@ -33,7 +33,7 @@ def side(framework: str, seeds: Sequence[int], *, wrong: int = 20, labels: np.nd
     return Side(LOOKS[framework], tuple(seeds), outputs, labels, history, manifest, {})
 
 
-CONFIG = compose(["compare.resamples=500"])
+CONFIG = compose(["compare.resamples=500", "compare.margin.accuracy=0.02"])
 
 
 def test_only_seeds_in_common_are_compared_and_the_rest_is_named() -> None:

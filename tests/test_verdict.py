@@ -11,7 +11,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from pipeline import metrics, paired
 from pipeline.paired import Difference
-from pipeline.verdict import judge, power, sentence
+from pipeline.verdict import Verdict, judge, power, sentence
 
 BINS = 15
 
@@ -56,7 +56,7 @@ def test_variances_are_those_of_seeds_and_of_examples() -> None:
     shared = covariance[~np.eye(4, dtype=bool)].mean()
     assert found.seed_variance == pytest.approx(d.mean(axis=1).var(ddof=1))
     assert found.example_variance == pytest.approx(max(shared, 0), abs=0.05 * np.diag(covariance).mean())
-    assert found.standard_error == pytest.approx((found.seed_variance / 4 + found.example_variance) ** 0.5)
+    assert found.reference().error == pytest.approx((found.seed_variance / 4 + found.example_variance) ** 0.5)
 
 
 def test_the_calibration_error_is_resampled_as_a_whole() -> None:
@@ -77,7 +77,6 @@ def test_without_variance_of_examples_it_is_the_paired_t_test() -> None:
     test = stats.ttest_rel(A, B)
     assert found.p_value == pytest.approx(test.pvalue)
     assert found.interval() == pytest.approx(tuple(test.confidence_interval(0.95)))
-    assert found.degrees_of_freedom == 3
 
 
 def test_equivalence_is_the_paired_tost() -> None:
@@ -85,16 +84,43 @@ def test_equivalence_is_the_paired_tost() -> None:
     assert difference(A, B).p_equivalence(0.005) == pytest.approx(p_value)
 
 
-def test_variance_of_examples_widens_it_and_adds_degrees_of_freedom() -> None:
-    alone, both = difference(A, B), difference(A, B, example_variance=4e-6)
-    assert both.standard_error**2 == pytest.approx(alone.seed_variance / 4 + 4e-6)
-    raised = alone.seed_variance * 5 / 3 / 4
-    assert both.degrees_of_freedom == pytest.approx(3 * ((raised + 4e-6) / raised) ** 2)
-    closer_than_examples_allow = replace(both, noise_variance=100 * alone.seed_variance)
-    assert closer_than_examples_allow.degrees_of_freedom == pytest.approx(3, rel=0.1)
-    low, high = both.interval()
-    half = both.standard_error * stats.t.ppf(0.975, both.degrees_of_freedom)
-    assert (low, high) == pytest.approx((both.mean - half, both.mean + half))
+def test_the_variance_of_examples_is_added_and_counted_as_known() -> None:
+    """The distribution is simulated by its definition."""
+    found = difference(A, B, example_variance=4e-6)
+    reference = found.reference()
+    assert reference.error**2 == pytest.approx(found.seed_variance / 4 + 4e-6)
+    raised = found.seed_variance * (5 / 3) ** 2 / 4
+    assert reference.known == pytest.approx(4e-6 / (raised + 4e-6))
+    generator = np.random.default_rng(0)
+    spread = (1 - reference.known) * generator.chisquare(3, 1_000_000) / 3 + reference.known
+    drawn = generator.normal(size=1_000_000) / np.sqrt(spread)
+    for probability in (0.9, 0.95, 0.975):
+        assert reference.quantile(probability) == pytest.approx(np.quantile(drawn, probability), rel=0.01)
+        assert reference.below(reference.quantile(probability)) == pytest.approx(probability)
+    low, high = found.interval()
+    half = reference.error * reference.quantile(0.975)
+    assert (low, high) == pytest.approx((found.mean - half, found.mean + half))
+    closer_than_examples_allow = replace(found, noise_variance=100 * found.seed_variance)
+    assert closer_than_examples_allow.reference().known < reference.known
+
+
+def test_the_equivalence_interval_is_within_the_margin_just_where_the_test_passes() -> None:
+    found = replace(difference(A, B, example_variance=1e-6), examples=2000)
+    for margin in (0.002, 0.004, 0.006, 0.008, 0.02):
+        low, high = found.equivalence_interval(margin)
+        assert (-margin < low and high < margin) == (found.p_equivalence(margin) < 0.05)
+
+
+def test_equivalence_of_accuracy_counts_the_images_that_the_margin_would_take() -> None:
+    """A alone gets 5 of 2,000 right, and the margin takes 10: their number varies by the root of 10, not of 5."""
+    hits = np.ones((3, 2000, 1))
+    a = np.concatenate([hits, np.zeros_like(hits)], axis=2).astype(np.float32)
+    b = a.copy()
+    b[:, :5] = (0, 1)
+    found = paired.differences(a, b, np.zeros(2000, np.int64), bins=BINS, resamples=4000)["accuracy"]
+    assert found.mean == pytest.approx(0.0025)
+    assert found.reference(margin=0.005).error ** 2 == pytest.approx(10 / 2000**2, rel=0.1)
+    assert found.p_equivalence(0.005) == pytest.approx(stats.norm.cdf(-5 / 10**0.5), abs=0.02)
 
 
 def test_mcnemar_is_that_of_statsmodels() -> None:
@@ -161,10 +187,16 @@ def test_one_seed_decides_nothing_and_says_why() -> None:
 
 
 def test_predictions_that_are_the_same_are_equivalent() -> None:
-    a, _, labels = pair(3, 200)
+    a, _, labels = pair(3, 2000)
     for found in paired.differences(a, a, labels, bins=BINS, resamples=200).values():
-        assert (found.mean, found.standard_error, found.p_value) == (0, 0, 1)
-        assert judge(found, 0.001).kind == "equivalent"
+        assert (found.mean, found.reference().error, found.p_value) == (0, 0, 1)
+        assert judge(found, 0.005).kind == "equivalent"
+
+
+def test_200_images_cannot_show_that_accuracies_differ_by_less_than_one_image() -> None:
+    a, _, labels = pair(3, 200)
+    found = paired.differences(a, a, labels, bins=BINS, resamples=200)["accuracy"]
+    assert judge(found, 0.004) == Verdict("inconclusive", False, None)
 
 
 def test_a_spread_of_0_over_seeds_is_not_taken_for_certainty() -> None:
@@ -176,7 +208,7 @@ def test_a_spread_of_0_over_seeds_is_not_taken_for_certainty() -> None:
     b[0, 0], b[1, 50] = wrong, wrong
     found = paired.differences(a, b, labels, bins=BINS, resamples=2000)["accuracy"]
     assert np.subtract(found.a, found.b) == pytest.approx([0.01, 0.01])
-    assert found.standard_error > 0.005
+    assert found.reference().error > 0.005
 
 
 @pytest.mark.parametrize("seeds", [3, 5])

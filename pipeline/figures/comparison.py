@@ -16,7 +16,7 @@ from .style import styled, subplots
 def differences(rows: Sequence[tuple[str, Difference, float]], a: Look, b: Look) -> Any:
     """A row per metric: the difference by seed (dots), its mean and intervals, in units of the margin (shaded).
 
-    The 95 % interval is thin, the 90 % interval, which two one-sided tests of 5 % ask to be within the margin, thick.
+    The 95 % interval is thin, that of the equivalence test thick.
 
     Each row: title, difference, margin. To the right A is better, whatever the metric's own direction.
     """
@@ -26,7 +26,8 @@ def differences(rows: Sequence[tuple[str, Difference, float]], a: Look, b: Look)
     for y, (title, difference, margin) in enumerate(rows):
         towards_a = (1 if HIGHER_IS_BETTER[difference.metric] else -1) / margin
         unit = UNITS[difference.metric]
-        ends, inner = ([towards_a * end for end in difference.interval(level)] for level in (0.95, 0.9))
+        intervals = (difference.interval(), difference.equivalence_interval(margin))
+        ends, inner = ([towards_a * end for end in interval] for interval in intervals)
         dots = towards_a * np.subtract(difference.a, difference.b)
         mean = towards_a * difference.mean
         reach = max(reach, 1.1 * float(np.abs([*dots, *ends]).max()))
