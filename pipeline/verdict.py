@@ -49,10 +49,10 @@ def power(difference: Difference, margin: float, seeds: int) -> float:
         difference.reference(seeds),
         difference.reference(seeds, margin=margin),
     )
-    if plain.error == 0:
-        return 1.0
-    better = plain.below(size / plain.error - plain.quantile(1 - LEVEL / 2))
     needed = at_margin.error * at_margin.quantile(1 - LEVEL)
+    if plain.error == 0:
+        return float(size > 0 or needed < margin)
+    better = plain.below(size / plain.error - plain.quantile(1 - LEVEL / 2))
     ends = (margin - size - needed, margin + size - needed)
     return max(better, sum(plain.below(end / plain.error) for end in ends) - 1)
 
