@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
-from .runs import Tracker
+from .tracker import Tracker
 
 
 @dataclass(frozen=True)

@@ -74,12 +74,6 @@ def note(experiment_id: str, report: str | None = None) -> str:
     return " \u00b7 ".join(f"[{name}]({path.removeprefix('/')})" for name, path in pages.items())
 
 
-def search_link(experiment_id: str, filter_: str, *, order_by: str = "metrics.`test/accuracy`") -> str:
-    """Path of the runs under a filter, highest first, with the default columns; an order by metric shows them flat."""
-    order = f"&orderByKey={quote(order_by, safe='')}&orderByAsc=false"
-    return f"{_page(experiment_id, 'runs')}&searchFilter={quote(filter_, safe='')}{order}"
-
-
 def run_link(experiment_id: str, run_id: str, artifact: str | None = None) -> str:
     """Path of a run's page, or of one of its artifacts."""
     return _page(experiment_id, f"runs/{run_id}" + (f"/artifacts/{quote(artifact)}" if artifact else ""))
