@@ -16,6 +16,7 @@ from .entry import main_root, parse_call
 from .errors import UserError
 from .fairness import differences, told
 from .figures.looks import LOOKS, Look
+from .progress import steps
 from .publish import publish, show, show_all
 from .side import Side, read_json, read_text, rows_of
 from .tracking import Tracker
@@ -61,18 +62,19 @@ def _sweep(tracker: Tracker, sweep: str, config: Config, folder: Path) -> None:
             "framework=tensorflow,pytorch, or compare with a=<filter> b=<filter>"
         )
     parents = find_runs(tracker, f"tags.sweep = '{sweep}' and tags.stage = 'sweep'")
-    loaded = [[_side(tracker, sides[name], folder, LOOKS[name]) for name in LOOKS] for sides in whole.values()]
-    labels = _labels([a.manifest["settings"] for a, _ in loaded])
+    kept = {"parent": parents[0].id if parents else None, "tags": {"sweep": sweep}}
     left_out = len(by_pair) - len(whole)
     home = _home("multirun", sweep) / "comparison"
     found: dict[str, Comparison] = {}
-    for number, ((a, b), label) in enumerate(zip(loaded, labels, strict=True)):
-        output = home / str(number) if len(loaded) > 1 else home
-        tags = {"sweep": sweep}
-        parent = parents[0].id if parents else None
-        found[label], where = _compare(a, b, config, output, label=label.rpartition("=")[2], parent=parent, tags=tags)
-        if len(loaded) == 1:
-            show(found[label], output / "table.txt", where)
+    with steps("compare", len(whole), "configurations") as progress:
+        loaded = [[_side(tracker, sides[name], folder, LOOKS[name]) for name in LOOKS] for sides in whole.values()]
+        labels = _labels([a.manifest["settings"] for a, _ in loaded])
+        for number, ((a, b), label) in enumerate(zip(loaded, labels, strict=True)):
+            output = home / str(number) if len(loaded) > 1 else home
+            found[label], where = _compare(a, b, config, output, label=label.rpartition("=")[2], **kept)
+            progress()
+    if len(loaded) == 1:
+        show(found[label], output / "table.txt", where)
     if len(loaded) > 1:
         show_all(found, home)
     if left_out:
