@@ -134,7 +134,8 @@ def compare_sides(
     said = list(notes)
     for side in (a, b):
         if left_out := sorted(set(side.seeds) - set(common)):
-            said.append(f"Only the seeds that both have are compared: {side.look.title}'s {_list(left_out)} left out.")
+            seeds = f"seed{'s' * (len(left_out) > 1)} {_list(left_out)}"
+            said.append(f"Only seeds that both have are compared: {seeds} of {side.look.title} left out.")
     if len(common) == 1:
         said.append(
             f"One seed ({common[0]}): this tells two trained models apart, not two ways of training them. "

@@ -31,11 +31,13 @@ def publish(
     label: str = "",
     parent: str | None = None,
     tags: Mapping[str, Any] | None = None,
+    front: bool = False,
 ) -> list[str]:
     """Write JSON, pictures and `report.html` into `output`, and log all as an MLflow run.
 
     `dataset`: for the pictures of single examples; None where it is not at hand. `label`: in the run's name, before the
-    verdict. Returns where to look, line by line.
+    verdict. `front`: the saved view of curves and the bar of links on top of the MLflow page lead to it. Returns where
+    to look, line by line.
     """
     output.mkdir(parents=True, exist_ok=True)
     (output / "comparison.json").write_text(json.dumps(found.document(), indent=2) + "\n")
@@ -68,14 +70,13 @@ def publish(
         picture = f"![differences](get-artifact?run_uuid={run.id}&path=differences.png)"
         run.describe(f"{_markdown(found)}\n\n{picture}")
     current = [run_id for side in (found.a, found.b) for run_id in side.runs.values()]
-    if parent is None:
+    links = {"report": tracker.link(views.run_link(tracker.experiment_id, run.id, "report.html"))}
+    if front:
         tracker.save_views(current=current, report=run.id)
-    links = {
-        "curves": tracker.link(views.view_link(tracker.experiment_id, "curves", charts=True)),
-        "report": tracker.link(views.run_link(tracker.experiment_id, run.id, "report.html")),
-    }
+        links["curves"] = tracker.link(views.view_link(tracker.experiment_id, "curves", charts=True))
+        links["leaderboard"] = tracker.link(views.view_link(tracker.experiment_id, "leaderboard"))
     start = [] if tracker.uri.startswith("http") else ["MLflow (`make ui` serves it):"]
-    return [f"Report: {output / 'report.html'}", *start, *(f"  {name:7} {link}" for name, link in links.items())]
+    return [f"Report: {output / 'report.html'}", *start, *(f"  {name:11} {link}" for name, link in links.items())]
 
 
 def _differences(found: Comparison) -> dict[str, dict[str, float]]:
@@ -125,7 +126,7 @@ def rows(found: Comparison) -> list[tuple[str, ...]]:
         }
         for kind, (title, key, text) in titles.items():
             ratio = found.speed["ratios"][kind]
-            gap = f"\u00d7{ratio['mean']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+            gap = f"speed \u00d7{ratio['mean']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
             lines.append((title, *(text.format(side[key]) for side in sides), gap, found.faster(kind)))
     seconds = [_spread(side.epoch_seconds, "{:.2f}".format) for side in (found.a, found.b)]
     lines.append(("seconds per epoch", seconds[0], seconds[1], "", ""))

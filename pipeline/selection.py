@@ -1,6 +1,8 @@
 """What is compared of what is in MLflow: both frameworks of a sweep, or two sides that filters name; by seed."""
 
+import re
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +35,9 @@ def compare_stored(arguments: Sequence[str]) -> None:
     asked = {key: value for key, _, value in pairs if key in _KEYS}
     config = parse_call("compare", [text for text in arguments if text.partition("=")[0] not in _KEYS]).config
     if set(asked) not in ({"sweep"}, {"a", "b"}):
-        raise UserError(f"{', '.join(asked)}: allowed: sweep=<id>, or a=<filter> and b=<filter>")
+        raise UserError(f"{' and '.join(asked)}: allowed: sweep=<id>, or both a=<filter> and b=<filter>")
+    if (sweep := asked.get("sweep")) and not re.fullmatch(r"[\w .:-]+", sweep):
+        raise UserError(f"sweep = {sweep}: not the name of a sweep, such as 2026-11-23_14-49-56")
     if empty := [key for key, value in asked.items() if not value]:
         raise UserError(f"{empty[0]} is empty; allowed: sweep=<id>, or a=<filter> and b=<filter>")
     tracker = Tracker(config.tracking, main_root())
@@ -78,7 +82,7 @@ def _sweep(tracker: Tracker, sweep: str, config: Config, folder: Path) -> None:
     if len(loaded) > 1:
         show_all(found, home)
     if left_out:
-        print(f"{left_out} configurations were trained in one framework only, and are left out.")
+        print(f"Left out, as trained in one framework only: {left_out} of {len(by_pair)} configurations.")
 
 
 def _filters(tracker: Tracker, a: str, b: str, config: Config, folder: Path) -> None:
@@ -98,7 +102,7 @@ def _filters(tracker: Tracker, a: str, b: str, config: Config, folder: Path) -> 
             titles = [f"{title} ({key})" for title, key in zip(titles, "AB", strict=True)]
         looks = [Look(title, *look) for title, look in zip(titles, _OTHER_LOOKS, strict=True)]
     one, other = (replace(side, look=look) for side, look in zip(sides, looks, strict=True))
-    output = Path("outputs") / "comparison"
+    output = Path("outputs") / time.strftime("%Y-%m-%d_%H-%M-%S-comparison")
     found, where = _compare(one, other, config, output, tags={"a": a, "b": b})
     show(found, output / "table.txt", where)
 

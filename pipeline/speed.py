@@ -69,6 +69,7 @@ def measure(dataset: Dataset, model: ModelConfig, train: TrainConfig, speed: Spe
         sizes = {kind: _block_size(kind, [ready[name]["pace"][kind] for name in FRAMEWORKS], speed) for kind in KINDS}
         rounds: list[dict[str, dict[str, list[float]]]] = []
         busy, idle = 0.0, dict.fromkeys(FRAMEWORKS, 0.0)
+        machine = _Machine([*workers.values()])
         with steps("speed", speed.rounds, "rounds") as progress:
             for number in range(speed.rounds):
                 order = FRAMEWORKS if number % 2 == 0 else FRAMEWORKS[::-1]
@@ -82,7 +83,9 @@ def measure(dataset: Dataset, model: ModelConfig, train: TrainConfig, speed: Spe
                         idle[other.name] += other.cpu_seconds() - before
                 rounds.append(row)
                 progress()
-    return _document(ready, sizes, rounds, {name: seconds / busy for name, seconds in idle.items()})
+        others = machine.others_share()
+    document = _document(ready, sizes, rounds, {name: seconds / busy for name, seconds in idle.items()})
+    return document | {"others_cpu_share": others}
 
 
 def _document(
@@ -141,6 +144,27 @@ class _Worker:
         """CPU time that it has used."""
         times = self._process.cpu_times()
         return float(times.user + times.system)
+
+
+class _Machine:
+    """How busy the machine is with other things."""
+
+    def __init__(self, workers: Sequence[_Worker]) -> None:
+        self._workers = workers
+        self._all, self._own = self._used()
+
+    def _used(self) -> tuple[Any, float]:
+        own = sum(worker.cpu_seconds() for worker in self._workers) + time.process_time()
+        return psutil.cpu_times(), own
+
+    def others_share(self) -> float:
+        """Of all cores' time since the start, what neither the workers nor this process used; 0 to 1."""
+        now, own = self._used()
+        spent = [b - a for a, b in zip(self._all, now, strict=True)]
+        fields = dict(zip(now._fields, spent, strict=True))
+        total = sum(fields[name] for name in ("user", "system", "idle", "iowait") if name in fields)
+        busy = fields["user"] + fields["system"] - (own - self._own)
+        return float(max(0.0, busy / total)) if total else 0.0
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def _print(server: str, tracker: Tracker) -> None:
     """Links to what people come for: the UI's own first page shows no numbers and hides the seeds."""
     experiment = tracker.experiment_id
     pages = {
-        "Runs": views.view_link(experiment, "leaderboard"),
+        "Leaderboard": views.view_link(experiment, "leaderboard"),
         "Seeds": views.view_link(experiment, "runs"),
         "Curves": views.view_link(experiment, "curves", charts=True),
         "Models": views.models_link(experiment),
@@ -75,7 +75,7 @@ def _print(server: str, tracker: Tracker) -> None:
         if f"{views.TAG}{key}" in viewed:  # a link to a view that is not there leads nowhere
             pages["Sweep"] = views.view_link(experiment, key, charts=True)
     for name, page in pages.items():
-        print(f"{name + ':':8}{server}{page}", flush=True)
+        print(f"{name + ':':13}{server}{page}", flush=True)
 
 
 def _answers(url: str, server: "subprocess.Popen[bytes]") -> bool:

@@ -97,12 +97,14 @@ def sentence(verdict: Verdict, difference: Difference, margin: float, a: str, b:
             f"{name} is better{f', by less than the margin of {allowed}' if verdict.within_margin else ''}. {measured}."
         )
     if verdict.kind == "equivalent":
-        return f"Equivalent within the margin of {allowed}. {measured}."
+        p_value = difference.p_equivalence(margin)
+        said = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+        return f"Equivalent within the margin of {allowed}. {measured}; equivalence test {said}."
     if difference.seeds == 1:
         ahead = f"{a if difference.favours_a else b} is ahead" if difference.mean else "neither is ahead"
         return (
             f"Inconclusive: one seed cannot tell {a} and {b} from the luck of their initial weights; at least 2 more "
-            f"seeds. Of these two models {ahead}: {measured}, over the examples alone."
+            f"are needed. Of these two models {ahead}: {measured}, over the examples alone."
         )
     if verdict.more_seeds is None:
         return (

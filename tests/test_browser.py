@@ -94,7 +94,7 @@ def _expect_table(page: Page, names: list[str], headers: list[str]) -> None:
 
 
 def test_the_leaderboard_shows_a_row_per_training_with_its_results(page: Page, links: dict[str, str]) -> None:
-    _open(page, links["Runs"])
+    _open(page, links["Leaderboard"])
     _expect_table(page, list(FRAMEWORKS), ["test/accuracy", "test/loss", "throughput/", "train.epochs"])
 
 
@@ -105,7 +105,7 @@ def test_every_seed_has_a_row(page: Page, links: dict[str, str]) -> None:
 
 
 def test_the_first_page_links_to_where_the_numbers_are(page: Page, links: dict[str, str]) -> None:
-    _open(page, links["Runs"].split("&viewState")[0])
+    _open(page, links["Leaderboard"].split("&viewState")[0])
     for name in ("Leaderboard", "Seeds", "Curves", "Models", "Report"):
         expect(page.locator("a").filter(has_text=name).first).to_be_visible(timeout=_PATIENCE)
     with page.expect_popup() as opened:
@@ -141,7 +141,7 @@ def test_a_sweep_has_a_view_of_its_own(
     tracker.save_views(sweep="seen", varied=["train.optimizer.learning_rate"])
     for run_id in groups:
         client.set_tag(run_id, "sweep", "seen")
-    server = links["Runs"].split("/#")[0]
+    server = links["Leaderboard"].split("/#")[0]
     try:
         _open(page, server + views.view_link(tracker.experiment_id, "sweep-seen"))
         _expect_table(page, list(FRAMEWORKS), ["test/accuracy", "validation/accuracy"])

@@ -40,8 +40,8 @@ def test_only_seeds_in_common_are_compared_and_the_rest_is_named() -> None:
     found = compare_sides(side("tensorflow", [2, 0, 1]), side("pytorch", [1, 2, 9]), CONFIG.compare, 15)
     assert found.a.seeds == found.b.seeds == (1, 2)
     assert found.notes == (
-        "Only the seeds that both have are compared: TensorFlow's 0 left out.",
-        "Only the seeds that both have are compared: PyTorch's 9 left out.",
+        "Only seeds that both have are compared: seed 0 of TensorFlow left out.",
+        "Only seeds that both have are compared: seed 9 of PyTorch left out.",
     )
     assert (found.a.outputs == found.b.outputs).all()
     assert found.verdicts["accuracy"].kind == "equivalent"

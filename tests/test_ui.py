@@ -36,7 +36,7 @@ def test_it_serves_what_it_prints_and_leaves_no_process(project: Path) -> None:
     command = [sys.executable, "-u", "-m", "pipeline.ui", "--port", str(port)]
     with subprocess.Popen(command, cwd=project, env=clean_environment(), stdout=subprocess.PIPE, text=True) as ui:
         assert ui.stdout is not None
-        link = next(line.split()[1] for line in ui.stdout if line.startswith("Runs:"))
+        link = next(line.split()[1] for line in ui.stdout if line.startswith("Leaderboard:"))
         with urllib.request.urlopen(link.split("#")[0], timeout=30) as page:
             assert b"MLflow" in page.read()
         children = psutil.Process(ui.pid).children(recursive=True)

@@ -272,7 +272,7 @@ class MarginConfig(Section):
 class SpeedConfig(Section):
     """How long the two frameworks take turns."""
 
-    rounds: Annotated[int, Field(ge=3)]
+    rounds: Annotated[int, Field(ge=3, le=10_000)]
     """Each round measures both: ratios are within a round, the interval is over the rounds."""
     block_seconds: Annotated[float, Field(ge=0.01, le=60)]
     """Of training, in each round and framework; inference takes less."""
@@ -282,7 +282,7 @@ class CompareConfig(Section):
     """How the two sides are compared."""
 
     margin: MarginConfig
-    resamples: Annotated[int, Field(ge=200)]
+    resamples: Annotated[int, Field(ge=200, le=100_000)]
     """Of the bootstrap over the examples."""
     speed: SpeedConfig
 

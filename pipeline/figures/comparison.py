@@ -36,7 +36,8 @@ def differences(rows: Sequence[tuple[str, Difference, float]], a: Look, b: Look)
         axis.plot(inner, [y, y], color=ahead.colour, lw=6, solid_capstyle="butt", alpha=0.45)
         axis.plot(dots, np.full(len(dots), y + 0.2), "o", color=GREY, markersize=4, alpha=0.8)
         axis.plot(mean, y, "o", color=ahead.colour, markersize=9)
-        said = f"{unit.signed(difference.mean)} {unit.name}"
+        size = f"{abs(unit.scale * mean * margin):.{unit.decimals}f}"
+        said = f"{ahead.title} ahead by {size} {unit.name}" if float(size) else "no difference"
         axis.annotate(said, (mean, y), (0, 9), textcoords="offset points", ha="center", fontsize=9)
         names.append(f"{title}\nmargin {unit.scale * margin:g} {unit.name}")
     axis.axvspan(-1, 1, color="#009E73", alpha=0.10, lw=0)
@@ -44,7 +45,7 @@ def differences(rows: Sequence[tuple[str, Difference, float]], a: Look, b: Look)
     axis.text(0, -0.62, "equivalent within the margin", ha="center", va="center", fontsize=8.5, color="#00734f")
     reach = min(reach, 12)
     axis.set(yticks=range(len(rows)), yticklabels=names, ylim=(len(rows) - 0.4, -0.85), xlim=(-reach, reach))
-    axis.set_xlabel(f"\u2190 {b.title} better        difference in units of the margin        {a.title} better \u2192")
+    axis.set_xlabel(f"\u2190 {b.title} better        advantage in units of the margin        {a.title} better \u2192")
     axis.grid(visible=False, axis="y")
     return figure
 
