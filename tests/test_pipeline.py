@@ -123,16 +123,18 @@ def test_the_report_needs_nothing_but_itself(project: Path) -> None:
     assert len(page) < 3_000_000
 
 
-def test_what_is_in_mlflow_is_compared_to_the_same_result(project: Path, client: mlflow.MlflowClient) -> None:
+def test_what_is_in_mlflow_is_compared_to_the_same_result(
+    project: Path, client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
     sides = [f"{key}=tags.framework = '{framework}'" for key, framework in zip("ab", FRAMEWORKS, strict=True)]
     kept = json.loads((project / "results/comparison/comparison.json").read_text())
     for framework in FRAMEWORKS:
         for seed in (0, 1):
             client.set_tag(_run(client, project, framework, seed).info.run_id, "sweep", "of this test")
     for arguments in (sides, ["sweep=of this test"]):
-        done = run_module(project, "pipeline.compare", *arguments)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert kept["sentence"] in done.stdout
+        compare.main(arguments)
+        assert kept["sentence"] in capsys.readouterr().out
         (output,) = (project / "outputs").glob("*-comparison" if arguments == sides else "of this test/comparison")
         again = json.loads((output / "comparison.json").read_text())
         assert again["metrics"] == kept["metrics"]
@@ -252,20 +254,25 @@ def test_parity_is_shown_kept_and_logged(
     assert "| gradients | ok |" in found.data.tags["mlflow.note.content"]
 
 
-def test_compare_refuses_what_is_not_the_same(project: Path) -> None:
+def test_compare_refuses_what_is_not_the_same(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+
     def refused(path: str, old: str, new: str, reason: str) -> None:
         file = project / path
         text = file.read_text()
         assert old in text
         file.write_text(text.replace(old, new, 1))
         try:
-            done = run_module(project, "pipeline.compare", "--params", "params.yaml")
+            with pytest.raises(SystemExit) as ended:
+                compare.main(["--params", "params.yaml"])
         finally:
             file.write_text(text)
-        assert done.returncode == 1
-        assert done.stderr.startswith("error: refused: ")
-        assert reason in done.stderr
-        assert "Traceback" not in done.stderr
+        said = capsys.readouterr().err
+        assert ended.value.code == 1
+        assert said.startswith("error: refused: ")
+        assert reason in said
 
     failed = '"passed": false,\n  "reason": "gradients differ first at conv1/kernel",\n  "before'
     refused(
