@@ -68,7 +68,7 @@ def measure(dataset: Dataset, model: ModelConfig, train: TrainConfig, speed: Spe
         ready = {name: worker.ask("prepare") for name, worker in workers.items()}  # in turn, and timed
         sizes = {kind: _block_size(kind, [ready[name]["pace"][kind] for name in FRAMEWORKS], speed) for kind in KINDS}
         rounds: list[dict[str, dict[str, list[float]]]] = []
-        busy, idle = 0.0, dict.fromkeys(FRAMEWORKS, 0.0)
+        waited, idle = dict.fromkeys(FRAMEWORKS, 0.0), dict.fromkeys(FRAMEWORKS, 0.0)
         machine = _Machine([*workers.values()])
         with steps("speed", speed.rounds, "rounds") as progress:
             for number in range(speed.rounds):
@@ -79,12 +79,12 @@ def measure(dataset: Dataset, model: ModelConfig, train: TrainConfig, speed: Spe
                         (other,) = (w for n, w in workers.items() if n != name)
                         before, began = other.cpu_seconds(), time.perf_counter()
                         row[kind][name] = workers[name].ask(kind, sizes[kind])
-                        busy += time.perf_counter() - began
+                        waited[other.name] += time.perf_counter() - began
                         idle[other.name] += other.cpu_seconds() - before
                 rounds.append(row)
                 progress()
         others = machine.others_share()
-    document = _document(ready, sizes, rounds, {name: seconds / busy for name, seconds in idle.items()})
+    document = _document(ready, sizes, rounds, {name: idle[name] / waited[name] for name in FRAMEWORKS})
     return document | {"others_cpu_share": others}
 
 
