@@ -5,9 +5,8 @@ import sys
 
 from .config import DataConfig
 from .data.obtain import RAW
-from .data.providers import FILES, fetch
+from .data.providers import fetch
 from .entry import stage
-from .progress import steps
 
 
 @stage("download", "data")
@@ -17,12 +16,13 @@ def main(*, data: DataConfig) -> None:
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     try:
-        with steps("download", len(FILES), "files") as advance:
-            fetch(data, building, advance)
+        fetch(data, building)
         shutil.rmtree(RAW, ignore_errors=True)
         building.rename(RAW)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+    if data.provider == "folder":  # DVC does not look at what is outside of the repository
+        print(f"{data.root}: after a change of its images: dvc repro --force download")
 
 
 if __name__ == "__main__":

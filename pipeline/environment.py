@@ -62,6 +62,35 @@ def data_md5(path: str) -> str | None:
     return next((out["md5"] for out in outs if out["path"] == path), None)
 
 
+def memory_limit(mebibytes: float | None, device: str) -> int:
+    """Bytes that training images may take: what was asked for, or half of what the device (`cpu` or `gpu`) has free."""
+    if mebibytes is not None:
+        return int(mebibytes * 2**20)
+    free = _free_gpu_bytes() if device == "gpu" else None
+    return (free if free is not None else _free_bytes()) // 2
+
+
+def _free_bytes() -> int:
+    """Of the host, or of the container that this process is in."""
+    free = psutil.virtual_memory().available
+    try:
+        group = Path("/sys/fs/cgroup")
+        most, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+    except (OSError, ValueError):  # no such group, or no limit
+        return int(free)
+    return int(min(free, max(0, most - used)))
+
+
+def _free_gpu_bytes() -> int | None:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0)).free)
+    except pynvml.NVMLError:
+        return None
+
+
 def peak_memory_bytes() -> int:
     """The largest resident set that this process has had."""
     import resource

@@ -14,7 +14,9 @@ import numpy as np
 from . import metrics
 from .config import EvaluateConfig, TrackingConfig
 from .data.dataset import Dataset
+from .data.feed import pieces_of
 from .data.obtain import PREPARED
+from .data.stored import StoredArray
 from .entry import main_root, stage
 from .errors import UserError
 from .figures import evaluation as figures
@@ -26,7 +28,7 @@ from .statistics import summarise
 from .timing import Inference, inference
 from .tracking import Tracker
 
-_REPORTED = 1000  # images between two movements of the bar
+_REPORTED, _READ = 1024, 8192  # images between two movements of the bar, and that are read at once
 
 
 @dataclass(frozen=True)
@@ -89,20 +91,26 @@ def judge(
 
 
 def _predict(
-    output: Path, framework: str, seeds: Sequence[int], images: np.ndarray, labels: np.ndarray, evaluate: EvaluateConfig
+    output: Path,
+    framework: str,
+    seeds: Sequence[int],
+    images: StoredArray,
+    labels: np.ndarray,
+    evaluate: EvaluateConfig,
 ) -> list[Judged]:
     judged = []
     with steps(f"evaluate {framework}", len(images) * len(seeds), "images") as progress:
         for seed in seeds:
             classifier = doors.load(output / "models" / f"seed_{seed}", framework)
-            chunk = _REPORTED if progress.watched else len(images)
+            chunk = _REPORTED if progress.watched else _READ
             parts = []
-            for start in range(0, len(images), chunk):
-                parts.append(classifier.predict(images[start : start + chunk]))
+            for piece in pieces_of(images, chunk):
+                parts.append(classifier.predict(piece))
                 progress(len(parts[-1]))
             outputs = np.concatenate(parts)
             scores = metrics.score(outputs, labels, evaluate.calibration_bins)
-            judged.append(Judged(seed, outputs.astype(np.float32), scores, inference(classifier, images)))
+            speed = inference(classifier, next(pieces_of(images, _READ)))
+            judged.append(Judged(seed, outputs.astype(np.float32), scores, speed))
     return judged
 
 
@@ -146,7 +154,7 @@ def _draw(
     folder: Path,
     framework: str,
     outputs: np.ndarray,
-    images: np.ndarray,
+    images: StoredArray,
     labels: np.ndarray,
     evaluate: EvaluateConfig,
     dataset: Dataset,

@@ -4,21 +4,31 @@ import shutil
 import sys
 
 from .config import DataConfig
-from .data.dataset import write_dataset
+from .data.dataset import balance
 from .data.obtain import PREPARED, RAW
-from .data.providers import decode
+from .data.providers import opened
+from .data.writing import write_dataset
 from .entry import stage
 
 
 @stage("prepare", "data")
 def main(*, data: DataConfig) -> None:
-    """Decode, put into content order, split, store."""
-    raw = decode(RAW)  # before the previous result goes
-    shutil.rmtree(PREPARED, ignore_errors=True)
-    PREPARED.mkdir(parents=True)
-    facts = write_dataset(raw, data, PREPARED).facts
+    """Decode, put into content order, split, store; `data/prepared` appears whole or not at all."""
+    building = PREPARED.with_name("prepared.building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        with opened(data, RAW) as source:
+            facts = write_dataset(source, data, building).facts
+        shutil.rmtree(PREPARED, ignore_errors=True)
+        building.rename(PREPARED)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
     counts = ", ".join(f"{count:,} {split}" for split, count in facts["examples"].items())
-    print(f"{facts['name']}: {counts}; fingerprint {facts['fingerprint']}")
+    height, width, channels = facts["image_shape"]
+    kind = "grey" if channels == 1 else "colour"
+    print(f"{facts['name']}: {counts}; {height}x{width} {kind}; fingerprint {facts['fingerprint']}")
+    print(balance(facts))
 
 
 if __name__ == "__main__":

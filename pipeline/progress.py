@@ -26,7 +26,8 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        done = f"{task.completed:,.0f}/{task.total:,.0f} {self.unit}"
+        total = "" if task.total is None else f"/{task.total:,.0f}"
+        done = f"{task.completed:,.0f}{total} {self.unit}"
         return Text(f"{done}  {speed:,.0f} {self.unit}/s" if speed else done, style="cyan")
 
 
@@ -44,8 +45,8 @@ class Steps:
 
 
 @contextmanager
-def steps(title: str, total: float, unit: str) -> Iterator[Steps]:
-    """Show the progress of `total` `unit`s of work named `title`."""
+def steps(title: str, total: float | None, unit: str) -> Iterator[Steps]:
+    """Show the progress of `total` `unit`s of work named `title`; None: nobody knows how many."""
     if console.is_terminal:
         columns = (
             TextColumn("[bold]{task.description}"),
@@ -60,6 +61,7 @@ def steps(title: str, total: float, unit: str) -> Iterator[Steps]:
             yield Steps(lambda amount: progress.advance(task, amount), progress.console.print, watched=True)
     else:
         began = time.monotonic()
-        yield Steps(lambda amount: None, lambda line: print(line, flush=True), watched=False)
+        done: list[float] = []
+        yield Steps(done.append, lambda line: print(line, flush=True), watched=False)
         seconds = time.monotonic() - began
-        print(f"{title}: {total:,.0f} {unit} in {seconds:.1f} s", flush=True)
+        print(f"{title}: {sum(done) if total is None else total:,.0f} {unit} in {seconds:.1f} s", flush=True)

@@ -7,6 +7,7 @@ apart. It leaves `results/speed/speed.json`.
 """
 
 import json
+import math
 import multiprocessing
 import os
 import sys
@@ -42,6 +43,7 @@ _SHARES: Final = {"training": 1.0, "inference": 0.5, "latency": 0.2}
 """Of `compare.speed.block_seconds`: how long a block of each kind takes."""
 _CHUNK: Final = 512
 _MOST_IMAGES: Final = 8192
+_MOST_BYTES: Final = 1 << 28  # of images of a split that are loaded
 FRAMEWORKS: Final = ("tensorflow", "pytorch")
 
 
@@ -49,7 +51,7 @@ FRAMEWORKS: Final = ("tensorflow", "pytorch")
 def main(*, model: ModelConfig, train: TrainConfig, speed: SpeedConfig) -> None:
     """Measure, write, print."""
     dataset = Dataset.open(PREPARED)
-    Architecture(model, dataset.image_shape, len(dataset.classes))  # refuses a network that does not fit
+    Architecture.of(model, dataset)  # refuses a network that does not fit
     document = measure(dataset, model, train, speed)
     output = Path("results/speed")
     output.mkdir(parents=True, exist_ok=True)
@@ -66,7 +68,8 @@ def measure(dataset: Dataset, model: ModelConfig, train: TrainConfig, speed: Spe
         for worker in workers.values():
             worker.ask("open")  # until then both have been importing at once
         ready = {name: worker.ask("prepare") for name, worker in workers.items()}  # in turn, and timed
-        sizes = {kind: _block_size(kind, [ready[name]["pace"][kind] for name in FRAMEWORKS], speed) for kind in KINDS}
+        paces = {kind: [ready[name]["pace"][kind] for name in FRAMEWORKS] for kind in KINDS}
+        sizes = {kind: _block_size(kind, paces[kind], speed, _most_images(dataset)) for kind in KINDS}
         rounds: list[dict[str, dict[str, list[float]]]] = []
         waited, idle = dict.fromkeys(FRAMEWORKS, 0.0), dict.fromkeys(FRAMEWORKS, 0.0)
         machine = _Machine([*workers.values()])
@@ -115,11 +118,16 @@ def _document(
     return {"a": a, "b": b, "blocks": sizes, "units": _UNITS, "sides": sides, "ratios": ratios, "rounds": rounds}
 
 
-def _block_size(kind: str, paces: Sequence[float], speed: SpeedConfig) -> int:
+def _most_images(dataset: Dataset) -> int:
+    """How many images are predicted at once, at most: whole chunks."""
+    return min(_MOST_IMAGES, max(1, _MOST_BYTES // math.prod(dataset.image_shape) // _CHUNK) * _CHUNK)
+
+
+def _block_size(kind: str, paces: Sequence[float], speed: SpeedConfig, most: int) -> int:
     """So many steps, images or calls take the slower side a block's time; both get the same."""
     size = max(1, int(speed.block_seconds * _SHARES[kind] / max(paces)))
     if kind == "inference":
-        return min(_MOST_IMAGES, -(-size // _CHUNK) * _CHUNK)
+        return min(most, -(-size // _CHUNK) * _CHUNK)
     return max(size, 5) if kind == "latency" else size
 
 
@@ -198,15 +206,18 @@ class _Bench:
     """One framework, ready to be timed."""
 
     def __init__(self, name: str, dataset: Dataset, model: ModelConfig, train: TrainConfig) -> None:
-        architecture = Architecture(model, dataset.image_shape, len(dataset.classes))
+        architecture = Architecture.of(model, dataset)
         self.classifier: Classifier = doors.create(name, architecture, train)
         training, test = dataset.split("train"), dataset.split("test")
-        self.classifier.attach(training.images, training.labels)
+        some = max(train.batch_size, _MOST_BYTES // (training.images.nbytes // len(training.images)))
+        images, labels = training.images[:some], training.labels[:some]
+        self.classifier.attach(images, labels)
         doors.initialise(self.classifier, 0)
-        plan = draw_epoch(train, examples=len(training.labels), seed=0, epoch=0)
-        self.batch_size = min(train.batch_size, len(training.labels))
+        plan = draw_epoch(train, examples=len(labels), seed=0, epoch=0)
+        self.batch_size = min(train.batch_size, len(labels))
         self.plan = plan.segment(0, max(1, plan.full_steps))
-        self.images = np.ascontiguousarray(np.resize(test.images, (_MOST_IMAGES, *test.images.shape[1:])))
+        most = _most_images(dataset)
+        self.images = np.resize(test.images[:most], (most, *dataset.image_shape))
         self.position = 0
 
     def open(self, _: int) -> None:
@@ -217,7 +228,7 @@ class _Bench:
         compile_seconds = self.classifier.compile([self.batch_size])
         began = time.perf_counter()
         pace = {}
-        for kind, trial in (("training", 8), ("inference", 4 * _CHUNK), ("latency", 20)):
+        for kind, trial in (("training", 8), ("inference", min(4 * _CHUNK, len(self.images))), ("latency", 20)):
             self.run(kind, trial)
             pace[kind] = float(np.sum(self.run(kind, trial))) / trial
         device = self.classifier.device
@@ -245,8 +256,14 @@ class _Bench:
         """The next steps of an endless epoch."""
         rows = (self.position + np.arange(count)) % self.plan.steps
         self.position += count
-        order = self.plan.order.reshape(self.plan.steps, self.batch_size)[rows].reshape(-1)
-        return EpochPlan(order, self.batch_size, self.plan.learning_rate[rows], self.plan.dropout_keys[rows])
+        examples = (rows[:, None] * self.batch_size + np.arange(self.batch_size)).reshape(-1)
+        return EpochPlan(
+            self.plan.order[examples],
+            self.batch_size,
+            self.plan.learning_rate[rows],
+            self.plan.dropout_keys[rows],
+            self.plan.augmentation[examples],
+        )
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ import numpy as np
 
 from . import environment, metrics
 from .data.dataset import Dataset
+from .data.feed import Feed, predict
 from .data.obtain import PREPARED
 from .data.plan import EpochPlan, draw_epoch
 from .entry import end_on_sigterm, main_root, parse_call, select, stage_sections, user_errors
+from .environment import memory_limit
 from .errors import TrainingDivergedError
 from .job import Job, SeedResult
 from .models import classifier as doors
@@ -33,8 +35,9 @@ def train_job(job: Job) -> list[SeedResult]:
     classifier = doors.create(job.framework, job.architecture, job.train)
     tracker = Tracker(job.tracking, main_root())
     training = job.dataset.split("train")
-    classifier.attach(training.images, training.labels)
     count = len(training.labels)
+    limit = memory_limit(job.train.memory_mebibytes, classifier.device.type)
+    feed = Feed(classifier, training, limit, min(job.train.batch_size, count))
     sizes = {min(job.train.batch_size, count), count % job.train.batch_size} - {0}
     job.architecture.require_normalisable(list(sizes))
     compile_seconds = classifier.compile(sorted(sizes, reverse=True))
@@ -42,7 +45,8 @@ def train_job(job: Job) -> list[SeedResult]:
     print(
         f"{job.label}: {job.model.name}, {job.architecture.parameter_count:,} parameters, {count:,} images, "
         f"{classifier.execution} {job.train.precision} on {device.name}, {device.threads} threads, "
-        f"{'compiled' if classifier.execution == 'compiled' else 'warmed up'} in {compile_seconds:.1f} s",
+        f"{'compiled' if classifier.execution == 'compiled' else 'warmed up'} in {compile_seconds:.1f} s"
+        + (f"; {training.images.nbytes / 2**20:,.0f} MiB of images streamed from disk" if feed.streamed else ""),
         flush=True,
     )
     results: list[SeedResult] = []
@@ -59,7 +63,7 @@ def train_job(job: Job) -> list[SeedResult]:
                 log_setup(job, run, classifier, seed)
                 run.log_metrics({"time/compile_seconds": compile_seconds}, step=0)
                 with run.system_metrics(job.tracking.system_metrics_seconds):
-                    result = _train_seed(job, classifier, run, seed, progress)
+                    result = _train_seed(job, classifier, feed, run, seed, progress)
                 finish_seed(job, classifier, run, result)
             results.append(result)
         write_files(job, classifier, results, group)
@@ -80,18 +84,18 @@ def _print_costs(job: Job, results: Sequence[SeedResult], tracker: Tracker) -> N
     )
 
 
-def _train_seed(job: Job, classifier: Classifier, run: Run, seed: int, progress: Steps) -> SeedResult:
+def _train_seed(job: Job, classifier: Classifier, feed: Feed, run: Run, seed: int, progress: Steps) -> SeedResult:
     doors.initialise(classifier, seed)
     held_out = job.dataset.split("validation")
     count = len(job.dataset.split("train").labels)
     result = SeedResult(seed, run.id)
     for epoch in range(1, job.train.epochs + 1):
         plan = draw_epoch(job.train, examples=count, seed=seed, epoch=epoch - 1)
-        trained = _train_epoch(classifier, plan, progress)
+        trained = _train_epoch(classifier, feed, plan, progress)
         first_step = (epoch - 1) * plan.steps
         run.log_series({"train/step_loss": trained.loss}, first_step=first_step)
         _require_finite(job, trained.loss, first_step, epoch, seed)
-        scores = metrics.score(classifier.predict(held_out.images), held_out.labels)
+        scores = metrics.score(predict(classifier, held_out.images), held_out.labels)
         train = {
             "loss": float(np.average(trained.loss, weights=plan.batch_sizes)),
             "accuracy": float(trained.correct.sum() / count),
@@ -116,20 +120,24 @@ def _train_seed(job: Job, classifier: Classifier, run: Run, seed: int, progress:
     return result
 
 
-def _train_epoch(classifier: Classifier, plan: EpochPlan, progress: Steps) -> EpochResult:
-    """The whole plan in one piece, or in pieces of half a second while a person watches the bar: the same bits."""
+def _train_epoch(classifier: Classifier, feed: Feed, plan: EpochPlan, progress: Steps) -> EpochResult:
+    """The whole plan, in pieces of half a second while a person watches the bar: the same bits."""
     parts: list[EpochResult] = []
-    position, seconds = 0, 0.0
-    while position < plan.steps:
-        pace = position / seconds if seconds else plan.steps / 20
-        stop = position + max(1, round(pace * _REPORT_SECONDS)) if progress.watched else plan.steps
-        part = plan.segment(position, min(stop, plan.steps))
-        parts.append(classifier.train_epoch(part))
-        seconds += parts[-1].seconds
-        position += part.steps
-        progress(len(part.order))
+    steps_taken, seconds, waited = 0, 0.0, feed.waited
+    for piece in feed.pieces(plan):
+        position = 0
+        while position < piece.steps:
+            pace = steps_taken / seconds if seconds else plan.steps / 20
+            stop = position + max(1, round(pace * _REPORT_SECONDS)) if progress.watched else piece.steps
+            part = piece.segment(position, min(stop, piece.steps))
+            parts.append(classifier.train_epoch(part))
+            seconds += parts[-1].seconds
+            position += part.steps
+            steps_taken += part.steps
+            progress(len(part.order))
     loss = np.concatenate([part.loss for part in parts])
-    return EpochResult(loss, np.concatenate([part.correct for part in parts]), seconds)
+    correct = np.concatenate([part.correct for part in parts])
+    return EpochResult(loss, correct, seconds + feed.waited - waited)
 
 
 def _require_finite(job: Job, loss: np.ndarray, first_step: int, epoch: int, seed: int) -> None:

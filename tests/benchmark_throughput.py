@@ -63,7 +63,7 @@ def main(framework: str, batch_sizes: list[int]) -> None:
     for batch_size in batch_sizes:
         config = compose([f"framework={framework}", f"train.batch_size={batch_size}"])
         classifier = doors.create(framework, Architecture(config.model, data.image_shape, 10), config.train)
-        classifier.attach(train.images, train.labels)
+        classifier.attach(train.images[:], train.labels)
         classifier.compile([batch_size, count % batch_size])
         doors.initialise(classifier, 0)
         images, labels = np.array(train.images[:batch_size]), np.array(train.labels[:batch_size])

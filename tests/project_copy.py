@@ -24,7 +24,7 @@ def clone_project(folder: Path) -> Path:
     (folder / ".dvc").mkdir()
     for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
         shutil.copy(ROOT / name, folder / name)
-    edit(folder / "conf/data/mnist_sample.yaml", max_train="300", max_test="60")
+    edit(folder / "conf/data/_base.yaml", max_train="300", max_test="60")
     edit(folder / "conf/train/default.yaml", epochs="2")
     edit(folder / "conf/config.yaml", seeds="[0, 1]")
     edit(folder / "conf/trace/default.yaml", steps="6")

@@ -14,7 +14,12 @@ from pipeline.config.compose import conf_digest
 from pipeline.errors import UserError
 
 GROUPS = {"data", "model", "train", "evaluate", "tracking", "experiment", "train/optimizer", "train/schedule"}
-CHOICES = sorted((path.parent.relative_to(CONF).as_posix(), path.stem) for path in CONF.glob("*/**/*.yaml"))
+CHOICES = sorted((path.parent.relative_to(CONF).as_posix(), path.stem) for path in CONF.glob("*/**/[!_]*.yaml"))
+ASKED_FOR = {  # choices that need a value of the user's
+    ("data", "folder"): ["data.root=images"],
+    ("data", "tfds"): ["data.name=svhn_cropped"],
+    ("data", "torchvision"): ["data.name=SVHN"],
+}
 DENSE = "{type:dense,units:classes}"
 
 
@@ -38,10 +43,13 @@ def test_every_group_has_a_choice() -> None:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_to_what_its_file_says(group: str, choice: str) -> None:
-    composed = compose([f"{group}={choice}"]).model_dump()
+    given = ASKED_FOR.get((group, choice), [])
+    composed = compose([f"{group}={choice}", *given]).model_dump()
     written = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{choice}.yaml"))
     assert isinstance(written, dict)
     for default in written.pop("defaults", []):
+        if isinstance(default, str):  # _base, _self_
+            continue
         ((override, named),) = default.items()
         chosen = override.removeprefix("override /") if override.startswith("override") else f"{group}/{override}"
         assert section(composed, chosen)["name"] == named
@@ -55,8 +63,8 @@ def test_the_snapshot_carries_the_digest_of_conf() -> None:
 
 MISTAKES = {
     # unknown keys
-    "train.epohcs=3": r"train\.epohcs = 3: unknown key; did you mean epochs\? \(allowed: batch_size, .*epochs",
-    "+train.epohcs=3": r"train\.epohcs = 3: unknown key; did you mean epochs\? \(allowed: batch_size, .*epochs",
+    "train.epohcs=3": r"train\.epohcs = 3: unknown key; did you mean epochs\? \(allowed: .*batch_size, .*epochs",
+    "+train.epohcs=3": r"train\.epohcs = 3: unknown key; did you mean epochs\? \(allowed: .*batch_size, .*epochs",
     "train.optimizer.learning_rat=1": r"train\.optimizer\.learning_rat = 1: unknown key; did you mean learning_rate\?",
     "nonsense=1": r"nonsense = 1: unknown key \(allowed: .*data, .*train",
     f"model.layers=[{{type:flaten}},{DENSE}]": r"model\.layers\[0\]\.type = 'flaten': allowed: .*'flatten', 'dense'",
@@ -88,18 +96,15 @@ MISTAKES = {
     "tracking.experiment=''": r"tracking\.experiment = '': .*at least 1 character",
     "model.layers.0.filters=0": r"model\.layers\[0\]\.filters = 0: .*greater than or equal to 1",
     # unknown choices
-    "data=imagenet": r"data = 'imagenet': unknown; allowed: mnist, mnist_sample",
+    "data=imagenet": r"data = 'imagenet': unknown; allowed: cifar10, fashion_mnist, .*mnist_sample, tfds, torchvision",
     "model=vgg": r"model = 'vgg': unknown; allowed: .*simple_cnn",
-    "experiment=none": r"experiment = 'none': unknown; allowed: mnist, seed_pytorch, seed_tensorflow",
+    "experiment=none": r"experiment = 'none': unknown; allowed: .*mnist, .*seed_pytorch, seed_tensorflow",
     "framework=jax": r"framework = 'jax': .*'tensorflow' or 'pytorch'",
     "train.precision=float16": r"train\.precision = 'float16': .*'float32' or 'float64'",
     "train.optimizer.name=sgd": r"train\.optimizer\.momentum: missing",
     "train.optimizer.name=rmsprop": r"'rmsprop': allowed: 'sgd', 'adam', 'adamw'; choose .* train/optimizer=",
     "train.schedule.name=linear": r"train\.schedule\.name = 'linear': allowed: 'constant', .*; .*train/schedule=",
     "train.schedule.factor=0.5": r"train\.schedule\.factor = 0.5: unknown key .allowed: name, warmup_steps",
-    "data.provider=tfds": r"data\.provider = 'tfds': .*'bundled' or 'torchvision'",
-    "data.provider=torchvision": r"data\.provider = 'torchvision' does not have mnist_sample; allowed: 'bundled'",
-    "data.name=mnist": r"data\.provider = 'bundled' does not have mnist; allowed: 'torchvision'",
     # seeds
     "seeds=[]": r"seeds = \[\]: .*at least 1",
     "seeds=[1,2,1]": r"seeds = \[1, 2, 1\]: every seed once",
@@ -125,6 +130,67 @@ MISTAKES = {
     "model.layers.first.filters=8": r"model\.layers\.first\.filters=8(.|\n)*'first'",
     "data.mirror=${nothing}": r"nothing",
 }
+
+
+MISTAKES_IN_DATA = {
+    # which data set
+    "data.provider=kaggle": r"data\.provider = 'kaggle': .*'bundled', 'torchvision', 'tfds' or 'folder'",
+    "data.provider=tfds": r"data\.provider = 'tfds' does not have mnist_sample; allowed: 'bundled'",
+    "data.provider=torchvision": r"data\.provider = 'torchvision' does not have mnist_sample; allowed: 'bundled'",
+    "data.name=mnist": r"data\.provider = 'bundled': does not have mnist; allowed: mnist_sample",
+    "data.name=''": r"data\.name = '': .*pattern",
+    "data.name=a/b/c": r"data\.name = 'a/b/c': .*pattern",
+    "data.name='my set'": r"data\.name = 'my set': .*pattern",
+    f"data.name={'a' * 81}": r"data\.name = 'aaa.*at most 80 characters",
+    "data=torchvision": r"data\.name = \?\?\?: a value is required",
+    "data=tfds": r"data\.name = \?\?\?: a value is required",
+    "data=_base": r"data\.name = \?\?\?: a value is required\ndata\.provider = \?\?\?",
+    "data=folder": r"data\.root = None: data\.provider = 'folder' needs the folder that holds the images",
+    "data=folder data.root=''": r"data\.root = '': data\.provider = 'folder' needs the folder",
+    "data.root=images": r"data\.root = 'images': only for data\.provider = 'folder', not 'bundled'",
+    "data=mnist data.root=images": r"data\.root = 'images': only for data\.provider = 'folder', not 'torchvision'",
+    "data=mnist data.mirror=''": r"data\.mirror = '': .*at least 1 character",
+    "data.options={split: letters}": r"data\.options = {'split': 'letters'}: only for data\.provider = 'torchvision'",
+    "data=mnist data.options={split: null}": r"data\.options = {'split': None}: allowed: names, each with a text",
+    "data=mnist data.options={split: [a]}": r"data\.options = {'split': \['a'\]}: allowed: names, each with a text",
+    "data=mnist data.options=letters": r"data\.options = 'letters': allowed: names, each with a text",
+    # what an image becomes
+    "data.size=0": r"data\.size = 0: allowed: 1 to 4096, \[height, width\] of these, null",
+    "data.size=4097": r"data\.size = 4097: allowed: 1 to 4096",
+    "data.size=28.5": r"data\.size = 28\.5: allowed: 1 to 4096",
+    "data.size=true": r"data\.size = True: allowed: 1 to 4096",
+    "data.size=large": r"data\.size = 'large': allowed: 1 to 4096",
+    "data.size=[28]": r"data\.size = \[28\]: allowed: 1 to 4096",
+    "data.size=[28,28,3]": r"data\.size = \[28, 28, 3\]: allowed: 1 to 4096",
+    "data.size=[28,0]": r"data\.size = \[28, 0\]: allowed: 1 to 4096",
+    "data.fit=fill": r"data\.fit = 'fill': .*'crop', 'pad' or 'stretch'",
+    "data.channels=2": r"data\.channels = 2: .*1 or 3",
+    "data.channels=grey": r"data\.channels = 'grey': .*1 or 3",
+    "data.corrupt=ignore": r"data\.corrupt = 'ignore': .*'fail' or 'skip'",
+    # classes and splits
+    "data.classes=cat": r"data\.classes = 'cat': .*valid list",
+    "data.classes=[]": r"data\.classes = \[\]: .*at least 2",
+    "data.classes=[0,1]": r"data\.classes\[0\] = 0: .*valid string(.|\n)*data\.classes\[1\] = 1",
+    "data.classes=[cat,dog,cat]": r"data\.classes = \['cat', 'dog', 'cat'\]: every name once",
+    "data.test_fraction=0": r"data\.test_fraction = 0: .*greater than 0",
+    "data.test_fraction=1": r"data\.test_fraction = 1: .*less than 1",
+    "data.split_seed=-1": r"data\.split_seed = -1: .*greater than or equal to 0",
+    "data.max_test=9": r"data\.max_test = 9: .*greater than or equal to 10",
+    "data.sise=28": r"data\.sise = 28: unknown key; did you mean size\?",
+}
+
+
+@pytest.mark.parametrize(("overrides", "message"), MISTAKES_IN_DATA.items(), ids=MISTAKES_IN_DATA)
+def test_a_mistake_in_the_data_is_named_once(overrides: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        compose(re.split(r" (?=data)", overrides))
+    keys = [line.split(" = ")[0].split(": ")[0] for line in str(caught.value).splitlines()]
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("size", ["1", "4096", "[1,4096]", "null"])
+def test_sizes_within_the_limits_are_taken(size: str) -> None:
+    assert str(compose([f"data.size={size}"]).data.size).replace(" ", "") == size.replace("null", "None")
 
 
 @pytest.mark.parametrize(("override", "message"), MISTAKES.items(), ids=MISTAKES)
@@ -168,11 +234,12 @@ def test_a_mistake_ends_the_command_with_code_2_and_leaves_params_yaml(tmp_path:
 
 @pytest.mark.parametrize(
     "overrides",
-    [[f"{group}={choice}"] for group, choice in CHOICES]
+    [[f"{group}={choice}", *ASKED_FOR.get((group, choice), [])] for group, choice in CHOICES]
     + [
         ["seeds=[4294967295,0]", "train.threads=2", "train.optimizer.epsilon=1e-300"],
         ["data=mnist", r"data.mirror='/mnt/a b: #c, é'", "tracking.system_metrics_seconds=null"],
         ["tracking.experiment='0123'", "data.mirror='yes'", "framework=tensorflow"],
+        ["data=mnist", "data.size=[32,48]", "data.classes=['1','yes','null']", "data.options={a: '1', b: 1, c: true}"],
     ],
     ids=" ".join,
 )

@@ -13,8 +13,9 @@ import numpy as np
 from project_copy import ROOT, clean_environment
 
 from pipeline.config import ModelConfig, ParityConfig, compose
-from pipeline.data.dataset import Dataset, write_dataset
-from pipeline.data.providers import RawSplits
+from pipeline.data.dataset import Dataset
+from pipeline.data.providers import ArraySource
+from pipeline.data.writing import write_dataset
 from pipeline.models.architecture import Architecture
 from pipeline.parity import FRAMEWORKS, Level, Trace, judge
 from pipeline.trace import Evidence, gather
@@ -25,9 +26,10 @@ def noise(folder: Path, shape: tuple[int, int, int], classes: int = 3, count: in
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (count, *shape), np.uint8)
     labels = np.arange(count, dtype=np.int64) % classes
-    raw = RawSplits((images, labels), (images[:20], labels[:20]), tuple(map(str, range(classes))))
+    parts = {"train": (images, labels), "test": (images[:20], labels[:20])}
     folder.mkdir(parents=True)
-    write_dataset(raw, compose(["data.validation_fraction=0.2"]).data, folder)
+    source = ArraySource(parts, tuple(map(str, range(classes))))
+    write_dataset(source, compose(["data.validation_fraction=0.2"]).data, folder)
     return folder
 
 
@@ -35,7 +37,7 @@ def trace(framework: str, data: Path, output: Path, overrides: Sequence[str], mo
     """Gather the evidence of one framework, in this process."""
     config, dataset = compose(overrides), Dataset.open(data)
     network = ModelConfig.model_validate(model) if model else config.model
-    architecture = Architecture(network, dataset.image_shape, len(dataset.classes))
+    architecture = Architecture.of(network, dataset)
     gather(Evidence(framework, architecture, config.train, config.trace, dataset), output)
 
 

@@ -120,7 +120,8 @@ def one_message(error: Exception) -> str:
         return f"{override}: not key=value as Hydra reads it: {reason} (quote what holds [ ] {{ }} or spaces)"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = error.missing_cfg_file.rpartition("/")
-        return f"{group} = {choice!r}: unknown; allowed: {', '.join(error.options)}"
+        allowed = ", ".join(option for option in error.options if not option.startswith("_"))
+        return f"{group} = {choice!r}: unknown; allowed: {allowed}"
     texts = [str(error), str(error.__cause__)] if error.__cause__ else [str(error)]
     lines = [line.rstrip() for text in texts for line in text.split("Config search path:")[0].splitlines()]
     noise = ("Set the environment variable HYDRA_FULL_ERROR", "full_key:", "object_type=")

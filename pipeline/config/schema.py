@@ -1,8 +1,8 @@
 """What a configuration may say. Every value is checked here, before any work is done."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Framework = Literal["tensorflow", "pytorch"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -14,24 +14,74 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class DataConfig(Section):
-    """Where the examples come from and how they are split."""
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+_MOST_PIXELS = 4096
 
-    name: Literal["mnist_sample", "mnist"]
-    provider: Literal["bundled", "torchvision"]
-    mirror: str | None
-    """A folder, or the URL of one, that holds the upstream files; None: the provider's own addresses."""
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)]
+
+def _is_size(value: Any) -> Any:
+    pair = value if isinstance(value, list) else [value, value]
+    if value is not None and not (len(pair) == 2 and all(type(n) is int and 1 <= n <= _MOST_PIXELS for n in pair)):
+        raise ValueError(f"data.size = {value!r}: allowed: 1 to {_MOST_PIXELS}, [height, width] of these, null")
+    return value
+
+
+def _are_options(value: Any) -> Any:
+    if not (isinstance(value, dict) and all(type(each) in (str, int, float, bool) for each in value.values())):
+        raise ValueError(f"data.options = {value!r}: allowed: names, each with a text, a number, true or false")
+    return value
+
+
+Size = Annotated[int | list[int] | None, BeforeValidator(_is_size)]
+Options = Annotated[dict[str, str | int | float | bool], BeforeValidator(_are_options)]
+
+
+class DataConfig(Section):
+    """Where the examples come from, what an image becomes, and how they are split."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$", max_length=80)]
+    """As the provider calls it (torchvision: in any spelling of case and underscores); for `folder` a name to show."""
+    provider: Literal["bundled", "torchvision", "tfds", "folder"]
+    mirror: Annotated[str, Field(min_length=1)] | None
+    """A folder, or the http(s) URL of one, that holds the upstream files; None: their own addresses."""
+    root: str | None
+    """Of `folder`: the images, one sub-folder per class, or `train` and `test` that hold these."""
+    options: Options
+    """Further arguments of the library's data set, such as `split` of torchvision's EMNIST."""
+    classes: Annotated[list[str], Field(min_length=2)] | None
+    """Names of the classes by label; None: the provider's own."""
+    size: Size
+    """Height and width (one number: both) that every image is brought to; None: all have the same already."""
+    fit: Literal["crop", "pad", "stretch"]
+    """How an image of another shape gets `size`: its middle, black at its sides, or out of proportion."""
+    channels: Literal[1, 3] | None
+    """1: grey, 3: colour; None: grey where every image is."""
+    corrupt: Literal["fail", "skip"]
+    """What an image that cannot be decoded does; either way it is named."""
+    test_fraction: Fraction
+    """Of each class, for the test split: where the source has no test part of its own."""
+    validation_fraction: Fraction
+    """Of each class in the training part."""
     split_seed: Seed
     max_train: Annotated[int, Field(ge=20)] | None
-    """Keep this many examples of the training file (before the validation split), for a quick look; None: all."""
+    """Keep this many examples of the training part (before the validation split), for a quick look; None: all."""
     max_test: Annotated[int, Field(ge=10)] | None
 
     @model_validator(mode="after")
     def _provider_has_it(self) -> "DataConfig":
-        allowed = "bundled" if self.name == "mnist_sample" else "torchvision"
-        if self.provider != allowed:
-            raise ValueError(f"data.provider = {self.provider!r} does not have {self.name}; allowed: {allowed!r}")
+        if self.provider == "bundled" and self.name != "mnist_sample":
+            raise ValueError(f"data.provider = 'bundled': does not have {self.name}; allowed: mnist_sample")
+        if self.name == "mnist_sample" and self.provider != "bundled":
+            raise ValueError(f"data.provider = {self.provider!r} does not have mnist_sample; allowed: 'bundled'")
+        if self.provider == "folder" and not self.root:
+            raise ValueError(
+                f"data.root = {self.root!r}: data.provider = 'folder' needs the folder that holds the images"
+            )
+        if self.provider != "folder" and self.root:
+            raise ValueError(f"data.root = {self.root!r}: only for data.provider = 'folder', not {self.provider!r}")
+        if self.provider in ("bundled", "folder") and self.options:
+            raise ValueError(f"data.options = {self.options!r}: only for data.provider = 'torchvision' or 'tfds'")
+        if self.classes and len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"data.classes = {self.classes!r}: every name once")
         return self
 
 
@@ -121,6 +171,12 @@ class Residual(Section):
     activation: Activation | None = None
 
 
+class Normalise(Section):
+    """Minus the mean, over the standard deviation of the training images, channel by channel; see `ModelConfig`."""
+
+    type: Literal["normalise"] = "normalise"
+
+
 Layer = Annotated[
     Conv | MaxPool | AveragePool | GlobalAveragePool | BatchNorm | Dropout | Flatten | Dense | Residual,
     Field(discriminator="type"),
@@ -133,6 +189,8 @@ class ModelConfig(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=60)]
     kernel_initializer: Literal["glorot_uniform", "kaiming_uniform"]
     bias_initializer: Literal["zeros", "fan_in_uniform"]
+    normalise: bool = False
+    """Whether images, in [0, 1], first lose their channels' mean and are divided by their standard deviation."""
     layers: Annotated[list[Layer], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -218,6 +276,22 @@ class StepSchedule(Schedule):
     factor: Annotated[float, Field(gt=0, le=1)]
 
 
+class AugmentConfig(Section):
+    """What training does to its images, each drawn anew in every epoch; the same in both frameworks."""
+
+    pad_and_crop: Annotated[int, Field(ge=0, le=256)] = 0
+    """Moved by up to so many pixels both ways, black coming in (He et al. 2016, section 4.2: 4); 0: never."""
+    flip: bool = False
+    """Left becomes right with probability 1/2."""
+    cutout: Annotated[int, Field(ge=0, le=4096)] = 0
+    """Side of a black square with its centre anywhere in the image (DeVries & Taylor 2017); 0: none."""
+
+    @property
+    def active(self) -> bool:
+        """Whether there is anything to draw."""
+        return bool(self.pad_and_crop or self.flip or self.cutout)
+
+
 class TrainConfig(Section):
     """How a network is trained; one meaning per key, whatever the framework's own default."""
 
@@ -227,10 +301,13 @@ class TrainConfig(Section):
     precision: Literal["float32", "float64"]
     deterministic: bool
     threads: Annotated[int, Field(ge=1)] | None
+    memory_mebibytes: Annotated[float, Field(gt=0)] | None = None
+    """Of training images on the device at once; more are streamed: the same bits. None: half of what is free."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     """The target of every class is label_smoothing / classes, and 1 - label_smoothing more for the label."""
     clip_norm: Annotated[float, Field(gt=0)] | None
     """All gradients are scaled down together until their common 2-norm is at most this; None: they are not."""
+    augment: AugmentConfig = AugmentConfig()
     optimizer: Optimizer
     schedule: Annotated[ConstantSchedule | CosineSchedule | StepSchedule, Field(discriminator="name")]
 

@@ -1,17 +1,22 @@
 """What one epoch consists of, drawn in NumPy, consumed alike by every framework."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from ..config import TrainConfig
-from ..config.schema import CosineSchedule, StepSchedule
+from ..config.schema import AugmentConfig, CosineSchedule, StepSchedule
+from ..errors import UserError
 
 # Streams of the seed, so that one draw never moves another.
 ORDER_STREAM: Final = 1
 WEIGHTS_STREAM: Final = 2
 DROPOUT_STREAM: Final = 3
+AUGMENTATION_STREAM: Final = 4
+
+_DRAWS: Final = 5
+_NO_DRAWS: Any = None
 
 
 @dataclass(frozen=True)
@@ -20,23 +25,30 @@ class EpochPlan:
 
     `order`: int64 (N,), positions in the training split, in the order they are trained on; `batch_size` of them make a
     step, and the last step takes what is left. `learning_rate`: float64 (steps,), one for each step. `dropout_keys`:
-    int64 (steps,) in [0, 2^32), see `models.dropout`.
+    int64 (steps,) in [0, 2^32), see `models.dropout`. `augmentation`: int64 (N, 5), see `models.augmentation`, or
+    (N, 0) where there is none.
     """
 
     order: np.ndarray
     batch_size: int
     learning_rate: np.ndarray
     dropout_keys: np.ndarray
+    augmentation: np.ndarray = _NO_DRAWS
 
     def __post_init__(self) -> None:
+        if self.augmentation is None:
+            object.__setattr__(self, "augmentation", np.zeros((len(self.order), 0), np.int64))
+        if len(self.augmentation) != len(self.order):
+            raise ValueError(f"{len(self.augmentation)} augmentations, {len(self.order)} examples")
         for name, values in (("learning rates", self.learning_rate), ("dropout keys", self.dropout_keys)):
             if len(values) != -(-len(self.order) // self.batch_size):
                 raise ValueError(f"{len(values)} {name}, {len(self.order)} examples in batches of {self.batch_size}")
 
     @classmethod
-    def warm_up(cls, size: int) -> "EpochPlan":
+    def warm_up(cls, train: TrainConfig, size: int) -> "EpochPlan":
         """One step on `size` times the first example, with a learning rate of 0."""
-        return cls(np.zeros(size, np.int64), size, np.zeros(1), np.zeros(1, np.int64))
+        draws = np.zeros((size, _DRAWS if train.augment.active else 0), np.int64)
+        return cls(np.zeros(size, np.int64), size, np.zeros(1), np.zeros(1, np.int64), draws)
 
     @property
     def steps(self) -> int:
@@ -58,8 +70,14 @@ class EpochPlan:
 
     def segment(self, start: int, stop: int) -> "EpochPlan":
         """Steps `start` to `stop` (exclusive) as a plan; training on all segments in turn is training on the whole."""
-        order = self.order[start * self.batch_size : stop * self.batch_size]
-        return EpochPlan(order, self.batch_size, self.learning_rate[start:stop], self.dropout_keys[start:stop])
+        examples, steps = slice(start * self.batch_size, stop * self.batch_size), slice(start, stop)
+        return EpochPlan(
+            self.order[examples],
+            self.batch_size,
+            self.learning_rate[steps],
+            self.dropout_keys[steps],
+            self.augmentation[examples],
+        )
 
 
 def draw_epoch(train: TrainConfig, *, examples: int, seed: int, epoch: int) -> EpochPlan:
@@ -67,7 +85,32 @@ def draw_epoch(train: TrainConfig, *, examples: int, seed: int, epoch: int) -> E
     order = np.random.default_rng([seed, ORDER_STREAM, epoch]).permutation(examples).astype(np.int64)
     steps = -(-examples // train.batch_size)
     keys = np.random.default_rng([seed, DROPOUT_STREAM, epoch]).integers(0, 2**32, steps)
-    return EpochPlan(order, train.batch_size, learning_rates(train, steps)[epoch * steps : (epoch + 1) * steps], keys)
+    rates = learning_rates(train, steps)[epoch * steps : (epoch + 1) * steps]
+    return EpochPlan(order, train.batch_size, rates, keys, _draw_augmentation(train.augment, examples, seed, epoch))
+
+
+def _draw_augmentation(augment: AugmentConfig, examples: int, seed: int, epoch: int) -> np.ndarray:
+    """Each kind from a stream of its own, so that to switch one on does not move another."""
+    if not augment.active:
+        return np.zeros((examples, 0), np.int64)
+
+    def draw(kind: int, low: int, high: int, count: int) -> np.ndarray:
+        generator = np.random.default_rng([seed, AUGMENTATION_STREAM, epoch, kind])
+        return generator.integers(low, high, (examples, count))
+
+    shifts = draw(0, -augment.pad_and_crop, augment.pad_and_crop + 1, 2)
+    return np.hstack([shifts, draw(1, 0, 2, 1) * augment.flip, draw(2, 0, 2**32, 2)])
+
+
+def require_visible(augment: AugmentConfig, image_shape: tuple[int, int, int]) -> None:
+    """Raise `UserError` where nothing of an image of this (height, width, channels) may be left."""
+    least = min(image_shape[:2])
+    for key, value in (("pad_and_crop", augment.pad_and_crop), ("cutout", augment.cutout)):
+        if value >= least:
+            raise UserError(
+                f"train.augment.{key} = {value}: leaves nothing of images of {image_shape[0]}x{image_shape[1]} pixels; "
+                f"allowed: 0 to {least - 1}"
+            )
 
 
 def learning_rates(train: TrainConfig, steps_per_epoch: int) -> np.ndarray:

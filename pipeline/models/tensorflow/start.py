@@ -1,37 +1,17 @@
 """TensorFlow and Keras, imported quietly and once, and the settings of the process that they are given."""
 
 import os
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from ...config import TrainConfig
+from ...quiet import without_notices
 from ..classifier import Device
 
 # Without an NVIDIA driver TensorFlow reports an error at every start; with one, its errors are worth reading.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if Path("/proc/driver/nvidia").exists() else "3")
 
 
-@contextmanager
-def _without_notices() -> Iterator[None]:
-    """Drop the notices that TensorFlow writes to stderr before its log level applies; let everything else through."""
-    sys.stderr.flush()
-    original = os.dup(2)
-    with tempfile.TemporaryFile("w+", errors="replace") as caught:
-        os.dup2(caught.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(original, 2)
-            os.close(original)
-            caught.seek(0)
-            notices = ("I0000", "WARNING: All log messages before absl::InitializeLog()")
-            sys.stderr.writelines(line for line in caught if not line.startswith(notices))
-
-
-with _without_notices():
+with without_notices():
     import keras
     import tensorflow as tf
 

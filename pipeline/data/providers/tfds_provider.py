@@ -1,0 +1,186 @@
+"""The image classification sets of tensorflow-datasets: their own download, checksum and reading code.
+
+What a data set's own code yields is taken as it is. The library's next step, to write all of it as PNG into files of
+its own and to read these back, takes a minute for MNIST, and the files differ from one time to the next.
+"""
+
+import inspect
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ...config import DataConfig
+from ...errors import UserError
+from ...quiet import without_notices
+from ..picture import Raw
+from ..upstream import Upstream
+from .source import Example
+
+_PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class TfdsSource:
+    """See `Source`."""
+
+    builder: Any
+    manager: Any
+    counts: Mapping[str, int]
+    classes: tuple[str, ...] | None
+    slow: bool = True
+
+    @property
+    def parts(self) -> Mapping[str, int]:
+        """See `Source`."""
+        return self.counts
+
+    def examples(self, part: str) -> Iterator[Example]:
+        """See `Source`."""
+        image_key, label_key = self.builder.info.supervised_keys
+        label_of = self.builder.info.features[label_key].encode_example
+        for key, example in _generators(self.builder, self.manager)[part]:
+            image = example[image_key]
+            yield Example(f"{part} {key}", int(label_of(example[label_key])), lambda image=image: _decoded(image))  # type: ignore[misc]
+
+
+def fetch(data: DataConfig, upstream: Upstream) -> None:
+    """Let the data set's own code ask for its files, and verify them."""
+    with opened(data, upstream):
+        pass
+
+
+@contextmanager
+def opened(data: DataConfig, upstream: Upstream) -> Iterator[TfdsSource]:
+    """The data set, unpacked into a scratch folder from the files in `upstream`."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with upstream.unpacking() as scratch, without_notices():
+        import tensorflow_datasets as tfds
+
+        tfds.disable_progress_bar()
+        with upstream.explained(f"tensorflow-datasets' {data.name}"):
+            builder = _builder(data, scratch)
+            manager = tfds.download.DownloadManager(
+                download_dir=f"{scratch}/downloads",
+                extract_dir=f"{scratch}/extracted",
+                url_infos=builder.url_infos,
+                dataset_name=builder.name,
+                force_checksums_validation=True,
+            )
+            with _fetching_through(upstream, manager):
+                generators = _generators(builder, manager)
+            counts = {part: _count(builder, part) for part in _PARTS if part in generators}
+        names = getattr(builder.info.features[builder.info.supervised_keys[1]], "names", None)
+        yield TfdsSource(builder, manager, counts, tuple(names) if names else None)
+
+
+def _builder(data: DataConfig, scratch: Path) -> Any:
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(data.name, data_dir=f"{scratch}/prepared", try_gcs=False, **data.options)
+    except tfds.core.DatasetNotFoundError as error:
+        close = _close_names(data.name)
+        raise UserError(
+            f"data.name = {data.name}: not a data set of tensorflow-datasets"
+            + (f"; did you mean {close}?" if close else "; tfds.list_builders() lists them")
+        ) from error
+    except TypeError as error:
+        if not data.options:
+            raise
+        raise UserError(f"data.options = {data.options}: {' '.join(str(error).split())}") from error
+    info = builder.info
+    keys = info.supervised_keys
+    kinds = [type(info.features[key]).__name__ for key in keys] if keys and len(keys) == 2 else []
+    if kinds != ["Image", "ClassLabel"]:
+        raise UserError(
+            f"data.name = {data.name}: its supervised keys are {keys} of {kinds or 'no kind'}; allowed: a set with "
+            "('Image', 'ClassLabel')"
+        )
+    return builder
+
+
+def _close_names(name: str) -> str:
+    import difflib
+
+    import tensorflow_datasets as tfds
+
+    return ", ".join(difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False), n=3))
+
+
+def _generators(builder: Any, manager: Any) -> dict[str, Any]:
+    """By part, an iterable of keys and examples; what is fetched already is not fetched again."""
+    if "pipeline" in inspect.signature(builder._split_generators).parameters:
+        raise UserError(f"data.name = {builder.name}: is made with Apache Beam, which is not supported")
+    found = builder._split_generators(manager)
+    if not isinstance(found, dict):  # the older way to say it
+        found = {str(split.name): builder._generate_examples(**split.gen_kwargs) for split in found}
+    generators = {str(name): generator for name, generator in found.items()}
+    if "train" not in generators:
+        raise UserError(f"data.name = {builder.name}: has the splits {', '.join(generators)}; allowed: one named train")
+    if "test" not in generators and "validation" in generators:
+        generators["test"] = generators.pop("validation")
+    if any(not hasattr(generator, "__iter__") for generator in generators.values()):
+        raise UserError(f"data.name = {builder.name}: is made with Apache Beam, which is not supported")
+    return generators
+
+
+def _count(builder: Any, part: str) -> int:
+    """As the library's own metadata have it; 0 where they have none."""
+    splits = builder.info.splits
+    name = "validation" if part == "test" and "test" not in splits else part
+    return int(splits[name].num_examples) if name in splits else 0
+
+
+def _decoded(image: Any) -> Raw:
+    if isinstance(image, np.ndarray):
+        return image
+    if isinstance(image, bytes):
+        import io
+
+        image = io.BytesIO(image)
+    with Image.open(image if hasattr(image, "read") else os.fspath(image)) as opened_image:
+        opened_image.load()
+        return opened_image
+
+
+@contextmanager
+def _fetching_through(upstream: Upstream, manager: Any) -> Iterator[None]:
+    """Let the download manager ask `upstream` for files in place of the network; it verifies them as it always does."""
+    from tensorflow_datasets.core.download import checksums, download_manager, downloader, extractor
+
+    class Downloader(downloader._Downloader):  # type: ignore[misc]
+        def download(self, url: str, destination_path: Any, verify: bool = True) -> Any:
+            """In this thread, so that an interruption, or the first file that cannot be had, is the end of it."""
+            self._pbar_url.update_total(1)
+            known = manager._url_infos.get(url)
+            name = (known.filename if known else None) or url.rstrip("/").rpartition("/")[2]
+            path = Path(destination_path) / name
+            try:
+                upstream.place(url, path, name=name, checksum=known.checksum if known else None)
+            except OSError as error:
+                raise RuntimeError(str(error)) from error  # no other address is known
+            self._pbar_url.update(1)
+            found = downloader.DownloadResult(type(destination_path)(path), checksums.compute_url_info(path))
+            return downloader.promise.Promise.resolve(found)
+
+    replacements: dict[str, tuple[Any, Any]] = {
+        "get_downloader": (download_manager, Downloader()),
+        "get_extractor": (extractor, unpacker := extractor._Extractor()),
+    }
+    before = {name: getattr(module, name) for name, (module, _) in replacements.items()}
+    for name, (module, own) in replacements.items():
+        setattr(module, name, lambda *_, own=own, **__: own)
+    try:
+        yield
+    except BaseException:
+        unpacker._executor.shutdown(cancel_futures=True)  # or it would write into a folder that is being removed
+        raise
+    finally:
+        for name, (module, _) in replacements.items():
+            setattr(module, name, before[name])

@@ -1,0 +1,201 @@
+"""The image classification sets of torchvision.datasets: their own download, checksum and reading code."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from PIL import Image
+
+from ...config import DataConfig
+from ...errors import UserError
+from ..upstream import Upstream
+from .source import Example
+
+# What upstream's parts are called, by ours; the first that a data set accepts is taken.
+_SPLITS = {"train": ("train", "trainval"), "validation": ("val", "valid"), "test": ("test", "val", "valid")}
+# Not one image with one class: told before gigabytes are fetched.
+_OTHERS = [
+    "CLEVRClassification",
+    "CelebA",
+    "Kinetics",
+    "Kitti",
+    "LFWPairs",
+    "Middlebury2014Stereo",
+    "MovingMNIST",
+    "PhotoTour",
+    "SBDataset",
+    "SBU",
+    "VOCDetection",
+    "VOCSegmentation",
+    "WIDERFace",
+]
+# Parameters of a data set that are not for data.options.
+_OWN = {"self", "root", "download", "transform", "target_transform", "transforms", "loader", "args", "kwargs"}
+
+
+@dataclass(frozen=True)
+class TorchvisionSource:
+    """See `Source`."""
+
+    datasets: Mapping[str, Any]
+    classes: tuple[str, ...] | None
+    slow: bool = False
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """See `Source`."""
+        return {part: len(dataset) for part, dataset in self.datasets.items()}
+
+    def examples(self, part: str) -> Iterator[Example]:
+        """See `Source`."""
+        dataset = self.datasets[part]
+        for number in range(len(dataset)):
+            name = f"{part} {number}"
+            try:
+                image, label = dataset[number]
+            except Exception as error:  # nobody knows its label then, and nobody asks for it
+                yield Example(name, 0, partial(_fail, error))
+            else:
+                yield Example(name, int(label), lambda image=image: image)  # type: ignore[misc]
+
+
+def _fail(error: Exception) -> NoReturn:
+    raise error
+
+
+def fetch(data: DataConfig, upstream: Upstream) -> None:
+    """Let the data set fetch, verify and unpack its files once; what it unpacks is thrown away."""
+    with opened(data, upstream):
+        pass
+
+
+@contextmanager
+def opened(data: DataConfig, upstream: Upstream) -> Iterator[TorchvisionSource]:
+    """The data set, unpacked into a scratch folder from the files in `upstream`."""
+    dataset_class = _find(data.name)
+    with upstream.unpacking() as scratch:
+        with _fetching_through(upstream, dataset_class), upstream.explained(f"torchvision's {dataset_class.__name__}"):
+            datasets = _open_parts(dataset_class, scratch, data.options)
+            image, label = next(iter(datasets.values()))[0]
+        if not isinstance(image, Image.Image | np.ndarray) or not hasattr(label, "__index__"):
+            raise UserError(
+                f"data.name = {data.name}: torchvision's {dataset_class.__name__} gives {type(image).__name__} with "
+                f"{type(label).__name__}; allowed: a set of images with one class each"
+            )
+        classes = getattr(datasets["train"], "classes", None)
+        yield TorchvisionSource(datasets, tuple(map(str, classes)) if classes else None)
+
+
+def _find(name: str) -> Any:
+    from torchvision import datasets
+
+    def plain(text: str) -> str:
+        return text.replace("_", "").replace("-", "").casefold()
+
+    known = {
+        plain(candidate): getattr(datasets, candidate)
+        for candidate in set(datasets.__all__) - set(_OTHERS)
+        if inspect.isclass(getattr(datasets, candidate)) and "download" in _parameters(getattr(datasets, candidate))
+    }
+    if plain(name) not in known:
+        allowed = ", ".join(sorted(found.__name__ for found in known.values()))
+        raise UserError(
+            f"data.name = {name}: not a set of labelled images that torchvision downloads; allowed: {allowed}"
+        )
+    return known[plain(name)]
+
+
+def _parameters(dataset_class: Any) -> set[str]:
+    """Names of its constructor's parameters, and of its bases' where it hands on what it does not know."""
+    found: set[str] = set()
+    for base in dataset_class.__mro__:
+        if "__init__" in vars(base):
+            parameters = inspect.signature(base.__init__).parameters
+            found |= set(parameters)
+            if not any(p.kind == inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+                break
+    return found
+
+
+def _open_parts(dataset_class: Any, scratch: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    def make(**part: Any) -> Any:
+        return dataset_class(root=str(scratch), download=True, **{**options, **part})
+
+    parameters = _parameters(dataset_class) - _OWN
+    if unknown := sorted(options.keys() - parameters):
+        allowed = ", ".join(sorted(parameters)) or "none"
+        name = f"data.options.{unknown[0]} = {options[unknown[0]]!r}"
+        raise UserError(f"{name}: {dataset_class.__name__} has no such option; allowed: {allowed}")
+    if dataset_class.__name__ == "EMNIST" and "split" not in options:  # the only one that asks for more than its part
+        raise UserError(
+            "data.options.split: EMNIST has several; allowed: byclass, bymerge, balanced, letters, digits, mnist"
+        )
+    if "train" in parameters and "train" not in options:
+        return {"train": make(train=True), "test": make(train=False)}
+    if "split" not in parameters or "split" in options:
+        return {"train": make()}
+    found: dict[str, Any] = {}
+    taken: set[str] = set()
+    for part in ("train", "test", "validation"):
+        for split in _SPLITS[part]:
+            if split in taken:
+                continue
+            try:
+                found[part] = make(split=split)
+            except ValueError as error:  # before anything is fetched; it lists what is allowed
+                if "split" not in str(error) or (part == "train" and split == _SPLITS[part][-1]):
+                    raise
+                continue
+            taken.add(split)
+            break
+    return found
+
+
+@contextmanager
+def _fetching_through(upstream: Upstream, dataset_class: Any) -> Iterator[None]:
+    """Let torchvision ask `upstream` for files in place of the network. Its own code checks them as it always does."""
+    from torchvision.datasets import utils
+
+    wanted: dict[str, str | None] = {}
+    check, from_drive = utils.check_integrity, utils.download_file_from_google_drive
+
+    def check_integrity(path: Any, md5: str | None = None) -> bool:
+        wanted[str(path)] = md5  # asked before a file is fetched, and after
+        return bool(check(path, md5))
+
+    def retrieve(url: str, path: Any, *_: Any, **__: Any) -> None:
+        upstream.place(url, Path(path), name=Path(path).name, checksum=wanted.get(str(path)))
+
+    def drive(file_id: str, root: Any, filename: Any = None, md5: str | None = None) -> None:
+        name = str(filename or file_id)
+        if not upstream.sealed and upstream.mirror is None and not (upstream.folder / name).exists():
+            from_drive(file_id, str(upstream.folder), name, md5)
+        url = f"https://drive.google.com/uc?id={file_id}"
+        upstream.place(url, Path(root) / name, name=name, checksum=md5)
+
+    replacements: dict[str, Callable[..., Any]] = {
+        "check_integrity": check_integrity,
+        "_urlretrieve": retrieve,
+        "_get_redirect_url": lambda url, max_hops=3: url,
+        "download_file_from_google_drive": drive,
+    }
+    modules = [utils, *(inspect.getmodule(base) for base in dataset_class.__mro__)]
+    before = [
+        (module, name, getattr(module, name))
+        for module in modules
+        if module is not None and module.__name__.startswith("torchvision.datasets")
+        for name in replacements
+        if hasattr(module, name)
+    ]
+    for module, name, _ in before:
+        setattr(module, name, replacements[name])
+    try:
+        yield
+    finally:
+        for module, name, original in before:
+            setattr(module, name, original)

@@ -1,0 +1,208 @@
+"""Upstream files: from a mirror or from their own addresses, verified, kept under their own names in one folder."""
+
+import errno
+import hashlib
+import os
+import queue
+import shutil
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, unquote, urlparse
+
+from ..entry import main_root
+from ..errors import UserError
+from ..progress import steps
+
+ANSWER_SECONDS = 4.0
+"""A server that does not begin to answer for so long is given up, and with it all others: there is no network."""
+SILENCE_SECONDS = 10.0
+"""A server that falls silent for so long is given up."""
+_CHUNK = 1 << 20
+_HASHES = {32: "MD5", 64: "SHA-256"}
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+
+
+class Upstream:
+    """The folder `data/raw`: every upstream file by its own name.
+
+    `mirror`: a folder, or the URL of one, that holds the files under the same names; a relative one is below the
+    repository's root; None: their own addresses.
+    `sealed`: take what is in the folder and fetch nothing, as `prepare` does.
+    """
+
+    def __init__(self, folder: Path, *, mirror: str | None = None, sealed: bool = False) -> None:
+        self.folder, self.mirror, self.sealed = folder, mirror, sealed
+        self.names: list[str] = []
+        """Of all files that were asked for."""
+        self._failures: list[str] = []
+        self._failed_seconds = 0.0
+        if mirror is not None and "://" in mirror and not mirror.startswith(("http://", "https://", "file://")):
+            raise UserError(f"data.mirror = {mirror}: allowed: a folder, or a URL of http://, https:// or file://")
+
+    def place(self, url: str, target: Path, *, name: str, checksum: str | None) -> None:
+        """Have the upstream file `name` at `target`; `checksum`: MD5 or SHA-256 in hexadecimal digits, or None.
+
+        Raises `UserError` where the file cannot be had or is another; URLError where its own address does not deliver,
+        so that the library tries the next one.
+        """
+        if Path(name).name != name or name in ("", ".."):
+            raise UserError(f"{name!r}: not the name of an upstream file")
+        if name not in self.names:
+            self.names.append(name)
+        kept = self.folder / name
+        if not kept.exists():
+            self._fetch(url, kept)
+        self._verify(kept, checksum)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        try:
+            os.link(kept, target)
+        except OSError:
+            shutil.copyfile(kept, target)
+
+    @contextmanager
+    def unpacking(self) -> Iterator[Path]:
+        """An empty folder near the files, for as long as the context lasts; a killed run's is cleared away."""
+        scratch = self.folder.with_name(f"{self.folder.name}.unpacked")
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        try:
+            yield Path(tempfile.mkdtemp(dir=scratch))  # never the same: tensorflow-datasets remembers what it has made
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    @contextmanager
+    def explained(self, what: str) -> Iterator[None]:
+        """Turn what a library raises while it opens `what` into one `UserError`."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # of torchvision, tensorflow-datasets and all that they call: no common base
+            if self._failures:
+                raise UserError(self._no_network()) from error
+            said = " ".join(str(error).split())
+            raise UserError(f"{what}: cannot be read: {type(error).__name__}: {said}") from error
+
+    def _fetch(self, url: str, kept: Path) -> None:
+        if self.sealed:
+            raise UserError(f"{kept}: missing; run `dvc repro --force download`")
+        part = kept.with_name(f"{kept.name}.part")
+        source = self._source(url, kept.name)
+        began = time.monotonic()
+        try:
+            with _opened(source) as (stream, size):
+                _copy(stream, size, part)
+        except (OSError, HTTPException) as error:
+            part.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno in _DISK:
+                raise UserError(f"{part}: {error.strerror}") from error
+            said = f"{source}: {_reason(error)}"
+            if self.mirror is not None:
+                raise UserError(
+                    f"data.mirror = {self.mirror}: {said}; allowed: a folder or URL that holds {kept.name}; "
+                    "data=mnist_sample needs none (bundled)"
+                ) from error
+            self._failures.append(said)
+            self._failed_seconds += time.monotonic() - began
+            if self._failed_seconds > 0.9 * ANSWER_SECONDS:
+                raise UserError(self._no_network()) from error
+            raise URLError(said) from error
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        part.replace(kept)
+
+    def _source(self, url: str, name: str) -> str | Path:
+        if self.mirror is None:
+            return url
+        if self.mirror.startswith("file://"):
+            return Path(unquote(urlparse(self.mirror).path)) / name
+        if "://" in self.mirror:
+            return f"{self.mirror.rstrip('/')}/{quote(name)}"
+        return main_root() / Path(self.mirror).expanduser() / name
+
+    def _verify(self, kept: Path, checksum: str | None) -> None:
+        if checksum is None:
+            return
+        kind = _HASHES[len(checksum)]
+        with kept.open("rb") as file:
+            found = hashlib.file_digest(file, "md5" if kind == "MD5" else "sha256").hexdigest()
+        if found != checksum:
+            size = kept.stat().st_size
+            if not self.sealed:
+                kept.unlink()
+            where = f"from data.mirror = {self.mirror}" if self.mirror else "as it came"
+            told = f"{kept}, which has changed since it was fetched" if self.sealed else f"{kept.name} {where}"
+            way_out = "run `dvc repro --force download`" if self.sealed else "get it again, whole and as published"
+            raise UserError(f"{told}: {size:,} bytes with the {kind} {found}, not {checksum}; {way_out}")
+
+    def _no_network(self) -> str:
+        wanted = ", ".join(self.names)
+        return (
+            "; ".join(dict.fromkeys(self._failures))
+            + f"\nNo network? data.mirror=<folder or URL that holds {wanted}>, or data=mnist_sample (bundled)"
+        )
+
+
+def _reason(error: OSError | HTTPException) -> str:
+    if isinstance(error, HTTPException):
+        said = f"talks no HTTP ({type(error).__name__}: {error})"
+    else:
+        code = f"HTTP {error.code} " if isinstance(error, HTTPError) else ""
+        said = f"{code}{getattr(error, 'reason', None) or error.strerror or error}"
+    return " ".join(said.split())
+
+
+def _copy(stream: BinaryIO, size: int | None, part: Path) -> None:
+    with steps(f"download {part.stem}", size, "bytes") as advance, part.open("wb") as file:
+        come = 0
+        while block := stream.read(_CHUNK):
+            file.write(block)
+            come += len(block)
+            advance(len(block))
+        if size is not None and come != size:
+            raise OSError(f"only {come:,} of {size:,} bytes came")
+
+
+@contextmanager
+def _opened(source: str | Path) -> Iterator[tuple[BinaryIO, int | None]]:
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            yield file, source.stat().st_size
+        return
+    response = _answer(source)
+    with response:
+        length = response.headers.get("Content-Length")
+        yield response, int(length) if length and length.isdecimal() else None
+
+
+def _answer(url: str) -> Any:
+    """In a thread of its own, as the look-up of a name knows no time limit."""
+    agent = {"User-Agent": "Mozilla/5.0 (experiment-tracking-pipeline)"}
+    box: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            box.put(urllib.request.urlopen(urllib.request.Request(url, headers=agent), timeout=SILENCE_SECONDS))
+        except Exception as error:
+            box.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = box.get(timeout=ANSWER_SECONDS)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {ANSWER_SECONDS:g} s") from None
+    if isinstance(answer, ValueError):  # not a URL
+        raise OSError(str(answer))
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
