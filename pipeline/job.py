@@ -29,7 +29,7 @@ class Job:
     @property
     def architecture(self) -> Architecture:
         """The declared network, on this data. Raises `UserError` where it does not fit."""
-        return Architecture(self.model, self.dataset.image_shape, len(self.dataset.classes))
+        return Architecture.of(self.model, self.dataset)
 
     def resolved(self) -> dict[str, Any]:
         """Everything that defines the result, but for the seed and the machine."""

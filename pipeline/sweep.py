@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from .config import CONF, Config, compose, parse, write
 from .config.compose import one_message, register
 from .data.obtain import obtain
+from .data.plan import require_visible
 from .entry import main_root
 from .errors import UserError
 from .models.architecture import Architecture
@@ -77,7 +78,8 @@ def hydra_app(arguments: Sequence[str]) -> None:
         ensure_store(main_root())
         for config in [job.config for job in jobs_of(overrides)] if flags else [compose(overrides)]:
             dataset = obtain(config.data, main_root())
-            Architecture(config.model, dataset.image_shape, len(dataset.classes))
+            Architecture.of(config.model, dataset)
+            require_visible(config.train.augment, dataset.image_shape)
     register()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let its errors through to here
     sys.argv = ["pipeline.train", *arguments]

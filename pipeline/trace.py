@@ -148,7 +148,7 @@ def main(arguments: Sequence[str]) -> None:
     call = parse_call("trace", arguments)
     config = call.config
     dataset = Dataset.open(PREPARED) if call.snapshot else obtain(config.data, main_root())
-    architecture = Architecture(config.model, dataset.image_shape, len(dataset.classes))
+    architecture = Architecture.of(config.model, dataset)
     evidence = Evidence(config.framework, architecture, config.train, config.trace, dataset)
     gather(evidence, call.output or Path("results") / config.framework / "trace")
 

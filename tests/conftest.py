@@ -6,6 +6,14 @@ from pathlib import Path
 import pytest
 from project_copy import clone_project, run
 
+from pipeline.models.classifier import DOORS
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in DOORS])
+def framework(request: pytest.FixtureRequest) -> str:
+    """Each framework in turn, and all tests of one framework in one process."""
+    return str(request.param)
+
 
 @pytest.fixture(scope="session")
 def repro(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline.config import TrainConfig
+from pipeline.config.schema import AugmentConfig
 from pipeline.data.plan import EpochPlan
 from pipeline.models.architecture import Architecture, LayerSpec
 from pipeline.models.classifier import State
@@ -86,9 +87,27 @@ def _layer(
                     old = own[role]
                     running[f"{spec.name}/{role}"] = ((1 - layer.momentum) * old + layer.momentum * value).real
             return (x - mean) / np.sqrt(variance + layer.epsilon) * own["scale"] + own["offset"]
+        case "normalise":
+            return (x - own["mean"]) / np.sqrt(own["variance"])
         case "residual":
             return _apply(spec.branch, weights, x, key, running) + _apply(spec.shortcut, weights, x, key, running)
     raise AssertionError(layer.type)
+
+
+def augmented(images: np.ndarray, augment: AugmentConfig, draws: np.ndarray) -> np.ndarray:
+    """As one would do it by hand: pad and cut, mirror, blacken."""
+    pad, half = augment.pad_and_crop, augment.cutout // 2
+    height, width = images.shape[1:3]
+    found = []
+    for image, (up, left, mirrored, low, right) in zip(images, draws.tolist(), strict=True):
+        padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))
+        new = padded[pad + up : pad + up + height, pad + left : pad + left + width].copy()
+        if mirrored:
+            new = new[:, ::-1].copy()
+        y, x = low * height // 2**32 - half, right * width // 2**32 - half
+        new[max(y, 0) : max(y + augment.cutout, 0), max(x, 0) : max(x + augment.cutout, 0)] = 0
+        found.append(new)
+    return np.array(found)
 
 
 def _windows(x: np.ndarray, spec: LayerSpec, size: int, stride: int, fill: float) -> np.ndarray:

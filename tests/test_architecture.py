@@ -220,3 +220,21 @@ def test_a_batch_without_variance_is_refused() -> None:
     image.require_normalisable([64, 1])
     with pytest.raises(UserError, match=r"train\.batch_size: leaves a batch of one example, and batch_norm1"):
         dense.require_normalisable([64, 1])
+
+
+def test_a_network_that_normalises_starts_with_the_moments_of_the_data() -> None:
+    model = compose(["model.normalise=true"]).model
+    network = Architecture(model, (28, 28, 3), 10, (0.5, 0.25, 0.75), (0.5, 0.1, 0.0))
+    assert [spec.name for spec in network.layers[:2]] == ["normalise1", "conv1"]
+    weights = network.initial_weights(0)
+    assert list(weights)[:3] == ["normalise1/mean", "normalise1/variance", "conv1/kernel"]
+    assert weights["normalise1/mean"].tolist() == [0.5, 0.25, 0.75]
+    assert weights["normalise1/variance"] == pytest.approx([0.25, 0.01, 1.0])  # the last channel never varies
+    plain = Architecture(compose([]).model, (28, 28, 3), 10)
+    assert network.parameters == plain.parameters
+    assert all(np.array_equal(weights[name], value) for name, value in plain.initial_weights(0).items())
+
+
+def test_a_network_that_normalises_is_not_started_without_moments() -> None:
+    with pytest.raises(ValueError, match=r"model\.normalise"):
+        Architecture(compose(["model.normalise=true"]).model, (28, 28, 1), 10).initial_weights(0)

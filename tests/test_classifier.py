@@ -67,6 +67,7 @@ LAYERS: dict[str, list[dict[str, Any]]] = {
         LOGITS,
     ],
 }
+LAYERS["normalise"] = [{**CONV, "activation": "relu"}, FLATTEN, LOGITS]
 LAYERS["everything"] = [
     {**SAME, "bias": False},
     {**NORM, "activation": "relu"},
@@ -79,6 +80,7 @@ LAYERS["everything"] = [
 ]
 NETWORKS |= LAYERS
 IMAGES = {"grey": ((8, 7, 1), 3), "colour": ((6, 5, 3), 4)}  # neither is square: height and width are told apart
+MOMENTS = {"grey": ((0.4,), (0.3,)), "colour": ((0.4, 0.5, 0.1), (0.3, 0.2, 0.0))}
 EXAMPLES, BATCH_SIZE, STEPS = 50, 16, 4  # batches of 16, 16, 16, 2
 EPSILON = 1e-2  # large enough for its place in the formula to matter
 OTHER = {"tensorflow": "pytorch", "pytorch": "tensorflow"}
@@ -89,16 +91,10 @@ every_image = pytest.mark.parametrize("kind", IMAGES)
 both_precisions = pytest.mark.parametrize("precision", ["float32", "float64"])
 
 
-@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in doors.DOORS])
-def framework(request: pytest.FixtureRequest) -> str:
-    """Each framework in turn, and all tests of one framework in one process."""
-    return str(request.param)
-
-
 def design(network: str = "conv and dense", kind: str = "grey") -> Architecture:
     rules = {"kernel_initializer": "glorot_uniform", "bias_initializer": "fan_in_uniform"}
-    model = ModelConfig.model_validate({"name": "test", **rules, "layers": NETWORKS[network]})
-    return Architecture(model, *IMAGES[kind])
+    layers = {"layers": NETWORKS[network], "normalise": network == "normalise"}
+    return Architecture(ModelConfig.model_validate({"name": "test", **rules, **layers}), *IMAGES[kind], *MOMENTS[kind])
 
 
 def examples(kind: str = "grey", count: int = EXAMPLES, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

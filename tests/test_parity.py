@@ -18,11 +18,12 @@ from pipeline.parity import Level, reason
 
 # The planted differences are PyTorch's, in this process; TensorFlow has one of its own.
 pytestmark = pytest.mark.xdist_group("pytorch")
-SHAPE = (7, 6, 2)
+SHAPE = (7, 6, 3)
 NETWORK = {
     "name": "planted",
     "kernel_initializer": "glorot_uniform",
     "bias_initializer": "fan_in_uniform",
+    "normalise": True,
     "layers": [
         {"type": "conv", "filters": 3, "kernel_size": 3, "bias": False},
         {"type": "batch_norm", "activation": "relu"},
@@ -37,6 +38,7 @@ SETUPS = {
     "adam": [],
     "adamw": ["train/optimizer=adamw", "train.optimizer.weight_decay=0.1"],
     "momentum": ["train/optimizer=momentum", "train/schedule=cosine"],
+    "augmented": ["train.augment.pad_and_crop=2", "train.augment.flip=true", "train.augment.cutout=3"],
 }
 
 
@@ -196,7 +198,23 @@ def _example_order(patch: pytest.MonkeyPatch) -> None:
     from pipeline.models.pytorch import PyTorchClassifier
 
     original = PyTorchClassifier._batch
-    patch.setattr(PyTorchClassifier, "_batch", lambda self, rows: original(self, rows.flip(0)))
+    patch.setattr(PyTorchClassifier, "_batch", lambda self, rows, draws: original(self, rows.flip(0), draws))
+
+
+def _mirrored_twice(patch: pytest.MonkeyPatch) -> None:
+    from pipeline.models.pytorch import classifier
+
+    original = classifier.augmented
+    patch.setattr(classifier, "augmented", lambda images, *rest: original(images, *rest).flip(2))
+
+
+def _unbiased_deviation(patch: pytest.MonkeyPatch) -> None:
+    from pipeline.models.pytorch import network
+
+    def forward(self: Any, x: Any) -> Any:
+        return (x - self.running_mean[:, None, None]) / (self.running_var[:, None, None] * 1.01).sqrt()
+
+    patch.setattr(network._Normalisation, "forward", forward)
 
 
 def _dtype(patch: pytest.MonkeyPatch) -> None:
@@ -220,6 +238,8 @@ PLANTED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str, str, str]] =
     "one initial weight": (_initial_weight, "adam", "parameters", "dense1/kernel: 1 of"),
     "batch-norm variance": (_biased_variance, "adam", "trajectory float64", "batch_norm1/variance after step 1"),
     "example order": (_example_order, "adam", "batches", "step 0 (float64): digest"),
+    "augmentation": (_mirrored_twice, "augmented", "batches", "step 0 (float64): digest"),
+    "normalisation": (_unbiased_deviation, "adam", "outputs", "outputs of the first batch: relative"),
     "dtype": (_dtype, "adam", "batches", "step 0 (float64): dtype float64 and float32"),
 }
 
@@ -289,7 +309,7 @@ def networks(draw: st.DrawFn) -> dict[str, Any]:
         "kernel_initializer": draw(st.sampled_from(["glorot_uniform", "kaiming_uniform"])),
         "bias_initializer": draw(st.sampled_from(["zeros", "fan_in_uniform"])),
     }
-    return {"name": "random", **rules, "layers": layers}
+    return {"name": "random", **rules, "normalise": draw(st.booleans()), "layers": layers}
 
 
 TRAININGS = st.tuples(
@@ -298,6 +318,9 @@ TRAININGS = st.tuples(
     st.sampled_from(["train.schedule.warmup_steps=0", "train.schedule.warmup_steps=3"]),
     st.sampled_from(["train.clip_norm=null", "train.clip_norm=0.5"]),
     st.sampled_from(["train.label_smoothing=0.0", "train.label_smoothing=0.1"]),
+    st.sampled_from(["train.augment.cutout=0", "train.augment.cutout=3"]),
+    st.sampled_from(["train.augment.flip=false", "train.augment.flip=true"]),
+    st.sampled_from(["train.augment.pad_and_crop=0", "train.augment.pad_and_crop=2"]),
 )
 
 

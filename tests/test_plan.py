@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline.config import TrainConfig, compose
-from pipeline.data.plan import EpochPlan, draw_epoch, learning_rates
+from pipeline.config.schema import AugmentConfig
+from pipeline.data.plan import EpochPlan, draw_epoch, learning_rates, require_visible
+from pipeline.errors import UserError
 
 CONSTANT = {"name": "constant", "warmup_steps": 0}
 
@@ -71,9 +73,10 @@ def test_every_step_has_the_learning_rate() -> None:
 
 @pytest.mark.parametrize("cuts", [[0, 1, 2, 3], [0, 3], [0, 2, 3], [0, 1, 1, 3]], ids=str)
 def test_segments_one_after_another_are_the_whole_plan(cuts: list[int]) -> None:
-    whole = EpochPlan(plan(10, 4).order, 4, np.array([0.1, 0.2, 0.3]), np.array([5, 6, 7]))
+    draws = np.arange(50).reshape(10, 5)
+    whole = EpochPlan(plan(10, 4).order, 4, np.array([0.1, 0.2, 0.3]), np.array([5, 6, 7]), draws)
     segments = [whole.segment(start, stop) for start, stop in itertools.pairwise(cuts)]
-    for part in ("order", "learning_rate", "dropout_keys", "batch_sizes"):
+    for part in ("order", "learning_rate", "dropout_keys", "augmentation", "batch_sizes"):
         joined = np.concatenate([getattr(segment, part) for segment in segments])
         assert np.array_equal(joined, getattr(whole, part))
     assert [segment.steps for segment in segments] == np.diff(cuts).tolist()
@@ -85,6 +88,11 @@ def test_a_wrong_number_of_values_by_step_is_refused(count: int) -> None:
         EpochPlan(np.arange(10), 4, np.full(count, 0.1), np.zeros(3, np.int64))
     with pytest.raises(ValueError, match=f"{count} dropout keys, 10 examples in batches of 4"):
         EpochPlan(np.arange(10), 4, np.full(3, 0.1), np.zeros(count, np.int64))
+
+
+def test_a_wrong_number_of_augmentations_is_refused() -> None:
+    with pytest.raises(ValueError, match="9 augmentations, 10 examples"):
+        EpochPlan(np.arange(10), 4, np.zeros(3), np.zeros(3, np.int64), np.zeros((9, 5), np.int64))
 
 
 def test_every_step_has_a_dropout_key_of_its_own() -> None:
@@ -134,3 +142,55 @@ def test_an_epoch_has_its_own_part_of_the_schedule() -> None:
     train = settings(4, 0.5, epochs=3, name="cosine", final_fraction=0.0)
     parts = [draw_epoch(train, examples=10, seed=0, epoch=epoch).learning_rate for epoch in range(3)]
     assert np.array_equal(np.concatenate(parts), learning_rates(train, 3))
+
+
+# Augmentation
+
+
+def drawn(epoch: int = 0, seed: int = 0, count: int = 4000, **augment: object) -> np.ndarray:
+    train = settings(4, 0.5).model_copy(update={"augment": AugmentConfig.model_validate(augment)})
+    return draw_epoch(train, examples=count, seed=seed, epoch=epoch).augmentation
+
+
+def test_nothing_is_drawn_where_there_is_no_augmentation() -> None:
+    assert drawn().shape == (4000, 0)
+
+
+def test_every_value_is_drawn_evenly_from_its_range() -> None:
+    found = drawn(pad_and_crop=2, flip=True, cutout=3)
+    assert found.dtype == np.int64
+    for column, values in ((0, range(-2, 3)), (1, range(-2, 3)), (2, range(2))):
+        kinds, counts = np.unique(found[:, column], return_counts=True)
+        assert kinds.tolist() == list(values)
+        assert counts == pytest.approx(np.full(len(values), 4000 / len(values)), rel=0.15)
+    for column in (3, 4):
+        assert found[:, column].min() >= 0
+        assert found[:, column].max() < 2**32
+        assert np.bincount(found[:, column] >> 30) == pytest.approx(np.full(4, 1000), rel=0.15)
+    assert np.abs(np.corrcoef(found.T) - np.eye(5)).max() < 0.06
+
+
+def test_every_epoch_and_every_seed_draws_anew_and_the_same_again() -> None:
+    kinds = {"pad_and_crop": 2, "flip": True, "cutout": 3}
+    found = [drawn(epoch, seed, **kinds).tobytes() for epoch in range(2) for seed in range(2)]
+    assert len(set(found)) == 4
+    assert found == [drawn(epoch, seed, **kinds).tobytes() for epoch in range(2) for seed in range(2)]
+
+
+def test_to_switch_one_kind_on_moves_neither_the_others_nor_the_order() -> None:
+    crop, both = drawn(pad_and_crop=2), drawn(pad_and_crop=2, flip=True)
+    assert np.array_equal(crop[:, [0, 1, 3, 4]], both[:, [0, 1, 3, 4]])
+    assert not crop[:, 2].any()
+    assert not drawn(flip=True)[:, :2].any()
+    train = settings(4, 0.5)
+    more = train.model_copy(update={"augment": AugmentConfig(flip=True)})
+    plans = [draw_epoch(one, examples=50, seed=1, epoch=2) for one in (train, more)]
+    assert np.array_equal(plans[0].order, plans[1].order)
+    assert np.array_equal(plans[0].dropout_keys, plans[1].dropout_keys)
+
+
+@pytest.mark.parametrize("kind", ["pad_and_crop", "cutout"])
+def test_what_leaves_nothing_of_an_image_is_refused(kind: str) -> None:
+    require_visible(AugmentConfig.model_validate({kind: 27}), (28, 40, 1))
+    with pytest.raises(UserError, match=rf"train\.augment\.{kind} = 28: .*28x40 pixels; allowed: 0 to 27"):
+        require_visible(AugmentConfig.model_validate({kind: 28}), (28, 40, 1))

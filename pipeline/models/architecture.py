@@ -25,8 +25,10 @@ from ..config.schema import (
     GlobalAveragePool,
     Layer,
     MaxPool,
+    Normalise,
     Residual,
 )
+from ..data.dataset import Dataset
 from ..data.plan import WEIGHTS_STREAM
 from ..errors import UserError
 
@@ -52,7 +54,7 @@ class Parameter:
 
     @property
     def trainable(self) -> bool:
-        """Whether the optimiser moves it; the running values of batch norm follow the batches."""
+        """Whether the optimiser moves it; running values of batch norm follow the batches, the data's own stay."""
         return self.role not in ("mean", "variance")
 
 
@@ -61,7 +63,7 @@ class LayerSpec:
     """A declared layer in its place: shapes are those of one example, without the batch axis."""
 
     name: str
-    layer: Layer
+    layer: Layer | Normalise
     input_shape: Shape
     output_shape: Shape
     parameters: tuple[Parameter, ...] = ()
@@ -86,6 +88,15 @@ class Architecture:
     model: ModelConfig
     image_shape: tuple[int, int, int]
     classes: int
+    channel_mean: tuple[float, ...] = ()
+    """Of the training images, in [0, 1]: asked for by the initial weights of a network that normalises."""
+    channel_std: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, model: ModelConfig, dataset: Dataset) -> "Architecture":
+        """The network on the images of this data set."""
+        mean, std = (tuple(dataset.facts[key]) for key in ("channel_mean", "channel_std"))
+        return cls(model, dataset.image_shape, len(dataset.classes), mean, std)
 
     def __post_init__(self) -> None:
         _ = self.layers
@@ -93,7 +104,12 @@ class Architecture:
     @cached_property
     def layers(self) -> tuple[LayerSpec, ...]:
         """The layers in order, named `<type><count>`, counted through the whole network: conv1, flatten1, dense1."""
-        return self._place_all(self.model.layers, self.image_shape, "model.layers", Counter())
+        layers = self._place_all(self.model.layers, self.image_shape, "model.layers", Counter())
+        if not self.model.normalise:
+            return layers
+        name, channels = "normalise1", self.image_shape[-1:]
+        arrays = Parameter(name, "mean", channels), Parameter(name, "variance", channels)
+        return (LayerSpec(name, Normalise(), self.image_shape, self.image_shape, arrays), *layers)
 
     @cached_property
     def all_layers(self) -> tuple[LayerSpec, ...]:
@@ -121,9 +137,21 @@ class Architecture:
         `glorot_uniform`: ±sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010; Keras' default).
         `kaiming_uniform`: ±1 / sqrt(fan_in), He et al. 2015 with a = sqrt(5) (the default of torch.nn.Linear, Conv2d).
         Biases: `zeros` (Keras), or `fan_in_uniform`: ±1 / sqrt(fan_in) (torch).
-        Batch norm starts at scale 1, offset 0, mean 0, variance 1.
+        Batch norm starts at scale 1, offset 0, mean 0, variance 1. Normalisation has the mean and the variance of the
+        training images; a channel that never varies is divided by 1, as scikit-learn's StandardScaler does it.
         """
-        return {array.name: self._initial(array, seed) for array in self.arrays}
+        return {array.name: self._initial(array, seed) for array in self.arrays} | self._moments()
+
+    def _moments(self) -> dict[str, np.ndarray]:
+        if not self.model.normalise:
+            return {}
+        if not self.channel_mean:
+            raise ValueError("model.normalise: mean and standard deviation of the images are not known")
+        variance = np.square(self.channel_std)
+        return {
+            "normalise1/mean": np.array(self.channel_mean),
+            "normalise1/variance": np.where(variance > 0, variance, 1.0),
+        }
 
     def _initial(self, array: Parameter, seed: int) -> np.ndarray:
         if array.role in ("scale", "variance"):

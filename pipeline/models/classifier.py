@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from ..config import ModelConfig, TrainConfig
 from ..config.schema import SgdConfig
-from ..data.plan import EpochPlan
+from ..data.plan import EpochPlan, require_visible
 from ..errors import UserError
 from .architecture import Architecture
 
@@ -119,6 +119,7 @@ class Classifier(Protocol):
 
 def create(framework: str, architecture: Architecture, train: TrainConfig) -> Classifier:
     """Open one door. Raises `UserError` where its framework is missing or cannot do what `train` asks for."""
+    require_visible(train.augment, architecture.image_shape)
     module, name = DOORS[framework]
     try:
         door = getattr(importlib.import_module(module), name)
@@ -163,6 +164,8 @@ def save(classifier: Classifier, framework: str, directory: Path) -> None:
         "model": architecture.model.model_dump(),
         "image_shape": architecture.image_shape,
         "classes": architecture.classes,
+        "channel_mean": architecture.channel_mean,
+        "channel_std": architecture.channel_std,
         "train": classifier.train.model_dump(),
         "parameters": architecture.parameter_count,
         "execution": classifier.execution,
@@ -179,7 +182,8 @@ def load(directory: Path, framework: str | None = None) -> Classifier:
         weights = load_file(directory / "weights.safetensors")
         model = ModelConfig.model_validate(description["model"])
         train = TrainConfig.model_validate(description["train"])
-        architecture = Architecture(model, tuple(description["image_shape"]), description["classes"])
+        moments = (tuple(description.get(key, ())) for key in ("channel_mean", "channel_std"))
+        architecture = Architecture(model, tuple(description["image_shape"]), description["classes"], *moments)
         framework = framework or description["framework"]
         if framework not in DOORS:
             raise UserError(f"framework = {framework!r}; allowed: {', '.join(DOORS)}")

@@ -24,6 +24,7 @@ from ...data.plan import EpochPlan
 from ...errors import UserError
 from ..architecture import Architecture
 from ..classifier import Device, EpochResult, Probe, State, slots_of, unit_scale
+from .augmentation import augmented
 from .network import Network
 
 _PREDICT_BATCH = 512
@@ -59,7 +60,7 @@ class PyTorchClassifier:
         began = time.perf_counter()
         before = self.state()
         for size in batch_sizes:
-            self.train_epoch(EpochPlan.warm_up(size))
+            self.train_epoch(EpochPlan.warm_up(self.train, size))
         self.restore(before)
         return time.perf_counter() - began
 
@@ -67,13 +68,14 @@ class PyTorchClassifier:
         """See `Classifier.train_epoch`."""
         began = time.perf_counter()
         self._network.train()
-        order, keys = (torch.tensor(values, device=self._place) for values in (plan.order, plan.dropout_keys))
+        order, draws, keys = self._placed(plan)
         parameters = list(self._network.parameters())
         losses = torch.empty(plan.steps, dtype=self._dtype, device=self._place)
         corrects = torch.empty(plan.steps, dtype=torch.int64, device=self._place)
         group = self._optimizer.param_groups[0]
         for i, learning_rate in enumerate(plan.learning_rate.tolist()):
-            x, y = self._batch(order[i * plan.batch_size : (i + 1) * plan.batch_size])
+            batch = slice(i * plan.batch_size, (i + 1) * plan.batch_size)
+            x, y = self._batch(order[batch], draws[batch])
             self._optimizer.zero_grad(set_to_none=True)
             outputs, loss = self._outputs_and_loss(x, y, keys[i])
             loss.backward()
@@ -91,18 +93,19 @@ class PyTorchClassifier:
 
     def seen(self, plan: EpochPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """See `Classifier.seen`."""
-        order = torch.tensor(plan.order, device=self._place)
-        for rows in order.split(plan.batch_size):
-            x, y = self._batch(rows)
+        order, draws, _ = self._placed(plan)
+        for rows, drawn in zip(order.split(plan.batch_size), draws.split(plan.batch_size), strict=True):
+            x, y = self._batch(rows, drawn)
             yield x.cpu().numpy(), y.cpu().numpy()
 
     def probe(self, plan: EpochPlan) -> Probe:
         """See `Classifier.probe`."""
         before = self.state()
         self._network.train()
-        x, y = self._batch(torch.tensor(plan.order[: plan.batch_size], device=self._place))
+        order, draws, keys = self._placed(plan.segment(0, 1))
+        x, y = self._batch(order, draws)
         self._optimizer.zero_grad(set_to_none=True)
-        outputs, loss = self._outputs_and_loss(x, y, torch.tensor(plan.dropout_keys[0], device=self._place))
+        outputs, loss = self._outputs_and_loss(x, y, keys[0])
         loss.backward()
         gradients = {name: _to_canonical(parameter.grad) for name, parameter in self._parameters()}
         self.restore(before)
@@ -176,10 +179,20 @@ class PyTorchClassifier:
             if isinstance(array, nn.Parameter):
                 yield name, array
 
-    def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _placed(self, plan: EpochPlan) -> tuple[Tensor, Tensor, Tensor]:
+        """Order, augmentation and dropout keys, on the device."""
+        order, draws, keys = (
+            torch.tensor(values, device=self._place) for values in (plan.order, plan.augmentation, plan.dropout_keys)
+        )
+        return order, draws, keys
+
+    def _batch(self, rows: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         assert self._images is not None
         assert self._labels is not None
-        return self._scaled(self._images.index_select(0, rows)), self._labels.index_select(0, rows)
+        images = self._images.index_select(0, rows)
+        if self.train.augment.active:
+            images = augmented(images, self.train.augment, draws)
+        return self._scaled(images), self._labels.index_select(0, rows)
 
     def _scaled(self, images: Tensor) -> Tensor:
         return images.to(self._dtype).mul_(unit_scale(self.train.precision))

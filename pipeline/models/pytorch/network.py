@@ -7,7 +7,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...config.schema import AveragePool, BatchNorm, Conv, Dense, Dropout, Flatten, GlobalAveragePool, MaxPool, Residual
+from ...config.schema import (
+    AveragePool,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    MaxPool,
+    Normalise,
+    Residual,
+)
 from ..architecture import Architecture, LayerSpec
 from ..dropout import keep
 
@@ -54,6 +65,8 @@ class Network(nn.Module):
                 return _activate(self.layers[spec.name](_padded(x, spec)), layer.activation)
             case Dense() | BatchNorm():
                 return _activate(self.layers[spec.name](x), layer.activation)
+            case Normalise():
+                return self.layers[spec.name](x)
             case MaxPool():
                 padded = _padded(x, spec, float("-inf"))
                 return functional.max_pool2d(padded, layer.size, layer.stride or layer.size)
@@ -70,6 +83,21 @@ class Network(nn.Module):
                 return _activate(total, layer.activation)
 
 
+class _Normalisation(nn.Module):
+    """Each channel minus its mean, over its standard deviation."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.running_mean[:, None, None]) / self.running_var[:, None, None].sqrt()
+
+
 def _module(spec: LayerSpec) -> nn.Module:
     layer = spec.layer
     match layer:
@@ -82,6 +110,8 @@ def _module(spec: LayerSpec) -> nn.Module:
         case BatchNorm():
             norm = nn.BatchNorm2d if len(spec.input_shape) == 3 else nn.BatchNorm1d
             return norm(spec.input_shape[-1], eps=layer.epsilon, momentum=layer.momentum)
+        case Normalise():
+            return _Normalisation(spec.input_shape[-1])
         case _:
             raise TypeError(layer.type)
 

@@ -12,6 +12,7 @@ from ...data.plan import EpochPlan
 from ..architecture import Architecture
 from ..classifier import EpochResult, Probe, State, unit_scale
 from . import optimizers
+from .augmentation import augmented
 from .network import Network
 from .start import configure, tf
 
@@ -35,16 +36,17 @@ class TensorFlowClassifier:
 
     def attach(self, images: np.ndarray, labels: np.ndarray) -> None:
         """See `Classifier.attach`."""
+        if self._images is not None and self._images.shape != images.shape:
+            self._epochs.clear()  # they were traced for the shapes of what was attached before
         self._images = tf.constant(images)
         self._labels = tf.constant(labels)
-        self._epochs.clear()  # they were traced for the shapes of what was attached before
 
     def compile(self, batch_sizes: Iterable[int]) -> float:
         """See `Classifier.compile`."""
         began = time.perf_counter()
         before = self.state()
         for size in batch_sizes:
-            self.train_epoch(EpochPlan.warm_up(size))
+            self.train_epoch(EpochPlan.warm_up(self.train, size))
         self.restore(before)
         return time.perf_counter() - began
 
@@ -53,8 +55,10 @@ class TensorFlowClassifier:
         began = time.perf_counter()
         coefficients = self._optimizer.coefficients(self._step, plan.learning_rate).astype(self.train.precision)
         whole, cut = plan.full_steps * plan.batch_size, plan.full_steps
-        full = plan.order[:whole].reshape(cut, plan.batch_size), coefficients[:cut], plan.dropout_keys[:cut]
-        partial = plan.order[None, whole:], coefficients[cut:], plan.dropout_keys[cut:]
+        order = plan.order[:whole].reshape(cut, plan.batch_size)
+        draws = plan.augmentation[:whole].reshape(cut, plan.batch_size, plan.augmentation.shape[1])
+        full = order, draws, coefficients[:cut], plan.dropout_keys[:cut]
+        partial = plan.order[None, whole:], plan.augmentation[None, whole:], coefficients[cut:], plan.dropout_keys[cut:]
         results = [self._run(*part) for part in (full, partial) if part[0].size]
         loss, correct = (np.concatenate([part[i].numpy() for part in results]) for i in (0, 1))
         self._step += plan.steps
@@ -64,16 +68,17 @@ class TensorFlowClassifier:
         """See `Classifier.seen`."""
         batch = self._compiled(self._batch)
         for start in range(0, len(plan.order), plan.batch_size):
-            rows = tf.constant(plan.order[start : start + plan.batch_size])
-            x, y = batch(rows, self._images, self._labels)
+            rows, draws = (tf.constant(v[start : start + plan.batch_size]) for v in (plan.order, plan.augmentation))
+            x, y = batch(rows, draws, self._images, self._labels)
             yield x.numpy(), y.numpy()
 
     def probe(self, plan: EpochPlan) -> Probe:
         """See `Classifier.probe`."""
         before = self.state()
-        rows, key = tf.constant(plan.order[: plan.batch_size]), tf.constant(plan.dropout_keys[0])
+        first = plan.segment(0, 1)
+        rows, draws, key = (tf.constant(v) for v in (first.order, first.augmentation, first.dropout_keys[0]))
         gradients = self._compiled(self._gradients)
-        _, outputs, loss, found = gradients(rows, key, self._images, self._labels)
+        _, outputs, loss, found = gradients(rows, draws, key, self._images, self._labels)
         self.restore(before)
         names = [parameter.name for parameter in self.architecture.parameters]
         arrays = {name: np.array(value.numpy()) for name, value in zip(names, found, strict=True)}
@@ -131,32 +136,34 @@ class TensorFlowClassifier:
     def _compiled(self, function: Any) -> Any:
         return tf.function(function, jit_compile=True) if self.execution == "compiled" else function
 
-    def _run(self, order: np.ndarray, coefficients: np.ndarray, keys: np.ndarray) -> tuple[Any, Any]:
+    def _run(self, order: np.ndarray, draws: np.ndarray, coefficients: np.ndarray, keys: np.ndarray) -> tuple[Any, Any]:
         if self.execution == "eager":
-            rows = zip(tf.constant(order), tf.constant(coefficients), tf.constant(keys), strict=True)
-            steps = [self._take_step(*row, self._images, self._labels) for row in rows]
+            data = self._images, self._labels
+            parts = (tf.constant(values) for values in (order, draws, coefficients, keys))
+            steps = [self._take_step(r, d, c, k, *data) for r, d, c, k in zip(*parts, strict=True)]
             return tf.stack([loss for loss, _ in steps]), tf.stack([correct for _, correct in steps])
         size = order.shape[1]
         if size not in self._epochs:
             self._epochs[size] = self._epoch_function(size)
-        return self._epochs[size](order, coefficients, keys, self._images, self._labels)  # type: ignore[no-any-return]
+        return self._epochs[size](order, draws, coefficients, keys, self._images, self._labels)  # type: ignore[no-any-return]
 
     def _epoch_function(self, batch_size: int) -> Any:
         # XLA for the step, not for the loop: the step is a sixth faster with it, a loop inside it three times slower.
         step = tf.function(self._take_step, jit_compile=True)
 
-        def epoch(order: Any, coefficients: Any, keys: Any, images: Any, labels: Any) -> tuple[Any, Any]:
+        def epoch(order: Any, draws: Any, coefficients: Any, keys: Any, images: Any, labels: Any) -> tuple[Any, Any]:
             steps = tf.shape(order)[0]
             losses = tf.TensorArray(self.train.precision, size=steps)
             corrects = tf.TensorArray(tf.int32, size=steps)
             for i in tf.range(steps):
-                loss, correct = step(order[i], coefficients[i], keys[i], images, labels)
+                loss, correct = step(order[i], draws[i], coefficients[i], keys[i], images, labels)
                 losses = losses.write(i, loss)
                 corrects = corrects.write(i, correct)
             return losses.stack(), corrects.stack()
 
         signature = [
             tf.TensorSpec((None, batch_size), tf.int64),
+            tf.TensorSpec((None, batch_size, EpochPlan.warm_up(self.train, 1).augmentation.shape[1]), tf.int64),
             tf.TensorSpec((None, self._optimizer.scalars), self.train.precision),
             tf.TensorSpec((None,), tf.int64),
             tf.TensorSpec(self._images.shape, tf.uint8),
@@ -164,17 +171,22 @@ class TensorFlowClassifier:
         ]
         return tf.function(epoch, input_signature=signature)
 
-    def _take_step(self, rows: Any, coefficients: Any, key: Any, images: Any, labels: Any) -> tuple[Any, Any]:
-        y, outputs, loss, gradients = self._gradients(rows, key, images, labels)
+    def _take_step(
+        self, rows: Any, draws: Any, coefficients: Any, key: Any, images: Any, labels: Any
+    ) -> tuple[Any, Any]:
+        y, outputs, loss, gradients = self._gradients(rows, draws, key, images, labels)
         self._optimizer.apply(optimizers.clipped(gradients, self.train.clip_norm), coefficients)
         correct = tf.reduce_sum(tf.cast(tf.equal(tf.argmax(outputs, axis=1), y), tf.int32))
         return loss, correct
 
-    def _batch(self, rows: Any, images: Any, labels: Any) -> tuple[Any, Any]:
-        return self._scaled(tf.gather(images, rows)), tf.gather(labels, rows)
+    def _batch(self, rows: Any, draws: Any, images: Any, labels: Any) -> tuple[Any, Any]:
+        chosen = tf.gather(images, rows)
+        if self.train.augment.active:
+            chosen = augmented(chosen, self.train.augment, draws)
+        return self._scaled(chosen), tf.gather(labels, rows)
 
-    def _gradients(self, rows: Any, key: Any, images: Any, labels: Any) -> tuple[Any, Any, Any, list[Any]]:
-        x, y = self._batch(rows, images, labels)
+    def _gradients(self, rows: Any, draws: Any, key: Any, images: Any, labels: Any) -> tuple[Any, Any, Any, list[Any]]:
+        x, y = self._batch(rows, draws, images, labels)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._variables)
             outputs = self._network(x, training=True, dropout_key=key)

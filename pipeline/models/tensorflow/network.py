@@ -2,7 +2,18 @@
 
 from typing import Any
 
-from ...config.schema import AveragePool, BatchNorm, Conv, Dense, Dropout, Flatten, GlobalAveragePool, MaxPool, Residual
+from ...config.schema import (
+    AveragePool,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    MaxPool,
+    Normalise,
+    Residual,
+)
 from ..architecture import Architecture, LayerSpec
 from ..dropout import keep
 from .start import keras, tf
@@ -15,6 +26,7 @@ _ROLES = {
     "mean": "moving_mean",
     "variance": "moving_variance",
 }
+_FIXED = {"mean": "adapt_mean", "variance": "adapt_variance"}
 
 
 class Network:
@@ -31,7 +43,7 @@ class Network:
     def variable(self, name: str) -> Any:
         """The variable that holds an array of the architecture."""
         layer, role = name.split("/")
-        return getattr(self._layers[layer], _ROLES[role]).value
+        return _held(self._layers[layer], role).value
 
     def __call__(self, images: Any, *, training: bool, dropout_key: Any = None) -> Any:
         """`dropout_key`: int64 scalar, asked for in training."""
@@ -45,7 +57,9 @@ class Network:
         if isinstance(layer, Dropout):
             return _dropout(x, key, spec.dropout_number, layer.rate) if training else x
         if isinstance(layer, BatchNorm):
-            return keras.activations.get(layer.activation)(_normalise(x, own, layer, training))
+            return keras.activations.get(layer.activation)(_batch_norm(x, own, layer, training))
+        if isinstance(layer, Normalise):
+            return (x - own.adapt_mean.value) / tf.sqrt(own.adapt_variance.value)
         if isinstance(layer, MaxPool):
             return _max_pool(x, spec, layer.size, layer.stride or layer.size)
         if not isinstance(layer, Residual):
@@ -67,9 +81,16 @@ class Network:
                 outputs = _connect(spec, outputs, layers)
             model = keras.Model(inputs, outputs, name="network")
         for array in self.architecture.arrays:
-            variable = getattr(layers[array.layer], _ROLES[array.role])
-            variable.assign(self.variable(array.name).numpy())
+            _held(layers[array.layer], array.role).assign(self.variable(array.name).numpy())
+        for layer in layers.values():
+            if isinstance(layer, keras.layers.Normalization):
+                layer.finalize_state()  # takes over what was assigned
         return model
+
+
+def _held(layer: Any, role: str) -> Any:
+    """The Keras variable of a layer that holds what has this role."""
+    return getattr(layer, (_FIXED if isinstance(layer, keras.layers.Normalization) else _ROLES)[role])
 
 
 def _connect(spec: LayerSpec, x: Any, layers: dict[str, Any]) -> Any:
@@ -105,6 +126,8 @@ def _keras_layer(spec: LayerSpec, precision: str) -> Any:
         case Dense():
             units = spec.output_shape[0]
             return keras.layers.Dense(units, use_bias=layer.bias, activation=layer.activation, **common)
+        case Normalise():
+            return keras.layers.Normalization(**common)
         case BatchNorm():
             return keras.layers.BatchNormalization(momentum=1 - layer.momentum, epsilon=layer.epsilon, **common)
         case MaxPool():
@@ -121,7 +144,7 @@ def _keras_layer(spec: LayerSpec, precision: str) -> Any:
             return keras.layers.Add(**common)
 
 
-def _normalise(x: Any, layer: Any, config: BatchNorm, training: bool) -> Any:
+def _batch_norm(x: Any, layer: Any, config: BatchNorm, training: bool) -> Any:
     """Not Keras' own call: it keeps the biased variance, and rounds epsilon to float32."""
     mean, variance = layer.moving_mean.value, layer.moving_variance.value
     if training:
