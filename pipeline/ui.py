@@ -12,10 +12,12 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from .config import compose
+from .data.dataset import Dataset
+from .data.obtain import PREPARED
 from .entry import end_on_sigterm, main_root, user_errors
 from .errors import UserError
 from .tracking import Tracker, views
-from .tracking.reader import find_runs
+from .tracking.reader import StoredRun, described, find_runs
 from .tracking.store import artifact_root
 
 
@@ -69,6 +71,8 @@ def _print(server: str, tracker: Tracker) -> None:
     }
     if compared := find_runs(tracker, "tags.stage = 'compare'"):
         pages["Report"] = views.run_link(experiment, compared[0].id, "report.html")
+    if shown := _data(tracker):
+        pages["Data"] = views.run_link(experiment, shown.id, "index.html")
     viewed = tracker.client.get_experiment(experiment).tags
     for swept in find_runs(tracker, "tags.stage = 'sweep'")[:1]:
         key = f"sweep-{swept.tags['sweep']}"
@@ -76,6 +80,14 @@ def _print(server: str, tracker: Tracker) -> None:
             pages["Sweep"] = views.view_link(experiment, key, charts=True)
     for name, page in pages.items():
         print(f"{name + ':':13}{server}{page}", flush=True)
+
+
+def _data(tracker: Tracker) -> StoredRun | None:
+    """The page about the data that are prepared now, else the latest."""
+    with contextlib.suppress(UserError):
+        if found := described(tracker, Dataset.open(main_root() / PREPARED).fingerprint):
+            return found
+    return next(iter(find_runs(tracker, views.DATA)), None)
 
 
 def _answers(url: str, server: "subprocess.Popen[bytes]") -> bool:

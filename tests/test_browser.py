@@ -106,7 +106,7 @@ def test_every_seed_has_a_row(page: Page, links: dict[str, str]) -> None:
 
 def test_the_first_page_links_to_where_the_numbers_are(page: Page, links: dict[str, str]) -> None:
     _open(page, links["Leaderboard"].split("&viewState")[0])
-    for name in ("Leaderboard", "Seeds", "Curves", "Models", "Report"):
+    for name in ("Leaderboard", "Seeds", "Curves", "Models", "Data", "Report"):
         expect(page.locator("a").filter(has_text=name).first).to_be_visible(timeout=_PATIENCE)
     with page.expect_popup() as opened:
         page.locator("a[href*='viewStateShareKey=leaderboard']").click()

@@ -254,6 +254,17 @@ def test_parity_is_shown_kept_and_logged(
     assert "| gradients | ok |" in found.data.tags["mlflow.note.content"]
 
 
+def test_the_data_have_a_page_once(project: Path, client: mlflow.MlflowClient) -> None:
+    facts = json.loads((project / "data/prepared/dataset.json").read_text())
+    assert facts["fingerprint"] in (project / "results/data/index.html").read_text()
+    done = run(project, "dvc", "repro", "--force", "--single-item", "describe")
+    assert done.returncode == 0, done.stderr[-3000:]
+    experiment = client.get_experiment_by_name("tensorflow-vs-pytorch")
+    (found,) = client.search_runs([experiment.experiment_id], "tags.stage = 'describe'")
+    assert found.info.run_id in done.stdout
+    assert found.data.tags["dvc.stage"] == "describe"
+
+
 def test_compare_refuses_what_is_not_the_same(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,6 +66,16 @@ def test_a_stage_depends_on_every_module_it_imports(stage: str) -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_what_modules_that_are_opened_by_name_import(stage: str) -> None:
+    deps = [dep.replace("${item.framework}", "*") for dep in STAGES[stage]["deps"]]
+    opened = [file for dep in deps for folder in ROOT.glob(dep) for file in folder.glob("**/*.py")]
+    imported = {_module_file(name) for file in opened for name in _imports(file)} - {None}
+    wanted = {file for file in imported if file and not _only_a_docstring(file)}
+    covered = [*STAGES[stage]["deps"], *(str(folder.relative_to(ROOT)) for dep in deps for folder in ROOT.glob(dep))]
+    assert sorted(str(file.relative_to(ROOT)) for file in wanted if not _covered(file, covered)) == []
+
+
 @pytest.mark.parametrize("stage", ["train", "evaluate"])
 def test_a_stage_of_one_framework_depends_on_its_own_door_only(stage: str) -> None:
     assert "pipeline/models/${item.framework}" in STAGES[stage]["deps"]

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from .. import metrics
+from ..data.stored import StoredArray
 from .looks import GREY, Look
-from .style import styled, subplots
+from .style import short, styled, subplots
 
 _MOST_CLASSES = 25  # beyond, numbers and names no longer fit
 
@@ -35,8 +36,9 @@ def draw_confusion(axis: Any, matrix: np.ndarray, classes: Sequence[str], most: 
             colour = GREY if row == column else "white" if dark else "black"
             axis.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=8)
         turned = max(map(len, classes)) > 3
-        axis.set_xticks(range(len(classes)), classes, rotation=45 if turned else 0, ha="right" if turned else "center")
-        axis.set_yticks(range(len(classes)), classes)
+        turn: dict[str, Any] = {"rotation": 45, "ha": "right"} if turned else {}
+        axis.set_xticks(range(len(classes)), classes, parse_math=False, **turn)  # a name may hold a dollar
+        axis.set_yticks(range(len(classes)), classes, parse_math=False)
     axis.set(xlabel="predicted", ylabel="actual")
     return image
 
@@ -84,7 +86,8 @@ def per_class(matrix: np.ndarray, classes: Sequence[str], look: Look) -> Any:
             axis.text(value, y, f" {100 * value:.1f}", va="center", fontsize=8, color="#333a45")
     low = min(values["recall"][order].min(), values["precision"][order].min())
     low = max(0.0, np.floor((low - 0.02) * 20) / 20)
-    axis.set(yticks=at, yticklabels=[classes[i] for i in order], xlim=(low, 1 + 0.06 * (1 - low)), ylabel="class")
+    axis.set_yticks(at, [classes[i] for i in order], parse_math=False)
+    axis.set(xlim=(low, 1 + 0.06 * (1 - low)), ylabel="class")
     axis.set_title(f"{look.title}: recall and precision by class, %")
     axis.invert_yaxis()
     axis.grid(visible=False, axis="y")
@@ -93,7 +96,9 @@ def per_class(matrix: np.ndarray, classes: Sequence[str], look: Look) -> Any:
 
 
 @styled
-def mistakes(images: np.ndarray, labels: np.ndarray, outputs: np.ndarray, classes: Sequence[str], look: Look) -> Any:
+def mistakes(
+    images: np.ndarray | StoredArray, labels: np.ndarray, outputs: np.ndarray, classes: Sequence[str], look: Look
+) -> Any:
     """The images with the highest loss, of several seeds: the mean over them; outputs (S, N, K)."""
     losses = np.mean([metrics.losses(of_seed, labels) for of_seed in outputs], axis=0)
     wrong = np.mean([metrics.predicted_labels(of_seed) != labels for of_seed in outputs], axis=0)
@@ -102,16 +107,20 @@ def mistakes(images: np.ndarray, labels: np.ndarray, outputs: np.ndarray, classe
     probabilities = np.mean([np.exp(metrics.log_probabilities(of_seed[worst])) for of_seed in outputs], axis=0)
     height, width, channels = images.shape[1:]
     columns, rows = 8, max(1, -(-len(worst) // 8))
-    across, down = round(1.25 * width), round(1.5 * height)
+    lines = 2 if max(map(len, classes)) > 4 else 1
+    across, down = round(1.25 * width), round((1.3 + 0.2 * lines) * height)
     sheet = np.full((rows * down, columns * across, channels), 0 if channels == 1 else 255, np.uint8)
-    figure, axis = subplots(figsize=(9.6, 1.5 * rows + 0.5))
+    figure, axis = subplots(figsize=(9.6, (1.3 + 0.2 * lines) * rows + 0.5))
     axis.axis("off")
     for place, (example, p) in enumerate(zip(worst, probabilities, strict=True)):
         top, left = (place // columns) * down + (down - height), (place % columns) * across + (across - width) // 2
         sheet[top : top + height, left : left + width] = images[example]
         said = int(p.argmax())
-        title = f"{classes[labels[example]]} \u2192 {classes[said]}  {p[said]:.0%}"
-        axis.text(left + width / 2, top - 0.06 * height, title, ha="center", va="bottom", fontsize=8.5)
+        actual, predicted = short(classes[labels[example]], 15), short(classes[said], 9)
+        title = f"{actual}{' ' if lines == 1 else chr(10)}\u2192 {predicted}  {p[said]:.0%}"
+        axis.text(
+            left + width / 2, top - 0.06 * height, title, ha="center", va="bottom", fontsize=8.5, parse_math=False
+        )
     axis.imshow(sheet.squeeze(), cmap="gray_r" if channels == 1 else None, vmin=0, vmax=255, aspect="equal")
     seeds = f", mean over {len(outputs)} seeds" if len(outputs) > 1 else ""
     title = f"{look.title}: the worst mistakes, actual \u2192 predicted and its probability{seeds}"

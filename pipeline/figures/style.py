@@ -49,6 +49,12 @@ def subplots(*args: Any, **kwargs: Any) -> Any:
     return plt.subplots(*args, **kwargs)
 
 
+def short(name: str, most: int) -> str:
+    """On one line, of so many characters at most."""
+    text = " ".join(name.split())
+    return text if len(text) <= most else f"{text[: most - 1]}\u2026"
+
+
 def save(figure: Any, path: Path) -> Path:
     """Write as PNG and close it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,5 +67,9 @@ def data_uri(figure: Any) -> str:
     """As an SVG in a `data:` address, for a page that holds its own pictures."""
     buffer = io.BytesIO()
     with plt.rc_context(_STYLE):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        for axis in figure.axes:  # the solver's last bits vary, and names within the SVG are hashes of them
+            axis.set_position([round(value, 6) for value in axis.get_position().bounds], which="both")
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

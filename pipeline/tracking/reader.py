@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
+from . import views
 from .tracker import Tracker
 
 
@@ -41,6 +42,12 @@ def find_runs(tracker: Tracker, condition: str) -> list[StoredRun]:
         token = page.token
         if not token:
             return found
+
+
+def described(tracker: Tracker, fingerprint: str) -> StoredRun | None:
+    """The run that holds the page about the data with this fingerprint, where there is one."""
+    found = find_runs(tracker, f"{views.DATA} and tags.`data.fingerprint` = '{fingerprint}'")
+    return found[0] if found else None
 
 
 def fetch(tracker: Tracker, run: StoredRun, path: str, folder: Path) -> Path:

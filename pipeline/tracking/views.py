@@ -25,17 +25,21 @@ LEADERBOARD = "leaderboard"
 """Tag of the run that stands for a training: the mean over its seeds; of one seed in a sweep, that seed's own."""
 GROUPS = f"tags.stage = 'train' AND tags.{LEADERBOARD} = 'true'"
 SEEDS = "tags.stage = 'train' AND tags.seed IS NOT NULL"  # every single training
+DATA = "tags.stage = 'describe'"  # a page about each data set
 
 _CREATED = 1_767_225_600_000  # fixed: a view is the same text whenever it is written
 _SPEED = "throughput/train_images_per_second"
 _RESULTS = {"test/accuracy": 110, "test/loss": 82, "validation/accuracy": 136, _SPEED: 90}
 _SETTINGS = {"model.name": 95, "train.optimizer.learning_rate": 85, "train.batch_size": 65, "train.epochs": 62}
 _METRICS = {f"metrics.`{name}`": width for name, width in _RESULTS.items()}
+_COUNTS = {"train_images": 125, "validation_images": 152, "test_images": 120, "classes": 95}
+_DATA_METRICS = {f"metrics.`data/{name}`": width for name, width in _COUNTS.items()}
+_DATA_COLUMNS = _DATA_METRICS | {"metrics.`data/test_images_in_train`": 190, "tags.`data.fingerprint`": 255}
 _COLUMNS = _METRICS | {f"params.`{name}`": width for name, width in _SETTINGS.items()} | {"tags.`device`": 58}
 
 
 def views(current: Sequence[str] = (), sweeps: Mapping[str, Sequence[str]] | None = None) -> dict[str, str]:
-    """Tags of the experiment, key to value: `leaderboard`, `runs`, `curves`, and `sweep-<id>` for each sweep.
+    """Tags of the experiment, key to value: `leaderboard`, `runs`, `curves`, `data`, and `sweep-<id>` for each sweep.
 
     `current`: ids of the seeds' runs of the pipeline as it stands: `curves` shows these, and no older ones.
     `sweeps`: of each sweep's id the parameters that it varies.
@@ -44,6 +48,7 @@ def views(current: Sequence[str] = (), sweeps: Mapping[str, Sequence[str]] | Non
         "leaderboard": _view("Leaderboard: one row per training", GROUPS, _COLUMNS | {"tags.`sweep`": 150}),
         "runs": _view("Runs: one row per seed", SEEDS, _COLUMNS | {"tags.`sweep`": 150}),
         "curves": _view("Curves: TensorFlow and PyTorch", _these(current), _COLUMNS, _curves()),
+        "data": _view("Data: one row per data set", DATA, _DATA_COLUMNS),
     }
     for sweep, varied in (sweeps or {}).items():
         filter_ = f"{GROUPS} AND tags.sweep = '{sweep}'"
@@ -68,6 +73,7 @@ def note(experiment_id: str, report: str | None = None) -> str:
         "Seeds": view_link(experiment_id, "runs"),
         "Curves": view_link(experiment_id, "curves", charts=True),
         "Models": models_link(experiment_id),
+        "Data": view_link(experiment_id, "data"),
     }
     if report:
         pages["Report: which is better, and how sure are we?"] = run_link(experiment_id, report, "report.html")
