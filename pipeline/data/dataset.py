@@ -88,6 +88,8 @@ def balance(facts: dict[str, Any]) -> str:
     """How many training examples the largest class has for each one of the smallest, in words."""
     counts, names = facts["class_counts"]["train"], facts["classes"]
     most, least = max(counts), min(counts)
+    if most == least:
+        return f"{len(names)} classes, each with {most:,} images to train on"
     large, small = names[counts.index(most)], names[counts.index(least)]
     ratio = f"{most / least:.2f} to 1" if least else "none to learn from"
     warning = "; imbalanced: accuracy says little of the rare classes" if not least or most / least >= 3 else ""
