@@ -89,7 +89,7 @@ class Library:
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        overdue = threading.Timer(120, self._process.kill)
+        overdue = threading.Timer(300, self._process.kill)
         overdue.start()
         answer = self._process.stdout.readline()
         overdue.cancel()
@@ -119,7 +119,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 def main(provider: str) -> None:
     """Answer one request a line."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    importlib.import_module({"torchvision": "torchvision.datasets", "tfds": "tensorflow_datasets"}[provider])
+    for module in {"torchvision": ["torchvision.datasets"], "tfds": ["tensorflow", "tensorflow_datasets"]}[provider]:
+        importlib.import_module(module)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:

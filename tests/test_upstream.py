@@ -9,9 +9,10 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 from libraries import MNIST_FILES, PROVIDERS, Library, assert_refused, library, needs_mnist_files
@@ -23,7 +24,10 @@ from pipeline.data.providers.bundled_provider import FILES, SAMPLE
 from pipeline.data.upstream import Upstream
 from pipeline.errors import UserError
 
-pytestmark = pytest.mark.xdist_group("libraries")
+pytestmark = [
+    pytest.mark.xdist_group("libraries"),
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),
+]
 BAD, LARGE = "t10k-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz"
 HASHES = {"torchvision": "md5", "tfds": "sha256"}
 WAYS = ("folder", "file URL", "http")
@@ -125,8 +129,9 @@ def test_a_connection_that_ends_too_early_leaves_nothing(workspace: Path, provid
 
 def wait_for_a_part(workspace: Path) -> None:
     """Until something of a file has come."""
-    until = time.monotonic() + 60
-    while not any(workspace.rglob("*.part")) and time.monotonic() < until:
+    until = time.monotonic() + 240
+    while not any(workspace.rglob("*.part")):
+        assert time.monotonic() < until
         time.sleep(0.01)
 
 
@@ -142,19 +147,19 @@ def test_a_run_that_is_ended_meanwhile_leaves_nothing(workspace: Path, provider:
         done = provider.run(workspace, "download", "data=mnist", f"data.mirror={mirror}")
         thread.join()
     assert done.code == 143, done.errors
-    assert done.seconds < 5
+    assert done.seconds < 10
     assert list((workspace / "data").iterdir()) == []
 
 
 @needs_mnist_files
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL], ids=lambda sent: sent.name)
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL], ids=lambda sent: sent.name)
 def test_whatever_ends_a_run_the_next_one_is_clean(workspace: Path, sent: signal.Signals) -> None:
     with served(MNIST_FILES, stall=LARGE) as mirror:
         command = ["-m", "pipeline.download", "data=mnist", "data.provider=tfds", f"data.mirror={mirror}"]
         process = subprocess.Popen([sys.executable, *command], cwd=workspace, env=clean_environment())
         wait_for_a_part(workspace)
         process.send_signal(sent)
-        assert process.wait(60) == (130 if sent == signal.SIGINT else -signal.SIGKILL)
+        assert process.wait(60) == (143 if sent == signal.SIGTERM else -signal.SIGKILL)
     assert bool(list((workspace / "data").iterdir())) == (sent == signal.SIGKILL)
     done = library("tfds").run(workspace, "download", "data=mnist", f"data.mirror={MNIST_FILES}")
     assert done.code == 0, done.errors
@@ -295,7 +300,6 @@ def test_a_name_that_no_server_has_is_given_up(tmp_path: Path) -> None:
     assert time.monotonic() - began < 10
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of what still waits
 def test_a_network_that_swallows_everything_is_given_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upstream, "ANSWER_SECONDS", 0.5)
     monkeypatch.setattr(urllib.request, "_opener", None)
@@ -306,6 +310,19 @@ def test_a_network_that_swallows_everything_is_given_up_once(tmp_path: Path, mon
         with pytest.raises(UserError, match=r"example\.org/a: no answer(.|\n)*holds a>(.|\n)*data=mnist_sample"):
             place(tmp_path, "http://example.org/a")
         assert time.monotonic() - began < 2
+
+
+def test_what_breaks_after_all_has_been_fetched_is_not_put_down_to_the_network(tmp_path: Path) -> None:
+    upstream_ = Upstream(tmp_path)
+    with served(SAMPLE) as good:
+        for url in (nobody(), good):
+            with suppress(URLError):
+                upstream_.place(f"{url}/{BAD}", tmp_path / "b", name=BAD, checksum=None)
+    with (
+        pytest.raises(UserError, match=r"^a set: cannot be read: ValueError: not as it was$"),
+        upstream_.explained("a set"),
+    ):
+        raise ValueError("not as\n it was")
 
 
 def test_a_relative_mirror_is_below_the_root_of_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ class Upstream:
                 _copy(stream, size, part)
         except (OSError, HTTPException) as error:
             part.unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.errno in _DISK:
+            if isinstance(error, OSError) and error.errno in _DISK and error.filename in (None, str(part)):
                 raise UserError(f"{part}: {error.strerror}") from error
             said = f"{source}: {_reason(error)}"
             if self.mirror is not None:
@@ -120,6 +120,7 @@ class Upstream:
             part.unlink(missing_ok=True)
             raise
         part.replace(kept)
+        self._failures.clear()
 
     def _source(self, url: str, name: str) -> str | Path:
         if self.mirror is None:
