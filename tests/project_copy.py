@@ -52,7 +52,7 @@ def run_module(project: Path, module: str, *arguments: str, **environment: str) 
 def run(project: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command in the copy, as `run_module` does."""
     env = clean_environment() | environment
-    return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=900, check=False)
 
 
 def clean_environment() -> dict[str, str]:

@@ -91,7 +91,7 @@ def test_four_processes_at_once_build_once_and_see_the_same(tmp_path: Path) -> N
     while len(list(tmp_path.glob("ready*"))) < 4 and all(process.poll() is None for process in processes):
         time.sleep(0.01)
     (tmp_path / "go").touch()
-    outputs = [process.communicate(timeout=60) for process in processes]
+    outputs = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, outputs
     lines = [line for output, _ in outputs for line in output.splitlines()]
     found = {line for line in lines if line.startswith("fingerprint")}
