@@ -149,6 +149,7 @@ MISTAKES_IN_DATA = {
     "data=folder data.root=''": r"data\.root = '': data\.provider = 'folder' needs the folder",
     "data.root=images": r"data\.root = 'images': only for data\.provider = 'folder', not 'bundled'",
     "data=mnist data.root=images": r"data\.root = 'images': only for data\.provider = 'folder', not 'torchvision'",
+    "data.mirror=/a": r"data\.mirror = '/a': only for data\.provider = 'torchvision' or 'tfds'",
     "data=mnist data.mirror=''": r"data\.mirror = '': .*at least 1 character",
     "data.options={split: letters}": r"data\.options = {'split': 'letters'}: only for data\.provider = 'torchvision'",
     "data=mnist data.options={split: null}": r"data\.options = {'split': None}: allowed: names, each with a text",
@@ -238,7 +239,7 @@ def test_a_mistake_ends_the_command_with_code_2_and_leaves_params_yaml(tmp_path:
     + [
         ["seeds=[4294967295,0]", "train.threads=2", "train.optimizer.epsilon=1e-300"],
         ["data=mnist", r"data.mirror='/mnt/a b: #c, é'", "tracking.system_metrics_seconds=null"],
-        ["tracking.experiment='0123'", "data.mirror='yes'", "framework=tensorflow"],
+        ["tracking.experiment='0123'", "data=mnist", "data.mirror='yes'", "framework=tensorflow"],
         ["data=mnist", "data.size=[32,48]", "data.classes=['1','yes','null']", "data.options={a: '1', b: 1, c: true}"],
     ],
     ids=" ".join,

@@ -230,7 +230,11 @@ UNFIT: dict[str, tuple[ArraySource, str, str]] = {
     "another size": (ArraySource(GOOD | {"test": arrays(0, shape=(4, 5, 1))}, None), "", "4x4 pixels, test 0 5x4"),
     "a negative label": (ArraySource(GOOD | {"test": arrays(-1)}, None), "", "labels from -1 to 1; allowed: 0 to 1"),
     "a class too few": (ArraySource(GOOD, ("a",)), "", "1 classes, and labels from 0 to 1; allowed: 0 to 0"),
-    "a name too few": (ArraySource(GOOD, ("a", "b")), "classes=[c]", r"data\.classes = \['c'\]: 1 classes"),
+    "a name too few": (
+        ArraySource(GOOD | {"test": arrays(2)}, ("a", "b", "c")),
+        "classes=[x,y]",
+        r"data\.classes = \['x', 'y'\]: 2 classes, and labels from 0 to 2; allowed: 0 to 1",
+    ),
     "a name twice": (ArraySource(GOOD, ("a", "a")), "", "classes of one name: a; data.classes names them all"),
 }
 

@@ -34,7 +34,6 @@ def stamps(folder: Path) -> dict[str, tuple[int, int]]:
 def test_what_the_pipeline_prepared_is_used_where_it_fits(tmp_path: Path) -> None:
     own = made(tmp_path / "data" / "prepared", *SMALL)
     assert obtain(sample(*SMALL), tmp_path).folder == own.folder
-    assert obtain(sample(*SMALL, "mirror=/elsewhere"), tmp_path).folder == own.folder
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["prepared"]
 
 

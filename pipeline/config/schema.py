@@ -80,6 +80,8 @@ class DataConfig(Section):
             raise ValueError(f"data.root = {self.root!r}: only for data.provider = 'folder', not {self.provider!r}")
         if self.provider in ("bundled", "folder") and self.options:
             raise ValueError(f"data.options = {self.options!r}: only for data.provider = 'torchvision' or 'tfds'")
+        if self.provider in ("bundled", "folder") and self.mirror:
+            raise ValueError(f"data.mirror = {self.mirror!r}: only for data.provider = 'torchvision' or 'tfds'")
         if self.classes and len(set(self.classes)) != len(self.classes):
             raise ValueError(f"data.classes = {self.classes!r}: every name once")
         return self

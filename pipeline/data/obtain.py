@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import shutil
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from filelock import FileLock
@@ -45,7 +46,10 @@ def _make_apart(data: DataConfig, folder: Path) -> None:
         make(data, folder)
         return
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as apart:
-        apart.submit(make, data, folder).result()
+        try:
+            apart.submit(make, data, folder).result()
+        except BrokenProcessPool as error:
+            raise UserError(f"data.name = {data.name}: its preparation was killed; is there memory enough?") from error
 
 
 def make(data: DataConfig, folder: Path) -> None:
