@@ -18,8 +18,8 @@ from PIL import Image
 from . import environment
 from .config import TrackingConfig
 from .data.dataset import SPLITS, Dataset, balance
-from .data.obtain import PREPARED
-from .entry import main_root, stage
+from .data.obtain import PREPARED, obtain
+from .entry import end_on_sigterm, main_root, parse_call, stage_sections, user_errors
 from .errors import UserError
 from .figures import data as figures
 from .figures.data import Row
@@ -28,6 +28,7 @@ from .pixels import Pixels, survey
 from .tracking import Tracker, views
 from .tracking.reader import described
 
+SECTIONS = stage_sections("describe", "tracking")
 OUTPUT = Path("results/data")
 _TEMPLATE = Path(__file__).with_name("describe.html.j2")
 _MOST_CLASSES: Final = 100  # with images on the page
@@ -38,10 +39,13 @@ _CHANNELS: Final = {1: ("grey",), 3: ("red", "green", "blue")}
 _RECENT: Final = ("class_counts", "channel_mean", "channel_std", "test_images_in_train", "skipped")
 
 
-@stage("describe", "tracking")
-def main(*, tracking: TrackingConfig) -> None:
-    """The DVC stage."""
-    describe(Dataset.open(PREPARED), OUTPUT, tracking)
+@user_errors
+def main(arguments: Sequence[str]) -> None:
+    """The DVC stage (`--params`), or the page of any data (`data=... [--output DIR]`)."""
+    end_on_sigterm()
+    call = parse_call("describe", arguments)
+    dataset = Dataset.open(PREPARED) if call.snapshot else obtain(call.config.data, main_root())
+    describe(dataset, call.output or OUTPUT, call.config.tracking)
 
 
 def describe(dataset: Dataset, output: Path, tracking: TrackingConfig) -> None:
@@ -170,7 +174,7 @@ def _track(dataset: Dataset, description: Mapping[str, Any], output: Path, track
 
 
 def _log(tracker: Tracker, dataset: Dataset, description: Mapping[str, Any], output: Path) -> str:
-    git, dvc = environment.git(), environment.dvc()
+    git, dvc, folder = environment.git(), environment.dvc(), str(dataset.folder)
     tags = {
         "stage": "describe",
         "data": dataset.name,
@@ -180,7 +184,7 @@ def _log(tracker: Tracker, dataset: Dataset, description: Mapping[str, Any], out
         "dvc.stage": dvc["stage"] or None,
         "dvc.exp": dvc["exp"] or None,
     }
-    source = {"dvc.path": str(PREPARED), "dvc.md5": environment.data_md5(str(PREPARED)) or "", "name": dataset.name}
+    source = {"dvc.path": folder, "dvc.md5": environment.data_md5(folder) or "", "name": dataset.name}
     numbers = {f"data/{split}_images": count for split, count in description["examples"].items()} | {
         "data/classes": len(dataset.classes),
         "data/test_images_in_train": description["test_images_in_train"],

@@ -6,6 +6,7 @@ import sys
 from .config import DataConfig
 from .data.obtain import RAW
 from .data.providers import fetch
+from .data.upstream import AGAIN
 from .entry import stage
 
 
@@ -22,7 +23,7 @@ def main(*, data: DataConfig) -> None:
     finally:
         shutil.rmtree(building, ignore_errors=True)
     if data.provider == "folder":  # DVC does not look at what is outside of the repository
-        print(f"{data.root}: after a change of its images: dvc repro --force download")
+        print(f"{data.root}: after a change of its images {AGAIN}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import shutil
 import sys
 
 from .config import DataConfig
-from .data.dataset import balance
+from .data.dataset import summary
 from .data.obtain import PREPARED, RAW
 from .data.providers import opened
 from .data.writing import write_dataset
@@ -24,11 +24,7 @@ def main(*, data: DataConfig) -> None:
         building.rename(PREPARED)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    counts = ", ".join(f"{count:,} {split}" for split, count in facts["examples"].items())
-    height, width, channels = facts["image_shape"]
-    kind = "grey" if channels == 1 else "colour"
-    print(f"{facts['name']}: {counts}; {height}x{width} {kind}; fingerprint {facts['fingerprint']}")
-    print(balance(facts))
+    print(summary(facts))
 
 
 if __name__ == "__main__":

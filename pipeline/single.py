@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from .data.dataset import summary
 from .data.obtain import obtain
 from .entry import end_on_sigterm, main_root, parse_call, select, user_errors
 from .errors import UserError
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str]) -> None:
     if output is None:
         raise UserError("--output DIR: missing")
     dataset = obtain(config.data, main_root())
+    print(summary(dataset.facts), flush=True)
     job_file = output / "job.json"
     sweep: dict[str, Any] = json.loads(job_file.read_text()) if job_file.exists() else {}
     job = Job(**select(config, SECTIONS), dataset=dataset, output=output, sweep=sweep)

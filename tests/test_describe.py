@@ -18,7 +18,7 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from pipeline import describe, pixels
-from pipeline.config import compose
+from pipeline.config import compose, write
 from pipeline.data.dataset import Dataset, Split
 from pipeline.data.obtain import make, obtain
 from pipeline.data.providers import ArraySource
@@ -281,11 +281,12 @@ def test_the_stage_logs_each_data_set_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    write(compose(), tmp_path / "params.yaml")
     said = []
     for names in (("a", "b"), ("a", "b"), ("a", "b", "c")):
         shutil.rmtree(tmp_path / "data", ignore_errors=True)
         _made(tmp_path / "data/prepared", (8, 8, 1), names)
-        describe.main([])
+        describe.main(["--params", "params.yaml"])
         said.append(capsys.readouterr().out.splitlines()[-1])
     found = _runs(views.DATA)
     assert len(found) == 2
@@ -343,10 +344,22 @@ def test_its_saved_view_and_its_link_are_in_the_ui() -> None:
 # mistakes ---------------------------------------------------------------------------------------------
 
 
+def test_outside_of_the_pipeline_the_data_that_are_asked_for_are_described(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.yaml").touch()
+    _made(tmp_path / "data/prepared", (8, 8, 1), ("a", "b"))
+    describe.main(["data.max_train=200", "data.max_test=50", "--output", "page"])
+    said = json.loads((tmp_path / "page/description.json").read_text())
+    assert (len(said["classes"]), said["examples"]["test"]) == (10, 50)
+
+
 def test_data_that_are_not_there_or_too_old_end_with_one_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    write(compose(), tmp_path / "params.yaml")
     dataset = _made(tmp_path / "elsewhere", (8, 8, 1), ("a", "b"))
     kept = {key: value for key, value in dataset.facts.items() if key != "test_images_in_train"}
     for place, message in {
@@ -357,7 +370,7 @@ def test_data_that_are_not_there_or_too_old_end_with_one_message(
             (tmp_path / "data/prepared").mkdir(parents=True)
             (tmp_path / "data/prepared/dataset.json").write_text(json.dumps(kept))
         with pytest.raises(SystemExit) as ended:
-            describe.main([])
+            describe.main(["--params", "params.yaml"])
         assert ended.value.code == 2
         said = capsys.readouterr().err
         assert re.fullmatch(f"error: data/prepared/dataset.json: {message}.*\n", said)

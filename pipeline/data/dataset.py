@@ -84,6 +84,16 @@ def source_of(data: DataConfig) -> dict[str, Any]:
     return data.model_dump(exclude={"mirror", "root"} | ({"provider"} if same else set()))
 
 
+def summary(facts: dict[str, Any]) -> str:
+    """What a data set is, in lines for the terminal."""
+    counts = ", ".join(f"{count:,} {split}" for split, count in facts["examples"].items())
+    height, width, channels = facts["image_shape"]
+    kind = "grey" if channels == 1 else "colour"
+    first = f"{facts['name']}: {counts}; {height}x{width} {kind}; fingerprint {facts['fingerprint']}"
+    left_out = f"\nleft out, as they cannot be decoded: {len(facts['skipped']):,}" if facts.get("skipped") else ""
+    return f"{first}\n{balance(facts)}{left_out}"
+
+
 def balance(facts: dict[str, Any]) -> str:
     """How many training examples the largest class has for each one of the smallest, in words."""
     counts, names = facts["class_counts"]["train"], facts["classes"]

@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from ..config import DataConfig
 from ..errors import UserError
-from .dataset import Dataset, balance, source_of
+from .dataset import Dataset, source_of
 from .providers import fetch, opened
 from .providers.folder_provider import signature
 from .writing import write_dataset
@@ -62,7 +62,7 @@ def make(data: DataConfig, folder: Path) -> None:
     try:
         fetch(data, raw)
         with opened(data, raw) as source:
-            print(balance(write_dataset(source, data, prepared).facts), flush=True)
+            write_dataset(source, data, prepared)
         shutil.rmtree(folder, ignore_errors=True)
         prepared.rename(folder)
     finally:

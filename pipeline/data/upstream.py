@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
@@ -27,6 +27,7 @@ SILENCE_SECONDS = 10.0
 """A server that falls silent for so long is given up."""
 _CHUNK = 1 << 20
 _HASHES = {32: "MD5", 64: "SHA-256"}
+AGAIN = "run `dvc repro --force download` (outside of DVC: `python -m pipeline.download` with the same `data`)"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
@@ -41,11 +42,15 @@ class Upstream:
     def __init__(self, folder: Path, *, mirror: str | None = None, sealed: bool = False) -> None:
         self.folder, self.mirror, self.sealed = folder, mirror, sealed
         self.names: list[str] = []
-        """Of all files that were asked for."""
+        """Of all files that are wanted, as far as it is known."""
         self._failures: list[str] = []
         self._failed_seconds = 0.0
         if mirror is not None and "://" in mirror and not mirror.startswith(("http://", "https://", "file://")):
             raise UserError(f"data.mirror = {mirror}: allowed: a folder, or a URL of http://, https:// or file://")
+
+    def expect(self, names: Iterable[str]) -> None:
+        """These files are going to be asked for."""
+        self.names += [name for name in names if name not in self.names]
 
     def place(self, url: str, target: Path, *, name: str, checksum: str | None) -> None:
         """Have the upstream file `name` at `target`; `checksum`: MD5 or SHA-256 in hexadecimal digits, or None.
@@ -55,8 +60,7 @@ class Upstream:
         """
         if Path(name).name != name or name in ("", ".."):
             raise UserError(f"{name!r}: not the name of an upstream file")
-        if name not in self.names:
-            self.names.append(name)
+        self.expect([name])
         kept = self.folder / name
         if not kept.exists():
             self._fetch(url, kept)
@@ -94,7 +98,7 @@ class Upstream:
 
     def _fetch(self, url: str, kept: Path) -> None:
         if self.sealed:
-            raise UserError(f"{kept}: missing; run `dvc repro --force download`")
+            raise UserError(f"{kept}: missing; {AGAIN}")
         part = kept.with_name(f"{kept.name}.part")
         source = self._source(url, kept.name)
         began = time.monotonic()
@@ -108,7 +112,7 @@ class Upstream:
             said = f"{source}: {_reason(error)}"
             if self.mirror is not None:
                 raise UserError(
-                    f"data.mirror = {self.mirror}: {said}; allowed: a folder or URL that holds {kept.name}; "
+                    f"data.mirror = {self.mirror}: {said}; allowed: a folder or URL with {', '.join(self.names)}; "
                     "data=mnist_sample needs none (bundled)"
                 ) from error
             self._failures.append(said)
@@ -142,8 +146,8 @@ class Upstream:
             if not self.sealed:
                 kept.unlink()
             where = f"from data.mirror = {self.mirror}" if self.mirror else "as it came"
-            told = f"{kept}, which has changed since it was fetched" if self.sealed else f"{kept.name} {where}"
-            way_out = "run `dvc repro --force download`" if self.sealed else "get it again, whole and as published"
+            told = f"{kept}, which is another file" if self.sealed else f"{kept.name} {where}"
+            way_out = AGAIN if self.sealed else "get it again, whole and as published (files of other sets share names)"
             raise UserError(f"{told}: {size:,} bytes with the {kind} {found}, not {checksum}; {way_out}")
 
     def _no_network(self) -> str:

@@ -78,11 +78,10 @@ def _store_all(
                 parts[part] = stored
     if problems and data.corrupt == "fail":
         raise UserError(
-            f"images that cannot be decoded: {_some(problems)}\n"
-            "data.corrupt = 'fail'; data.corrupt=skip leaves them out"
+            f"images that cannot be decoded:{_some(problems)}\ndata.corrupt = 'fail'; data.corrupt=skip leaves them out"
         )
     if problems:
-        print(f"left out, as they cannot be decoded: {_some(problems)}")
+        print(f"left out, as they cannot be decoded:{_some(problems)}")
     if empty := source.parts.keys() - parts.keys():
         raise UserError(f"data.name = {data.name}: no image for {' and '.join(sorted(empty))}")
     return parts

@@ -22,7 +22,7 @@ from ...entry import main_root
 from ...errors import UserError
 from ...progress import steps
 from ..picture import Raw
-from ..upstream import Upstream
+from ..upstream import AGAIN, Upstream
 from .source import Example
 
 INVENTORY = "images.json"
@@ -62,7 +62,10 @@ def signature(data: DataConfig) -> str:
     for files in _survey(data)[0].values():
         for path in (path for paths in files.values() for path in paths):
             facts = path.stat()
-            digest.update(os.fsencode(path.relative_to(root)) + f" {facts.st_size} {facts.st_mtime_ns}\n".encode())
+            digest.update(
+                os.fsencode(path.relative_to(root))
+                + f" {facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}\n".encode()
+            )
     return digest.hexdigest()
 
 
@@ -92,7 +95,7 @@ def opened(data: DataConfig, upstream: Upstream) -> Iterator[FolderSource]:
     try:
         inventory: dict[str, dict[str, dict[str, str]]] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); run `dvc repro --force download`") from error
+        raise UserError(f"{path}: cannot be read ({error}); {AGAIN}") from error
     classes = sorted(inventory["train"])
     files = {
         part: [
@@ -176,9 +179,9 @@ def _load(path: Path, digest: str) -> Raw:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}; run `dvc repro --force download`") from error
+        raise UserError(f"{path}: cannot be read: {error.strerror}; {AGAIN}") from error
     if hashlib.blake2b(content, digest_size=16).hexdigest() != digest:
-        raise UserError(f"{path}: has changed since it was listed; run `dvc repro --force download`")
+        raise UserError(f"{path}: has changed since it was listed; {AGAIN}")
     image = Image.open(io.BytesIO(content))
     image.load()
     return image

@@ -90,6 +90,11 @@ def _builder(data: DataConfig, scratch: Path) -> Any:
             f"data.name = {data.name}: not a data set of tensorflow-datasets"
             + (f"; did you mean {close}?" if close else "; tfds.list_builders() lists them")
         ) from error
+    except ValueError as error:
+        configs = [config.name for config in tfds.builder_cls(data.name.partition("/")[0]).BUILDER_CONFIGS]
+        if "/" not in data.name or not configs or data.name.partition("/")[2] in configs:
+            raise
+        raise UserError(f"data.name = {data.name}: has no such configuration; allowed: {', '.join(configs)}") from error
     except TypeError as error:
         if not data.options:
             raise

@@ -80,6 +80,7 @@ def opened(data: DataConfig, upstream: Upstream) -> Iterator[TorchvisionSource]:
     dataset_class = _find(data.name)
     with upstream.unpacking() as scratch:
         with _fetching_through(upstream, dataset_class), upstream.explained(f"torchvision's {dataset_class.__name__}"):
+            upstream.expect(_names(dataset_class))
             datasets = _open_parts(dataset_class, scratch, data.options)
             image, label = next(iter(datasets.values()))[0]
         if not isinstance(image, Image.Image | np.ndarray) or not hasattr(label, "__index__"):
@@ -108,6 +109,14 @@ def _find(name: str) -> Any:
             f"data.name = {name}: not a set of labelled images that torchvision downloads; allowed: {allowed}"
         )
     return known[plain(name)]
+
+
+def _names(dataset_class: Any) -> list[str]:
+    """Of the files that it asks for, where it tells them in one of the usual ways."""
+    resources, single = getattr(dataset_class, "resources", ()), getattr(dataset_class, "filename", None)
+    if isinstance(resources, list | tuple) and resources:
+        return [str(url).rpartition("/")[2] for url, _ in resources]
+    return [single] if isinstance(single, str) else []
 
 
 def _parameters(dataset_class: Any) -> set[str]:
