@@ -331,3 +331,18 @@ def test_a_relative_mirror_is_below_the_root_of_the_repository(tmp_path: Path, m
     (tmp_path / ".dvc/tmp/exps/one").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / ".dvc/tmp/exps/one")
     assert place(tmp_path, mirror="mirror") == b"whole"
+
+
+def test_without_a_network_nothing_slow_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    unknown = ["a.invalid", "b.invalid"]
+    upstream = Upstream(tmp_path)
+    upstream.expect(["one.gz", "two.gz"])
+    with pytest.raises(UserError, match=r"a\.invalid: (.|\n)*that holds one\.gz, two\.gz>, or data=mnist_sample"):
+        upstream.require_any(unknown)
+    Upstream(tmp_path).require_any([*unknown, "localhost"])
+    Upstream(tmp_path, mirror="/a").require_any(unknown)
+    Upstream(tmp_path, sealed=True).require_any(unknown)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    Upstream(tmp_path).require_any(unknown)

@@ -5,11 +5,12 @@ import hashlib
 import os
 import queue
 import shutil
+import socket
 import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
@@ -71,6 +72,31 @@ class Upstream:
             os.link(kept, target)
         except OSError:
             shutil.copyfile(kept, target)
+
+    def require_any(self, hosts: Sequence[str]) -> None:
+        """Raise `UserError` if files are to be fetched and none of these hosts is known here: before what is slow."""
+        if self.mirror is not None or self.sealed or urllib.request.getproxies():
+            return
+        box: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+        def look_up(host: str) -> None:
+            try:
+                socket.getaddrinfo(host, 443)
+                box.put(None)
+            except OSError as error:
+                box.put(f"{host}: {error.strerror or error}")
+
+        for host in hosts:
+            threading.Thread(target=look_up, args=(host,), daemon=True).start()
+        for _ in hosts:
+            try:
+                said = box.get(timeout=ANSWER_SECONDS)
+            except queue.Empty:
+                said = f"{hosts[0]}: no answer within {ANSWER_SECONDS:g} s"
+            if said is None:
+                return
+            self._failures.append(said)
+        raise UserError(self._no_network())
 
     @contextmanager
     def unpacking(self) -> Iterator[Path]:

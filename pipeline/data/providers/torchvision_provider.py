@@ -14,10 +14,18 @@ from PIL import Image
 from ...config import DataConfig
 from ...errors import UserError
 from ..upstream import Upstream
+from .bundled_provider import FILES
 from .source import Example
 
 # What upstream's parts are called, by ours; the first that a data set accepts is taken.
 _SPLITS = {"train": ("train", "trainval"), "validation": ("val", "valid"), "test": ("test", "val", "valid")}
+_HOSTS = {
+    "mnist": ("ossci-datasets.s3.amazonaws.com", "yann.lecun.com"),
+    "fashion_mnist": ("fashion-mnist.s3-website.eu-central-1.amazonaws.com",),
+    "kmnist": ("codh.rois.ac.jp",),
+    "cifar10": ("www.cs.toronto.edu",),
+}
+_FILES = {"cifar10": ("cifar-10-python.tar.gz",)}
 # Not one image with one class: told before gigabytes are fetched.
 _OTHERS = [
     "CLEVRClassification",
@@ -77,6 +85,9 @@ def fetch(data: DataConfig, upstream: Upstream) -> None:
 @contextmanager
 def opened(data: DataConfig, upstream: Upstream) -> Iterator[TorchvisionSource]:
     """The data set, unpacked into a scratch folder from the files in `upstream`."""
+    if hosts := _HOSTS.get(data.name):
+        upstream.expect(_FILES.get(data.name, FILES))
+        upstream.require_any(hosts)  # torchvision takes seconds to import
     dataset_class = _find(data.name)
     with upstream.unpacking() as scratch:
         with _fetching_through(upstream, dataset_class), upstream.explained(f"torchvision's {dataset_class.__name__}"):
