@@ -174,17 +174,13 @@ def _track(dataset: Dataset, description: Mapping[str, Any], output: Path, track
 
 
 def _log(tracker: Tracker, dataset: Dataset, description: Mapping[str, Any], output: Path) -> str:
-    git, dvc, folder = environment.git(), environment.dvc(), str(dataset.folder)
     tags = {
         "stage": "describe",
         "data": dataset.name,
         "data.fingerprint": dataset.fingerprint,
-        "git.commit": git.get("commit"),
-        "git.dirty": git.get("dirty"),
-        "dvc.stage": dvc["stage"] or None,
-        "dvc.exp": dvc["exp"] or None,
+        **environment.origin(),
     }
-    source = {"dvc.path": folder, "dvc.md5": environment.data_md5(folder) or "", "name": dataset.name}
+    source = environment.data_source(str(dataset.folder), dataset.name)
     numbers = {f"data/{split}_images": count for split, count in description["examples"].items()} | {
         "data/classes": len(dataset.classes),
         "data/test_images_in_train": description["test_images_in_train"],

@@ -52,6 +52,21 @@ def dvc() -> dict[str, str]:
     return {"stage": os.environ.get("DVC_STAGE", ""), "exp": os.environ.get("DVC_EXP_NAME", "")}
 
 
+def origin() -> dict[str, Any]:
+    """Of what commit and for what stage and experiment of DVC this process runs: tags of its runs; None: unknown."""
+    return {
+        "git.commit": git().get("commit"),
+        "git.dirty": git().get("dirty"),
+        "dvc.stage": dvc()["stage"] or None,
+        "dvc.exp": dvc()["exp"] or None,
+    }
+
+
+def data_source(path: str, name: str) -> dict[str, str]:
+    """Where the data `name` come from: a path, and the MD5 under which DVC keeps it, empty where it does not."""
+    return {"dvc.path": path, "dvc.md5": data_md5(path) or "", "name": name}
+
+
 def data_md5(path: str) -> str | None:
     """The MD5 under which DVC keeps the output `path` of this pipeline; None where `dvc.lock` has none."""
     try:

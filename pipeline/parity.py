@@ -262,17 +262,14 @@ def _track(tracking: TrackingConfig, levels: Sequence[Level], manifest: Mapping[
     from . import environment
     from .tracking import Tracker
 
-    settings, git, dvc = manifest["settings"], environment.git(), environment.dvc()
+    settings = manifest["settings"]
     tags = {
         "stage": "parity",
         "parity": "passed" if all(level.passed for level in levels) else "failed",
         "model": settings["model"]["name"],
         "data": settings["data"].get("name"),
         "data.fingerprint": settings["data"]["fingerprint"],
-        "git.commit": git.get("commit"),
-        "git.dirty": git.get("dirty"),
-        "dvc.stage": dvc["stage"] or None,
-        "dvc.exp": dvc["exp"] or None,
+        **environment.origin(),
     }
     with Tracker(tracking, main_root()).run(f"parity {tags['parity']}", tags=tags) as run:
         run.log_params({key: settings[key] for key in ("model", "train", "data", "trace")})

@@ -48,17 +48,13 @@ def publish(
         save(figure, output / f"{title}.png")
     (output / "report.html").write_text(report.page(found, pictures, dataset))
     tracker = Tracker(tracking, main_root())
-    git, dvc = environment.git(), environment.dvc()
     common = {
         "stage": "compare",
         "verdict": found.verdicts["accuracy"].kind,
         "data": found.a.manifest["settings"]["data"].get("name"),
         "data.fingerprint": found.a.manifest["settings"]["data"]["fingerprint"],
         "model": found.a.manifest["settings"]["model"]["name"],
-        "git.commit": git.get("commit"),
-        "git.dirty": git.get("dirty"),
-        "dvc.stage": dvc["stage"] or None,
-        "dvc.exp": dvc["exp"] or None,
+        **environment.origin(),
     }
     name = " ".join(filter(None, ("compare", label, found.label("accuracy").split(" (")[0])))
     with tracker.run(name, parent=parent, tags=common | dict(tags or {})) as run:

@@ -57,11 +57,7 @@ def log_setup(job: Job, run: Run, classifier: Classifier, seed: int | None) -> N
     run.log_text(json.dumps(manifest(job, classifier), indent=2), "manifest.json")
     if diff := environment.git().get("diff"):
         run.log_text(diff, "git.diff")
-    source = {
-        "dvc.path": str(PREPARED),
-        "dvc.md5": environment.data_md5(str(PREPARED)) or "",
-        "name": job.dataset.name,
-    }
+    source = environment.data_source(str(PREPARED), job.dataset.name)
     run.log_dataset(name=job.dataset.name, fingerprint=job.dataset.fingerprint, context="training", source=source)
 
 
@@ -77,8 +73,7 @@ def manifest(job: Job, classifier: Classifier) -> dict[str, Any]:
 
 def tags_of(job: Job, classifier: Classifier, seed: int | None) -> dict[str, Any]:
     """What runs are searched and grouped by; `seed` None: of the group of all seeds."""
-    machine, git, dvc = environment.machine(), environment.git(), environment.dvc()
-    device = classifier.device
+    machine, device = environment.machine(), classifier.device
     tags = {
         "stage": "train",
         "framework": job.framework,
@@ -93,11 +88,8 @@ def tags_of(job: Job, classifier: Classifier, seed: int | None) -> dict[str, Any
         "data": job.dataset.name,
         "data.fingerprint": job.dataset.fingerprint,
         "model": job.model.name,
-        "git.commit": git.get("commit"),
-        "git.branch": git.get("branch"),
-        "git.dirty": git.get("dirty"),
-        "dvc.stage": dvc["stage"] or None,
-        "dvc.exp": dvc["exp"] or None,
+        **environment.origin(),
+        "git.branch": environment.git().get("branch"),
         "device": device.type,
         "device.name": device.name if device.type == "gpu" else machine["cpu"],
         "device.threads": device.threads,
