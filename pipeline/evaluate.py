@@ -28,7 +28,7 @@ from .statistics import summarise
 from .timing import Inference, inference
 from .tracking import Tracker
 
-_REPORTED, _READ = 1024, 8192  # images between two movements of the bar, and that are read at once
+_REPORTED = 1024  # images between two movements of the bar
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,13 @@ def _predict(
     with steps(f"evaluate {framework}", len(images) * len(seeds), "images") as progress:
         for seed in seeds:
             classifier = doors.load(output / "models" / f"seed_{seed}", framework)
-            chunk = _REPORTED if progress.watched else _READ
             parts = []
-            for piece in pieces_of(images, chunk):
+            for piece in pieces_of(images, _REPORTED) if progress.watched else pieces_of(images):
                 parts.append(classifier.predict(piece))
                 progress(len(parts[-1]))
             outputs = np.concatenate(parts)
             scores = metrics.score(outputs, labels, evaluate.calibration_bins)
-            speed = inference(classifier, next(pieces_of(images, _READ)))
+            speed = inference(classifier, next(pieces_of(images)))
             judged.append(Judged(seed, outputs.astype(np.float32), scores, speed))
     return judged
 

@@ -61,7 +61,12 @@ def steps(title: str, total: float | None, unit: str) -> Iterator[Steps]:
             yield Steps(lambda amount: progress.advance(task, amount), progress.console.print, watched=True)
     else:
         began = time.monotonic()
-        done: list[float] = []
-        yield Steps(done.append, lambda line: print(line, flush=True), watched=False)
+        done = 0.0
+
+        def advance(amount: float) -> None:
+            nonlocal done
+            done += amount
+
+        yield Steps(advance, lambda line: print(line, flush=True), watched=False)
         seconds = time.monotonic() - began
-        print(f"{title}: {sum(done) if total is None else total:,.0f} {unit} in {seconds:.1f} s", flush=True)
+        print(f"{title}: {done if total is None else total:,.0f} {unit} in {seconds:.1f} s", flush=True)

@@ -175,3 +175,14 @@ def epoch(
     if config.name == "sgd":
         slots = {"momentum": first} if config.momentum else {}
     return np.array(losses), np.array(corrects), State(weights, slots, plan.steps)
+
+
+def assert_same_bits(found: State, expected: State) -> None:
+    assert found.step == expected.step
+    assert found.slots.keys() == expected.slots.keys()
+    pairs = [(found.weights, expected.weights), *((found.slots[slot], expected.slots[slot]) for slot in expected.slots)]
+    for one, other in pairs:
+        assert list(one) == list(other)
+        for name, value in other.items():
+            assert one[name].dtype == value.dtype, name
+            assert one[name].tobytes() == value.tobytes(), name

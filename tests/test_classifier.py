@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import reference
 from project_copy import ROOT
+from reference import assert_same_bits
 from safetensors.numpy import load_file, save_file
 
 from pipeline.config import ModelConfig, TrainConfig
@@ -180,17 +181,6 @@ def deviation(found: np.ndarray, expected: np.ndarray) -> float:
 def largest_deviation(found: Weights, expected: Weights) -> float:
     assert list(found) == list(expected)
     return max(deviation(found[name], expected[name]) for name in expected)
-
-
-def assert_same_bits(found: State, expected: State) -> None:
-    assert found.step == expected.step
-    assert found.slots.keys() == expected.slots.keys()
-    pairs = [(found.weights, expected.weights), *((found.slots[slot], expected.slots[slot]) for slot in expected.slots)]
-    for one, other in pairs:
-        assert list(one) == list(other)
-        for name, value in other.items():
-            assert one[name].dtype == value.dtype, name
-            assert one[name].tobytes() == value.tobytes(), name
 
 
 def require_compiler(framework: str, execution: str) -> None:

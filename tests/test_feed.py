@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 import reference
+from reference import assert_same_bits
 from tracing import noise
 
 from pipeline.config import compose
@@ -85,13 +86,6 @@ def train_all(classifier: Classifier, feed: Feed, split: Split) -> tuple[np.ndar
     doors.initialise(classifier, 0)
     losses = [classifier.train_epoch(piece).loss for plan in plans(classifier, split) for piece in feed.pieces(plan)]
     return np.concatenate(losses), classifier.state()
-
-
-def assert_same_bits(found: State, expected: State) -> None:
-    for name, value in expected.weights.items():
-        assert found.weights[name].tobytes() == value.tobytes(), name
-    for slot, values in expected.slots.items():
-        assert all(found.slots[slot][name].tobytes() == value.tobytes() for name, value in values.items()), slot
 
 
 @pytest.mark.parametrize("augmentation", [(), EVERYTHING], ids=["plain", "augmented"])

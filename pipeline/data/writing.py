@@ -17,7 +17,7 @@ from ..config import DataConfig
 from ..errors import UserError
 from ..progress import Steps, steps
 from .dataset import SPLITS, Dataset, source_of
-from .picture import Form
+from .picture import Form, histogram_of
 from .providers import Example, Source
 from .stored import StoredArray
 
@@ -232,8 +232,7 @@ def _write(part: _Part, rows: np.ndarray, folder: Path, split: str, fingerprint:
             content = chunk.tobytes()
             file.write(content)
             fingerprint.update(content)
-            for channel in range(shape[-1]):
-                histogram[channel] += np.bincount(chunk[..., channel].reshape(-1), minlength=256)
+            histogram += histogram_of(chunk)
     np.save(folder / "labels.npy", labels)
     fingerprint.update(f"{split} {labels.dtype} {labels.shape}".encode() + labels.tobytes())
     return _Written(labels, histogram)

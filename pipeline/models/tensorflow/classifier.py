@@ -163,7 +163,7 @@ class TensorFlowClassifier:
 
         signature = [
             tf.TensorSpec((None, batch_size), tf.int64),
-            tf.TensorSpec((None, batch_size, EpochPlan.warm_up(self.train, 1).augmentation.shape[1]), tf.int64),
+            tf.TensorSpec((None, batch_size, self.train.augment.draws), tf.int64),
             tf.TensorSpec((None, self._optimizer.scalars), self.train.precision),
             tf.TensorSpec((None,), tf.int64),
             tf.TensorSpec(self._images.shape, tf.uint8),
