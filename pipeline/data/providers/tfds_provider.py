@@ -20,6 +20,7 @@ from ...errors import UserError
 from ...quiet import without_notices
 from ..picture import Raw
 from ..upstream import Upstream
+from .replaced import replaced
 from .source import Example
 
 _PARTS = ("train", "validation", "test")
@@ -174,18 +175,14 @@ def _fetching_through(upstream: Upstream, manager: Any) -> Iterator[None]:
             found = downloader.DownloadResult(type(destination_path)(path), checksums.compute_url_info(path))
             return downloader.promise.Promise.resolve(found)
 
-    replacements: dict[str, tuple[Any, Any]] = {
-        "get_downloader": (download_manager, Downloader()),
-        "get_extractor": (extractor, unpacker := extractor._Extractor()),
-    }
-    before = {name: getattr(module, name) for name, (module, _) in replacements.items()}
-    for name, (module, own) in replacements.items():
-        setattr(module, name, lambda *_, own=own, **__: own)
-    try:
-        yield
-    except BaseException:
-        unpacker._executor.shutdown(cancel_futures=True)  # or it would write into a folder that is being removed
-        raise
-    finally:
-        for name, (module, _) in replacements.items():
-            setattr(module, name, before[name])
+    fetcher, unpacker = Downloader(), extractor._Extractor()
+    getters = [
+        (download_manager, "get_downloader", lambda *_, **__: fetcher),
+        (extractor, "get_extractor", lambda *_, **__: unpacker),
+    ]
+    with replaced(getters):
+        try:
+            yield
+        except BaseException:
+            unpacker._executor.shutdown(cancel_futures=True)  # or it would write into a folder that is being removed
+            raise

@@ -15,6 +15,7 @@ from ...config import DataConfig
 from ...errors import UserError
 from ..upstream import Upstream
 from .bundled_provider import FILES
+from .replaced import replaced
 from .source import Example
 
 # What upstream's parts are called, by ours; the first that a data set accepts is taken.
@@ -205,17 +206,11 @@ def _fetching_through(upstream: Upstream, dataset_class: Any) -> Iterator[None]:
         "download_file_from_google_drive": drive,
     }
     modules = [utils, *(inspect.getmodule(base) for base in dataset_class.__mro__)]
-    before = [
-        (module, name, getattr(module, name))
+    with replaced(
+        (module, name, own)
         for module in modules
         if module is not None and module.__name__.startswith("torchvision.datasets")
-        for name in replacements
+        for name, own in replacements.items()
         if hasattr(module, name)
-    ]
-    for module, name, _ in before:
-        setattr(module, name, replacements[name])
-    try:
+    ):
         yield
-    finally:
-        for module, name, original in before:
-            setattr(module, name, original)
