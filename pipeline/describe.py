@@ -25,7 +25,7 @@ from .figures import data as figures
 from .figures.data import Row
 from .figures.style import data_uri, save
 from .pixels import Pixels, survey
-from .tracking import Tracker, views
+from .tracking import EXPERIMENT_ID, RUN_ID, Tracker, is_local, views
 from .tracking.reader import described
 
 SECTIONS = stage_sections("describe", "tracking")
@@ -167,9 +167,11 @@ def _track(dataset: Dataset, description: Mapping[str, Any], output: Path, track
     root = main_root()
     with FileLock(root / "mlflow.db.describe.lock"):  # two jobs of DVC's queue would both find none
         tracker = Tracker(tracking, root)
-        known = described(tracker, dataset.fingerprint)
-        run_id = known.id if known else _log(tracker, dataset, description, output)
-    where = tracker.link(views.run_link(tracker.experiment_id, run_id, "index.html"))
+        known = None if tracker.silence else described(tracker, dataset.fingerprint)
+        reference = known.id if known else _log(tracker, dataset, description, output)
+    if is_local(reference):
+        return f"{output / 'index.html'}"
+    where = tracker.link(views.run_link(tracker.experiment_id, reference, "index.html"))
     return f"MLflow{'' if tracker.uri.startswith('http') else ' (`make ui` serves it)'}: {where}"
 
 
@@ -192,9 +194,8 @@ def _log(tracker: Tracker, dataset: Dataset, description: Mapping[str, Any], out
         run.log_dataset(name=dataset.name, fingerprint=dataset.fingerprint, context="description", source=source)
         for path in sorted(output.iterdir()):
             run.log_file(path)
-        page = views.run_link(tracker.experiment_id, run.id, "index.html")
-        run.describe(_markdown(description, page, run.id))
-        return run.id
+        run.describe(_markdown(description, views.run_link(EXPERIMENT_ID, RUN_ID, "index.html"), RUN_ID))
+    return run.reference
 
 
 def _markdown(description: Mapping[str, Any], page: str, run_id: str) -> str:

@@ -1,22 +1,25 @@
 """How a command starts and ends: arguments, signals, exit codes.
 
-Exit codes: 0 done, 1 failed, 2 a user's mistake (one message, no traceback), 130 and 143 interrupted (SIGINT, SIGTERM).
+Exit codes: 0 done, 1 failed, 2 a user's mistake (one message, no traceback), 3 another process does the same already,
+130 and 143 interrupted (SIGINT, SIGTERM).
 """
 
+import errno
 import functools
 import os
-import signal
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from .config import Config, compose, load
-from .errors import ParityError, TrainingDivergedError, UserError
+from .errors import BusyError, ResultError, UserError
+from .interruption import end_on_signals, end_with_parent
+
+_MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # of the disk, not of ours
 
 
 def user_errors(main: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], None]:
@@ -29,9 +32,18 @@ def user_errors(main: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(2) from None
-        except (ParityError, TrainingDivergedError) as error:
+        except ResultError as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(1) from None
+        except OSError as error:
+            if error.errno not in _MENDABLE:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"error: {where}{error.strerror}; mend that, then run the same command: it goes on", file=sys.stderr)
+            raise SystemExit(1) from None
+        except BusyError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(3) from None
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             raise SystemExit(130) from None
@@ -40,12 +52,10 @@ def user_errors(main: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str
 
 
 def end_on_sigterm() -> None:
-    """Turn SIGTERM into `SystemExit`, so that open runs and files are closed on the way out."""
-
-    def terminate(number: int, _: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, terminate)
+    """Close open runs and files on the way out when a signal comes; a stage of DVC also ends when `dvc` does."""
+    end_on_signals()
+    if os.environ.get("DVC_STAGE"):
+        end_with_parent()
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,25 @@ class UserError(Exception):
     """
 
 
-class ParityError(Exception):
-    """The two sides do not compute the same, or were not asked the same; exit code 1."""
+class BusyError(Exception):
+    """Another process does the same already; exit code 3."""
 
 
-class TrainingDivergedError(Exception):
-    """The loss is no longer a finite number. The run is FAILED, what was logged stays; exit code 1."""
+class ResultError(Exception):
+    """The work was done, and its result is bad; exit code 1."""
+
+
+class ParityError(ResultError):
+    """The two sides do not compute the same, or were not asked the same."""
+
+
+class TrainingDivergedError(ResultError):
+    """The loss is no longer a finite number. The run is FAILED, what was logged stays."""
+
+
+class UnsentError(ResultError):
+    """Something that should have gone to MLflow still waits."""
+
+
+class DataChangedError(ResultError):
+    """The data were not the same from the beginning to the end."""

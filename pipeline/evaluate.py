@@ -71,6 +71,7 @@ def judge(
     test = dataset.split("test")
     labels = np.asarray(test.labels)
     judged = _predict(output, framework, seeds, test.images, labels, evaluate)
+    test.require_unchanged()
     outputs = np.stack([one.outputs for one in judged])
     np.savez(output / "predictions.npz", logits=outputs, labels=labels, seeds=np.array(seeds, np.int64))
     matrix = sum(metrics.confusion_matrix(one.outputs, labels) for one in judged)
@@ -183,30 +184,29 @@ def _track(
         ) from error
     tracker = Tracker(tracking, main_root())
     plots = output / "plots"
-    entries: list[tuple[str, str | None, dict[str, float], list[Path], str]] = []
+    parent = None
+    tags = {"stage": "evaluate", "framework": framework}
     if runs["group"]:
         rows = [one.tracked for one in judged]
         means = _means(rows) | {f"{name}_std": s for name, s in _deviations(rows).items()}
-        entries.append((runs["group"], None, means, sorted(plots.glob("*.png")), f"{framework} restored"))
+        name, files = f"{framework} restored", sorted(plots.glob("*.png"))
+        parent = tracker.add_results(runs["group"], means, name=name, tags=tags, files=files)
     for one in judged:
         known = runs["seeds"][str(one.seed)]
         own = plots / f"seed_{one.seed}" if len(judged) > 1 else plots
         predictions = scratch / f"seed_{one.seed}" / "predictions.npz"
         predictions.parent.mkdir()
         np.savez(predictions, logits=one.outputs, labels=labels)
-        files = [*sorted(own.glob("*.png")), predictions]
-        entries.append((known["run"], known["model"], one.tracked, files, f"{framework} s{one.seed} restored"))
-    parent = None
-    for run_id, model_id, numbers, files, name in entries:
-        if tracker.add_results(run_id, numbers, model_id=model_id, files=files):
-            continue
-        # The models came from a cache of DVC, and the runs that trained them are in another store.
-        tags = {"stage": "evaluate", "framework": framework, "origin.run": run_id}
-        with tracker.run(name, parent=parent, tags=tags) as run:
-            run.log_metrics(numbers, step=0)
-            for file in files:
-                run.log_file(file, "evaluate")
-        parent = parent or run.id
+        tracker.add_results(
+            known["run"],
+            one.tracked,
+            name=f"{framework} s{one.seed} restored",
+            tags=tags,
+            model=known["model"],
+            files=[*sorted(own.glob("*.png")), predictions],
+            parent=parent,
+        )
+    tracker.drain()
 
 
 if __name__ == "__main__":

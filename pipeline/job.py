@@ -11,6 +11,8 @@ from .config import ModelConfig, TrackingConfig, TrainConfig
 from .data.dataset import Dataset
 from .models.architecture import Architecture
 
+_INDIFFERENT = ("memory_mebibytes", "checkpoint_minutes")  # of `train`: the bits are the same
+
 
 @dataclass(frozen=True)
 class Job:
@@ -42,12 +44,17 @@ class Job:
 
     def key(self, seed: int | None = None) -> str:
         """12 hexadecimal digits that name `resolved`, and the seed."""
-        return _digest({**self.resolved(), "seed": seed})
+        return _digest({**self.defining(), "seed": seed})
 
     @property
     def pair(self) -> str:
         """12 hexadecimal digits that every framework under these settings shares."""
-        return _digest({key: value for key, value in self.resolved().items() if key != "framework"})
+        return _digest({key: value for key, value in self.defining().items() if key != "framework"})
+
+    def defining(self) -> dict[str, Any]:
+        """`resolved`, but for what leaves the bits as they are."""
+        resolved = self.resolved()
+        return resolved | {"train": {k: v for k, v in resolved["train"].items() if k not in _INDIFFERENT}}
 
     @property
     def label(self) -> str:
@@ -64,10 +71,10 @@ class SeedResult:
     """What training with one seed left."""
 
     seed: int
-    run_id: str
     history: list[dict[str, Any]] = field(default_factory=list)
     """Two rows an epoch, `split` train and validation: the columns of `history.csv`."""
-    model_id: str | None = None
+    model: str | None = None
+    """The name of the model that was logged."""
 
     def last(self, split: str, name: str) -> float:
         """A column of the last epoch."""

@@ -18,7 +18,7 @@ from .figures.curves import learning_curves
 from .figures.style import data_uri, save
 from .side import Side
 from .statistics import summarise
-from .tracking import Tracker, views
+from .tracking import RUN_ID, Tracker, is_local, views
 from .verdict import UNITS
 
 
@@ -63,16 +63,20 @@ def publish(
         for path in sorted(output.iterdir()):
             if path.suffix in (".html", ".json", ".png"):
                 run.log_file(path)
-        picture = f"![differences](get-artifact?run_uuid={run.id}&path=differences.png)"
+        picture = f"![differences](get-artifact?run_uuid={RUN_ID}&path=differences.png)"
         run.describe(f"{_markdown(found)}\n\n{picture}")
-    current = [run_id for side in (found.a, found.b) for run_id in side.runs.values()]
-    links = {"report": tracker.link(views.run_link(tracker.experiment_id, run.id, "report.html"))}
+        if front:
+            current = [reference for side in (found.a, found.b) for reference in side.runs.values()]
+            run.show(current=current, report=True)
+    report_at = f"Report: {output / 'report.html'}"
+    if is_local(run.reference):
+        return [report_at]
+    links = {"report": tracker.link(views.run_link(tracker.experiment_id, run.reference, "report.html"))}
     if front:
-        tracker.save_views(current=current, report=run.id)
         links["curves"] = tracker.link(views.view_link(tracker.experiment_id, "curves", charts=True))
         links["leaderboard"] = tracker.link(views.view_link(tracker.experiment_id, "leaderboard"))
     start = [] if tracker.uri.startswith("http") else ["MLflow (`make ui` serves it):"]
-    return [f"Report: {output / 'report.html'}", *start, *(f"  {name:11} {link}" for name, link in links.items())]
+    return [report_at, *start, *(f"  {name:11} {link}" for name, link in links.items())]
 
 
 def _differences(found: Comparison) -> dict[str, dict[str, float]]:

@@ -4,11 +4,13 @@ import csv
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import environment
+from .checkpoint import Checkpoint
 from .data.obtain import PREPARED
 from .fairness import sides
 from .figures.looks import LOOKS
@@ -16,19 +18,18 @@ from .job import Job, SeedResult
 from .models import classifier as doors
 from .models.classifier import Classifier
 from .statistics import summarise
-from .tracking import Run
+from .tracking import Run, Tracker
 from .tracking.views import LEADERBOARD, SIDE, SIDES
 
 
 def finish_seed(job: Job, classifier: Classifier, run: Run, result: SeedResult) -> None:
     """Save the model, here and in MLflow, and describe the run."""
     run.flush()
-    directory = job.output / "models" / f"seed_{result.seed}"
-    doors.save(classifier, job.framework, directory)
+    directory = save_model(job, classifier, result.seed)
     run.log_metrics({"system/peak_memory_mebibytes": environment.peak_memory_bytes() / 2**20}, step=0)
     if job.tracking.log_model:
         shape = (2, *job.dataset.image_shape)
-        result.model_id = run.log_model(
+        result.model = run.log_model(
             job.framework,
             classifier.export(),
             name=f"{job.framework}-{job.model.name}-s{result.seed}",
@@ -40,6 +41,13 @@ def finish_seed(job: Job, classifier: Classifier, run: Run, result: SeedResult) 
         )
     run.describe(_description(job, [result]))
     run.log_text(_history_csv([result]), "history.csv")
+
+
+def save_model(job: Job, classifier: Classifier, seed: int) -> Path:
+    """Write the trained network into its folder, and return that."""
+    directory = job.output / "models" / f"seed_{seed}"
+    doors.save(classifier, job.framework, directory)
+    return directory
 
 
 def log_setup(job: Job, run: Run, classifier: Classifier, seed: int | None) -> None:
@@ -105,8 +113,25 @@ def tags_of(job: Job, classifier: Classifier, seed: int | None) -> dict[str, Any
     return tags | {f"version.{name}": version for name, version in machine["versions"].items()}
 
 
-def write_files(job: Job, classifier: Classifier, results: Sequence[SeedResult], group: Run | None) -> None:
-    """`history.csv`, `curves.csv` (means over the seeds), JSON `manifest`, `runs`, `summary`, `learning_curves.png`."""
+def write_references(
+    job: Job, tracker: Tracker, results: Sequence[SeedResult], group: Checkpoint | None, seeds: Sequence[Checkpoint]
+) -> None:
+    """`runs.json`: the runs and models in MLflow, where it has given them ids."""
+    runs = {
+        "group": tracker.reference(group.slot) if group else None,
+        "seeds": {
+            str(result.seed): {
+                "run": tracker.reference(seed.slot),
+                "model": tracker.model_reference(seed.slot, result.model) if result.model else None,
+            }
+            for result, seed in zip(results, seeds, strict=True)
+        },
+    }
+    (job.output / "runs.json").write_text(json.dumps(runs, indent=2) + "\n")
+
+
+def write_files(job: Job, classifier: Classifier, results: Sequence[SeedResult]) -> None:
+    """`history.csv`, `curves.csv` (means over the seeds), JSON `manifest`, `summary`, `learning_curves.png`."""
     from .figures.curves import learning_curves
     from .figures.style import save
 
@@ -120,11 +145,6 @@ def write_files(job: Job, classifier: Classifier, results: Sequence[SeedResult],
             means = [_mean(results, split, name, epoch) for split, name in names]
             writer.writerow([epoch, *(f"{mean:.6g}" for mean in means)])
     (job.output / "manifest.json").write_text(json.dumps(manifest(job, classifier), indent=2) + "\n")
-    runs = {
-        "group": group.id if group else None,
-        "seeds": {str(r.seed): {"run": r.run_id, "model": r.model_id} for r in results},
-    }
-    (job.output / "runs.json").write_text(json.dumps(runs, indent=2) + "\n")
     summary = {
         "validation_accuracy": summarise([r.last("validation", "accuracy") for r in results]).mean,
         "validation_loss": summarise([r.last("validation", "loss") for r in results]).mean,

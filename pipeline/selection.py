@@ -50,7 +50,7 @@ def compare_stored(arguments: Sequence[str]) -> None:
 
 def _sweep(tracker: Tracker, sweep: str, config: Config, folder: Path) -> None:
     """Every configuration of the sweep that both frameworks were trained under."""
-    runs = find_runs(tracker, f"tags.sweep = '{sweep}' and {_SEEDS}")
+    runs = find_runs(tracker, f"tags.sweep LIKE '%{sweep}%' and {_SEEDS}")
     if not runs:
         known = [run.tags.get("sweep", "") for run in find_runs(tracker, "tags.stage = 'sweep'")]
         raise UserError(

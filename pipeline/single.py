@@ -8,19 +8,22 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from . import finished
 from .data.dataset import summary
 from .data.obtain import obtain
 from .entry import end_on_sigterm, main_root, parse_call, select, user_errors
 from .errors import UserError
 from .evaluate import judge
+from .interruption import end_with_parent
 from .job import Job
-from .train import SECTIONS, train_job
+from .train import SECTIONS, trained
 
 
 @user_errors
 def main(arguments: Sequence[str]) -> None:
     """`job.json` in the folder says of which sweep it is a job."""
     end_on_sigterm()
+    end_with_parent()
     call = parse_call("single", arguments)
     config, output = call.config, call.output
     if output is None:
@@ -30,8 +33,10 @@ def main(arguments: Sequence[str]) -> None:
     job_file = output / "job.json"
     sweep: dict[str, Any] = json.loads(job_file.read_text()) if job_file.exists() else {}
     job = Job(**select(config, SECTIONS), dataset=dataset, output=output, sweep=sweep)
-    train_job(job)
-    judge(output, job.framework, job.seeds, config.evaluate, job.tracking, dataset)
+    with trained(job):
+        judge(output, job.framework, job.seeds, config.evaluate, job.tracking, dataset)
+    if sweep:
+        finished.mark_done(output, sweep["key"], [sweep["id"]])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from . import finished
 from .config import CONF, Config, compose, parse, write
 from .config.compose import one_message, register
 from .data.obtain import obtain
@@ -53,6 +54,8 @@ class _Stack:
 
     current: contextlib.ExitStack
     failed: bool = False
+    done: Mapping[int, Path]
+    """Folders with the results of the jobs that need not be trained, by number."""
 
 
 def hydra_app(arguments: Sequence[str]) -> None:
@@ -66,7 +69,8 @@ def hydra_app(arguments: Sequence[str]) -> None:
     def run(composed: DictConfig) -> None:
         output, config = Path(HydraConfig.get().runtime.output_dir), parse(composed)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            _run_job(config, output)
+            if HydraConfig.get().job.num not in _Stack.done:
+                _run_job(config, output)
             return
         codes.append(_run_job(config, output))
         if not codes[0]:
@@ -76,10 +80,12 @@ def hydra_app(arguments: Sequence[str]) -> None:
     overrides = [argument for argument in arguments if argument not in flags]
     if flags <= {"-m", "--multirun"}:  # before Hydra creates a folder, and with messages that say what is allowed
         ensure_store(main_root())
-        for config in [job.config for job in jobs_of(overrides)] if flags else [compose(overrides)]:
-            dataset = obtain(config.data, main_root())
-            Architecture.of(config.model, dataset)
-            require_visible(config.train.augment, dataset.image_shape)
+        configs = [job.config for job in jobs_of(overrides)] if flags else [compose(overrides)]
+        keys = [_checked(config) for config in configs]
+        if flags and not any(override.startswith("hydra.sweep.dir=") for override in overrides):
+            folder = None if configs[0].sweep.rerun else finished.latest(main_root(), keys)
+            overrides += [f"hydra.sweep.dir={folder}"] if folder else []
+        arguments = [*flags, *overrides]  # a flag amid overrides is an error to Hydra
     register()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let its errors through to here
     sys.argv = ["pipeline.train", *arguments]
@@ -106,41 +112,79 @@ class SweepCallback(Callback):
             swept = config.hydra.sweeper.get("params") or {}
             self.jobs = jobs_of([f"{key}={value}" for key, value in swept.items()] + list(config.hydra.overrides.task))
             self.folder = Path(str(config.hydra.sweep.dir))
-            tracker = Tracker(self.jobs[0].config.tracking, main_root())
-            tags = {"stage": "sweep", "sweep": self.folder.name, "sweep.jobs": len(self.jobs)}
+            keys = [_checked(job.config) for job in self.jobs]
+            rerun = self.jobs[0].config.sweep.rerun
+            root, folders = main_root(), [self.folder / str(job.number) for job in self.jobs]
+            self.done = {
+                job.number: found
+                for job, key, folder in zip(self.jobs, keys, folders, strict=True)
+                if not rerun and (found := finished.find(root, folder, key))
+            }
+            _Stack.done = self.done
+            self.tracker = Tracker(self.jobs[0].config.tracking, root)
+            here = [found for found in self.done.values() if found.parent.resolve() == self.folder.resolve()]
+            if len(here) == len(self.jobs):
+                print(f"{self.folder}: all {len(self.jobs)} jobs are done; sweep.rerun=true trains them again")
+                self.run = None
+                return
+        finished.begin(self.folder, keys)
+        tags = {"stage": "sweep", "sweep": self.folder.name, "sweep.jobs": len(self.jobs)}
+        slot = self.folder / "run"
+        goes_on = slot.exists()
+        self.run = _Stack.current.enter_context(self.tracker.run(f"sweep {self.folder.name[5:]}", tags=tags, slot=slot))
+        if not goes_on:
             varied = sorted({key for job in self.jobs for key in job.varied})
-            tracker.save_views(sweep=self.folder.name, varied=varied)
-            self.view = tracker.link(view_link(tracker.experiment_id, f"sweep-{self.folder.name}", charts=True))
-            self.run = _Stack.current.enter_context(tracker.run(f"sweep {self.folder.name[5:]}", tags=tags))
-        self.run.log_params({"overrides": list(config.hydra.overrides.task)})
-        for job in self.jobs:
+            self.run.show(sweeps={self.folder.name: varied})
+            self.run.log_params({"overrides": list(config.hydra.overrides.task)})
+        self.tracker.drain()  # so that the jobs can name their parent by the id that MLflow gave it
+        for job, key in zip(self.jobs, keys, strict=True):
             folder = self.folder / str(job.number)
             folder.mkdir(parents=True, exist_ok=True)
-            facts = {"id": self.folder.name, "parent": self.run.id, "job": job.number, "label": job.label}
-            (folder / "job.json").write_text(json.dumps(facts, indent=2) + "\n")
+            if job.number in self.done:
+                self._take_over(self.done[job.number], key)
+                continue
+            finished.unmark(folder)
+            facts = {"id": self.folder.name, "parent": self.run.reference, "job": job.number, "label": job.label}
+            (folder / "job.json").write_text(json.dumps(facts | {"key": key}, indent=2) + "\n")
+        if self.done:
+            print(f"{len(self.done)} of {len(self.jobs)} jobs are done; sweep.rerun=true trains them again", flush=True)
+
+    def _take_over(self, folder: Path, key: str) -> None:
+        """What was done for an earlier sweep belongs to this one, too."""
+        sweeps = finished.sweeps_of(folder)
+        if self.folder.name in sweeps:
+            return
+        sweeps.append(self.folder.name)
+        runs = json.loads((folder / "runs.json").read_text())
+        for reference in filter(None, (runs["group"], *(seed["run"] for seed in runs["seeds"].values()))):
+            self.tracker.add_tags(reference, {"sweep": " ".join(sweeps)})
+        finished.mark_done(folder, key, sweeps)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Print and log the ranking and the failures."""
         ranking, failures = [], []
         for job in self.jobs:
-            folder = self.folder / str(job.number)
-            if (folder / "summary.json").exists():
-                ranking.append((job, json.loads((folder / "summary.json").read_text())))
+            folder = self.done.get(job.number, self.folder / str(job.number))
+            if (folder / "failure.json").exists():
+                failures.append((job, json.loads((folder / "failure.json").read_text())["reason"]))
             else:
-                reason = json.loads((folder / "failure.json").read_text())["reason"]
-                failures.append((job, reason))
+                ranking.append((job, json.loads((folder / "summary.json").read_text())))
         ranking.sort(key=lambda entry: (-entry[1]["validation_accuracy"], entry[1]["validation_loss"]))
         _print(self.folder, ranking, failures)
-        print(f"MLflow (`make ui` serves it): {self.view}")
+        if not self.tracker.silence:
+            view = view_link(self.tracker.experiment_id, f"sweep-{self.folder.name}", charts=True)
+            print(f"MLflow (`make ui` serves it): {self.tracker.link(view)}")
         lines = ["| rank | job | validation accuracy | images/s |", "|---|---|---|---|"]
         for rank, (job, s) in enumerate(ranking, 1):
             accuracy, speed = s["validation_accuracy"], s["train_images_per_second"]
             lines.append(f"| {rank} | {' '.join(job.overrides)} | {accuracy:.4f} | {speed:,.0f} |")
         lines += [f"| failed | {' '.join(job.overrides)} | {reason} | |" for job, reason in failures]
-        self.run.describe("\n".join(lines))
-        self.run.log_text("\n".join(lines) + "\n", "ranking.md")
-        if failures:
-            _Stack.failed = True
+        _Stack.failed = bool(failures)
+        if self.run:
+            self.run.describe("\n".join(lines))
+            self.run.log_text("\n".join(lines) + "\n", "ranking.md")
+            if not failures:  # else the same command goes on with it
+                _Stack.current.callback(self.tracker.release, self.folder / "run")
 
 
 def jobs_of(overrides: Sequence[str]) -> list[SweepJob]:
@@ -164,13 +208,22 @@ def jobs_of(overrides: Sequence[str]) -> list[SweepJob]:
     return jobs
 
 
+def _checked(config: Config) -> str:
+    """The job's key. Raises `UserError` where the network or the augmentation does not fit the data."""
+    dataset = obtain(config.data, main_root())
+    Architecture.of(config.model, dataset)
+    require_visible(config.train.augment, dataset.image_shape)
+    return finished.key_of(config, dataset)
+
+
 def _run_job(config: Config, output: Path) -> int:
     """Train and evaluate in a process of its own, and return its exit code.
 
     It leaves `summary.json`, or `failure.json` with the last line it said.
     """
     write(config, output / "params.yaml")
-    (output / "summary.json").unlink(missing_ok=True)
+    for name in ("summary.json", "failure.json"):
+        (output / name).unlink(missing_ok=True)
     command = [*_COMMAND, "--params", str(output / "params.yaml"), "--output", str(output)]
     last = ""
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as process:
@@ -179,8 +232,9 @@ def _run_job(config: Config, output: Path) -> int:
             for line in process.stderr:
                 sys.stderr.write(line)
                 last = line.strip() or last
-        except SystemExit:  # SIGTERM came to this process alone
+        except (SystemExit, KeyboardInterrupt):  # it may have come to this process alone
             process.terminate()
+            process.wait()
             raise
     if process.returncode:
         (output / "summary.json").unlink(missing_ok=True)
@@ -212,6 +266,8 @@ def _print(
         cells = (form.format(number) for form, number in zip(("{:.4f}", "{:.4f}", "{:,.0f}"), numbers, strict=True))
         table.add_row(str(rank), str(job.number), job.config.framework, job.label, *cells)
     console.print(table)
+    if failures:
+        console.print("The same command again trains the failed ones alone.", highlight=False)
     for job, reason in failures:
         console.print(f"[red]failed[/]: job {job.number}: {job.config.framework} {job.label}: {escape(reason)}")
     console.print(f"each job's files: {folder}/<job>/", highlight=False)

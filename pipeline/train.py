@@ -6,32 +6,40 @@ under `multirun/`; the DVC stages `train@tensorflow` and `train@pytorch` train f
 
 import contextlib
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from . import environment, metrics
+from .checkpoint import FOLDER, Checkpoint, Progress, held, tidy
 from .data.dataset import Dataset
 from .data.feed import Feed, predict
 from .data.obtain import PREPARED
 from .data.plan import EpochPlan, draw_epoch
 from .entry import end_on_sigterm, main_root, parse_call, select, stage_sections, user_errors
 from .environment import memory_limit
-from .errors import TrainingDivergedError
+from .errors import ResultError, TrainingDivergedError
+from .interruption import uninterrupted
 from .job import Job, SeedResult
 from .models import classifier as doors
 from .models.classifier import Classifier, EpochResult
 from .progress import Steps, steps
-from .record import finish_seed, log_group, log_setup, tags_of, write_files
+from .record import finish_seed, log_group, log_setup, save_model, tags_of, write_files, write_references
 from .tracking import Run, Tracker, ensure_store
 
 SECTIONS = stage_sections("train", "framework", "model", "train", "seeds", "tracking")
 _REPORT_SECONDS = 0.5  # how often the bar moves while a person watches: one host synchronisation each
+_PIECE_SECONDS = 2.0  # how long a signal waits, at most
 
 
-def train_job(job: Job) -> list[SeedResult]:
-    """Train every seed of a job; files go to `job.output`, everything else to MLflow."""
+@contextlib.contextmanager
+def trained(job: Job) -> Iterator[None]:
+    """Train every seed of a job; files go to `job.output`, everything else to MLflow.
+
+    Where what is done inside comes to an end, the job is done, and its checkpoints go.
+    """
     classifier = doors.create(job.framework, job.architecture, job.train)
     tracker = Tracker(job.tracking, main_root())
     training = job.dataset.split("train")
@@ -49,53 +57,102 @@ def train_job(job: Job) -> list[SeedResult]:
         + (f"; {training.images.nbytes / 2**20:,.0f} MiB of images streamed from disk" if feed.streamed else ""),
         flush=True,
     )
+    root = main_root()
+    if kept := tidy(root):
+        print(f"{root / FOLDER}: {kept / 2**20:,.0f} MiB of trainings that were cut short", flush=True)
     results: list[SeedResult] = []
-    with contextlib.ExitStack() as stack:
-        group, parent = None, job.sweep.get("parent")
-        if not (job.sweep and len(job.seeds) == 1):  # a group of one, inside a sweep, would only be in the way
-            group = stack.enter_context(tracker.run(job.label, parent=parent, tags=tags_of(job, classifier, None)))
-            parent = group.id
-            log_setup(job, group, classifier, None)
-        total = count * job.train.epochs * len(job.seeds)
-        progress = stack.enter_context(steps(f"train {job.label}", total, "images"))
-        for seed in job.seeds:
-            with tracker.run(f"{job.label} s{seed}", parent=parent, tags=tags_of(job, classifier, seed)) as run:
-                log_setup(job, run, classifier, seed)
-                run.log_metrics({"time/compile_seconds": compile_seconds}, step=0)
-                with run.system_metrics(job.tracking.system_metrics_seconds):
-                    result = _train_seed(job, classifier, feed, run, seed, progress)
-                finish_seed(job, classifier, run, result)
-            results.append(result)
-        write_files(job, classifier, results, group)
-        if group:
-            log_group(job, group, results, compile_seconds)
-    _print_costs(job, results, tracker)
-    return results
+    checkpoints: list[Checkpoint] = []
+    with contextlib.ExitStack() as locks:
+        whole = locks.enter_context(held(root, job, classifier, None))
+        with contextlib.ExitStack() as stack:
+            group, parent = None, job.sweep.get("parent")
+            if not (job.sweep and len(job.seeds) == 1):  # a group of one, inside a sweep, would only be in the way
+                tags = tags_of(job, classifier, None)
+                group = stack.enter_context(tracker.run(job.label, parent=parent, tags=tags, slot=whole.slot))
+                parent = group.reference
+                log_setup(job, group, classifier, None)
+            total = count * job.train.epochs * len(job.seeds)
+            progress = stack.enter_context(steps(f"train {job.label}", total, "images"))
+            for seed in job.seeds:
+                checkpoint = locks.enter_context(held(root, job, classifier, seed))
+                checkpoints.append(checkpoint)
+                reached = _start(job, classifier, checkpoint, seed, progress)
+                results.append(SeedResult(seed, reached.history, reached.model))
+                if reached.done:
+                    save_model(job, classifier, seed)
+                    continue
+                tags, name = tags_of(job, classifier, seed), f"{job.label} s{seed}"
+                with tracker.run(name, parent=parent, tags=tags, slot=checkpoint.slot) as run:
+                    log_setup(job, run, classifier, seed)
+                    run.log_metrics({"time/compile_seconds": compile_seconds}, step=0)
+                    with run.system_metrics(job.tracking.system_metrics_seconds):
+                        try:
+                            _train_seed(job, classifier, feed, run, results[-1], reached, checkpoint, progress)
+                        except ResultError:
+                            checkpoint.discard()  # it would lead there again
+                            raise
+                    finish_seed(job, classifier, run, results[-1])
+                reached.model, reached.done = results[-1].model, True
+                checkpoint.save(classifier.state(), reached)
+            write_files(job, classifier, results)
+            if group:
+                log_group(job, group, results, compile_seconds)
+        write_references(job, tracker, results, whole if group else None, checkpoints)
+        _print_costs(job, results, tracker, sum(checkpoint.seconds for checkpoint in checkpoints))
+        yield
+        for checkpoint in (*checkpoints, whole):
+            checkpoint.discard()
+            tracker.release(checkpoint.slot)
 
 
-def _print_costs(job: Job, results: Sequence[SeedResult], tracker: Tracker) -> None:
+def _start(job: Job, classifier: Classifier, checkpoint: Checkpoint, seed: int, progress: Steps) -> Progress:
+    """Where the seed's last training was cut short, or the beginning; puts the classifier there."""
+    found = checkpoint.load()
+    if found is None:
+        doors.initialise(classifier, seed)
+        return Progress()
+    state, reached = found
+    classifier.restore(state)
+    examples = len(job.dataset.split("train").labels)
+    progress((reached.epoch - 1) * examples + min(reached.step * job.train.batch_size, examples))
+    where = "is done" if reached.done else f"goes on at epoch {reached.epoch}, step {reached.step}"
+    progress.say(f"{job.label} s{seed} {where}: continued from a checkpoint")
+    return reached
+
+
+def _print_costs(job: Job, results: Sequence[SeedResult], tracker: Tracker, checkpoint_seconds: float) -> None:
     training = sum(result.training_seconds for result in results)
     print(
         f"{job.label}: {training:.1f} s training; MLflow: {tracker.open_seconds:.1f} s import and opening, "
         f"{tracker.seconds:.2f} s tracking ({tracker.seconds / training:.1%} of training), "
-        f"{tracker.model_seconds:.2f} s logging {len(results)} models; "
+        f"{tracker.model_seconds:.2f} s logging {len(results)} models; {checkpoint_seconds:.2f} s writing checkpoints; "
         f"peak memory {environment.peak_memory_bytes() / 2**20:,.0f} MiB",
         flush=True,
     )
 
 
-def _train_seed(job: Job, classifier: Classifier, feed: Feed, run: Run, seed: int, progress: Steps) -> SeedResult:
-    doors.initialise(classifier, seed)
+def _train_seed(
+    job: Job,
+    classifier: Classifier,
+    feed: Feed,
+    run: Run,
+    result: SeedResult,
+    reached: Progress,
+    checkpoint: Checkpoint,
+    progress: Steps,
+) -> None:
     held_out = job.dataset.split("validation")
-    count = len(job.dataset.split("train").labels)
-    result = SeedResult(seed, run.id)
-    for epoch in range(1, job.train.epochs + 1):
+    count, seed = len(job.dataset.split("train").labels), result.seed
+    while reached.epoch <= job.train.epochs:
+        epoch = reached.epoch
         plan = draw_epoch(job.train, examples=count, seed=seed, epoch=epoch - 1)
-        trained = _train_epoch(classifier, feed, plan, progress)
+        trained = _train_epoch(job, classifier, feed, plan, reached, checkpoint, progress)
+        feed.split.require_unchanged()
         first_step = (epoch - 1) * plan.steps
         run.log_series({"train/step_loss": trained.loss}, first_step=first_step)
         _require_finite(job, trained.loss, first_step, epoch, seed)
         scores = metrics.score(predict(classifier, held_out.images), held_out.labels)
+        held_out.require_unchanged()
         train = {
             "loss": float(np.average(trained.loss, weights=plan.batch_sizes)),
             "accuracy": float(trained.correct.sum() / count),
@@ -117,27 +174,40 @@ def _train_seed(job: Job, classifier: Classifier, feed: Feed, run: Run, seed: in
             f"accuracy {train['accuracy']:.4f}, validation loss {scores.loss:.4f} accuracy {scores.accuracy:.4f}, "
             f"{count / trained.seconds:,.0f} images/s"
         )
-    return result
+        reached.next_epoch()
+        checkpoint.save(classifier.state(), reached)
 
 
-def _train_epoch(classifier: Classifier, feed: Feed, plan: EpochPlan, progress: Steps) -> EpochResult:
-    """The whole plan, in pieces of half a second while a person watches the bar: the same bits."""
-    parts: list[EpochResult] = []
-    steps_taken, seconds, waited = 0, 0.0, feed.waited
-    for piece in feed.pieces(plan):
-        position = 0
-        while position < piece.steps:
-            pace = steps_taken / seconds if seconds else plan.steps / 20
-            stop = position + max(1, round(pace * _REPORT_SECONDS)) if progress.watched else piece.steps
-            part = piece.segment(position, min(stop, piece.steps))
-            parts.append(classifier.train_epoch(part))
-            seconds += parts[-1].seconds
-            position += part.steps
-            steps_taken += part.steps
-            progress(len(part.order))
-    loss = np.concatenate([part.loss for part in parts])
-    correct = np.concatenate([part.correct for part in parts])
-    return EpochResult(loss, correct, seconds + feed.waited - waited)
+def _train_epoch(
+    job: Job,
+    classifier: Classifier,
+    feed: Feed,
+    plan: EpochPlan,
+    reached: Progress,
+    checkpoint: Checkpoint,
+    progress: Steps,
+) -> EpochResult:
+    """What is left of the plan, in pieces short enough to end between two of them: the same bits."""
+    wanted = _REPORT_SECONDS if progress.watched else _PIECE_SECONDS
+    waited, minutes = feed.waited, job.train.checkpoint_minutes
+    try:
+        for piece in feed.pieces(plan.segment(reached.step, plan.steps)):
+            position = 0
+            while position < piece.steps:
+                pace = reached.step / reached.seconds if reached.seconds else plan.steps / 20
+                part = piece.segment(position, min(position + max(1, round(pace * wanted)), piece.steps))
+                with uninterrupted():
+                    trained = classifier.train_epoch(part)
+                    reached.add(trained, feed.waited - waited)
+                    waited = feed.waited
+                    position += part.steps
+                    progress(len(part.order))
+                if minutes is not None and time.monotonic() - checkpoint.written > 60 * minutes:
+                    checkpoint.save(classifier.state(), reached)
+    except (KeyboardInterrupt, SystemExit):
+        checkpoint.save(classifier.state(), reached, wait=True)
+        raise
+    return EpochResult(np.concatenate(reached.loss), np.concatenate(reached.correct), reached.seconds)
 
 
 def _require_finite(job: Job, loss: np.ndarray, first_step: int, epoch: int, seed: int) -> None:
@@ -162,7 +232,8 @@ def main(arguments: Sequence[str]) -> None:
     ensure_store(main_root())
     output = Path("results") / config.framework
     output.mkdir(parents=True, exist_ok=True)
-    train_job(Job(**select(config, SECTIONS), dataset=Dataset.open(PREPARED), output=output))
+    with trained(Job(**select(config, SECTIONS), dataset=Dataset.open(PREPARED), output=output)):
+        pass
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from .data.dataset import Dataset
 from .data.obtain import PREPARED
 from .entry import end_on_sigterm, main_root, user_errors
 from .errors import UserError
-from .tracking import Tracker, views
+from .tracking import Tracker, outbox, views
 from .tracking.reader import StoredRun, described, find_runs
 from .tracking.store import artifact_root
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", tracker.uri, "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1"]
-    if artifacts := artifact_root(root):
+    if artifacts := artifact_root(tracker.uri):
         command += ["--default-artifact-root", artifacts]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     end_on_sigterm()
@@ -78,6 +78,8 @@ def _print(server: str, tracker: Tracker) -> None:
         key = f"sweep-{swept.tags['sweep']}"
         if f"{views.TAG}{key}" in viewed:  # a link to a view that is not there leads nowhere
             pages["Sweep"] = views.view_link(experiment, key, charts=True)
+    if waiting := outbox.find(main_root()):
+        print(f"{len(waiting)} journals are not in MLflow: `python -m pipeline.sync` sends them", flush=True)
     for name, page in pages.items():
         print(f"{name + ':':13}{server}{page}", flush=True)
 

@@ -1,8 +1,14 @@
 """Servers on the loopback, good and bad."""
 
 import functools
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -70,3 +76,39 @@ def nobody() -> str:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{unused.getsockname()[1]}"
+
+
+class Mlflow:
+    """An MLflow server in a process of its own, on a SQLite store below `folder` or on `store`."""
+
+    def __init__(self, folder: Path, store: str = "") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.store = store or f"sqlite:///{folder / 'server.db'}"
+        self._folder, self.url = folder, nobody()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Raises where it does not answer within two minutes."""
+        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self.store, "--workers", "1"]
+        command += ["--artifacts-destination", str(self._folder / "artifacts"), "--host", "127.0.0.1"]
+        command += ["--port", self.url.rpartition(":")[2]]
+        settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, env={**os.environ, **settings}, stdout=log, stderr=log, start_new_session=True
+            )
+        for _ in range(600):
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=2):
+                    return
+            except OSError:
+                assert self._process.poll() is None, (self._folder / "server.log").read_text()[-2000:]
+                time.sleep(0.2)
+        raise TimeoutError(self.url)
+
+    def kill(self) -> None:
+        """At once, with everything that it started."""
+        if self._process:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._process = None

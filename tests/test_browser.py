@@ -138,7 +138,8 @@ def test_a_sweep_has_a_view_of_its_own(
 ) -> None:
     groups = [json.loads((repro[0] / "results" / name / "runs.json").read_text())["group"] for name in FRAMEWORKS]
     tracker = Tracker(compose().tracking, repro[0])
-    tracker.save_views(sweep="seen", varied=["train.optimizer.learning_rate"])
+    with tracker.run("seen", tags={"stage": "test"}) as run:
+        run.show(sweeps={"seen": ["train.optimizer.learning_rate"]})
     for run_id in groups:
         client.set_tag(run_id, "sweep", "seen")
     server = links["Leaderboard"].split("/#")[0]

@@ -187,7 +187,7 @@ def test_a_set_with_options(workspace: Path) -> None:
     assert held(dataset, "test") == examples(batches["test"][0], batches["test"][1] + 1)
 
 
-def pets(workspace: Path, *, corrupt: int = -1) -> None:
+def pets(workspace: Path, *, corrupt: int = -1, outside: str = "") -> None:
     """A set in two archives, with pictures of several sizes, one of them not readable."""
     images, lists = {}, {"trainval": "", "test": ""}
     for number in range(60):
@@ -196,6 +196,8 @@ def pets(workspace: Path, *, corrupt: int = -1) -> None:
         lists[part] += f"{name} {number % 2 + 1} {number % 2 + 1} 1\n"
     annotations = {f"annotations/{name}.txt": text.encode() for name, text in lists.items()}
     annotations["annotations/trimaps/beagle_1.png"] = jpeg(21, 30, 4)
+    if outside:
+        images[outside] = b"evil"
     mirror = workspace.parent / "mirror"
     tar(mirror / "images.tar.gz", images)
     tar(mirror / "annotations.tar.gz", annotations)
@@ -222,6 +224,15 @@ def test_an_image_that_torchvision_cannot_read_is_named_or_left_out(workspace: P
     assert sum(dataset.facts["examples"].values()) == 59
     done = library("torchvision").run(workspace, "prepare", *PETS, "data.size=8")
     assert_refused(done, "cannot be decoded", "train 20: cannot identify", "data.corrupt=skip")
+
+
+@pytest.mark.parametrize("outside", ["../../../evil.txt", "images/../../../../evil.txt"])
+def test_an_archive_that_reaches_out_of_its_folder_is_refused(workspace: Path, outside: str) -> None:
+    pets(workspace, outside=outside)
+    given = [*PETS, f"data.mirror={workspace.parent / 'mirror'}"]
+    done = library("torchvision").run(workspace, "download", *given)
+    assert_refused(done, "evil.txt", "outside")
+    assert not list(workspace.parent.rglob("evil.txt"))
 
 
 @pytest.mark.parametrize("target", ["[category,binary-category]", "segmentation"])

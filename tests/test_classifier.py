@@ -533,12 +533,16 @@ def describe(**changes: Any) -> Callable[[Path], None]:
     return damage
 
 
-def reshape(change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> Callable[[Path], None]:
+def reshape(
+    change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]], *, digest: bool = True
+) -> Callable[[Path], None]:
+    """Change the weights; `digest`: and what the description says of the file."""
+
     def damage(folder: Path) -> None:
-        weights = change(load_file(folder / "weights.safetensors"))
-        save_file(
-            {name: np.ascontiguousarray(value) for name, value in weights.items()}, folder / "weights.safetensors"
-        )
+        path = folder / "weights.safetensors"
+        save_file({name: np.ascontiguousarray(value) for name, value in change(load_file(path)).items()}, path)
+        if digest:
+            describe(weights=doors._digest(path.read_bytes()))(folder)
 
     return damage
 
@@ -561,6 +565,8 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     "images without channels": describe(image_shape=[8, 7]),
     "other classes": describe(classes=4),
     "transposed kernel": reshape(lambda weights: {**weights, "dense1/kernel": weights["dense1/kernel"].T}),
+    "weights of another": reshape(lambda weights: {n: v + 1 for n, v in weights.items()}, digest=False),
+    "no digest": describe(weights=None),
     "missing parameter": reshape(lambda weights: {n: v for n, v in weights.items() if n != "dense1/bias"}),
     "additional parameter": reshape(lambda weights: {**weights, "dense9/bias": np.zeros(3, np.float32)}),
 }

@@ -41,6 +41,8 @@ def test_it_serves_what_it_prints_and_leaves_no_process(project: Path) -> None:
             assert b"MLflow" in page.read()
         children = psutil.Process(ui.pid).children(recursive=True)
         assert children
+        listening = [c.laddr.ip for child in children for c in child.net_connections("tcp") if c.status == "LISTEN"]
+        assert set(listening) == {"127.0.0.1"}
         os.kill(ui.pid, signal.SIGTERM)
         ui.wait(30)
     assert ui.returncode == 143

@@ -308,6 +308,8 @@ class TrainConfig(Section):
     precision: Literal["float32", "float64"]
     deterministic: bool
     threads: Annotated[int, Field(ge=1)] | None
+    checkpoint_minutes: Annotated[float, Field(gt=0)] | None = 5.0
+    """So often, and after every epoch, training writes what it can be continued from; None: after epochs only."""
     memory_mebibytes: Annotated[float, Field(gt=0)] | None = None
     """Of training images on the device at once; more are streamed: the same bits. None: half of what is free."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
@@ -379,6 +381,12 @@ class TrackingConfig(Section):
     log_model: bool
 
 
+class SweepConfig(Section):
+    """What a sweep does with jobs that were done before."""
+
+    rerun: bool
+
+
 class Config(Section):
     """The whole experiment, as `params.yaml` holds it."""
 
@@ -390,6 +398,7 @@ class Config(Section):
     evaluate: EvaluateConfig
     compare: CompareConfig
     tracking: TrackingConfig
+    sweep: SweepConfig
     framework: Framework
     seeds: Annotated[list[Seed], Field(min_length=1)]
     conf_digest: str

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..config import DataConfig
-from ..errors import UserError
+from ..errors import DataChangedError, UserError
 from .stored import StoredArray
 
 SplitName = Literal["train", "validation", "test"]
@@ -21,6 +21,14 @@ class Split:
 
     images: StoredArray
     labels: np.ndarray
+
+    def require_unchanged(self) -> None:
+        """Raise `DataChangedError` if somebody has written to the images since they were opened."""
+        if self.images.changed:
+            raise DataChangedError(
+                f"{self.images.path}: was changed while it was in use; what came of it is not kept. "
+                "`dvc repro --force prepare` (outside of DVC: delete that folder) makes it anew"
+            )
 
 
 @dataclass(frozen=True)

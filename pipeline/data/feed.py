@@ -54,7 +54,7 @@ class Feed:
     """
 
     def __init__(self, classifier: Attachable, split: Split, limit: int, batch_size: int) -> None:
-        self._classifier, self._split = classifier, split
+        self._classifier, self.split = classifier, split
         self.streamed = split.images.nbytes > limit
         self.waited = 0.0
         """Seconds that streaming has cost the training so far."""
@@ -64,7 +64,7 @@ class Feed:
         self._rows = min(max(1, fitting) * batch_size, len(split.images))
         if self.streamed:
             first = np.arange(self._rows)
-            classifier.attach(self._split.images[first], self._split.labels[first])
+            classifier.attach(self.split.images[first], self.split.labels[first])
         else:
             classifier.attach(split.images[:], split.labels)
 
@@ -90,4 +90,4 @@ class Feed:
     def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Always as many, so that nothing is compiled for another shape: the last chunk ends with repetitions."""
         filled = np.resize(rows, self._rows)
-        return self._split.images[filled], self._split.labels[filled]
+        return self.split.images[filled], self.split.labels[filled]

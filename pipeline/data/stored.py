@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import DataChangedError
+
 
 class StoredArray:
     """An array in a file; indexing by a position, a slice or positions reads just these into a new array.
@@ -21,6 +23,7 @@ class StoredArray:
         if path.stat().st_size < offset + shape[0] * self._row:
             raise ValueError(f"{path.stat().st_size:,} bytes, {offset + shape[0] * self._row:,} expected")
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._opened = self._look()
         weakref.finalize(self, os.close, self._file)
 
     @classmethod
@@ -30,6 +33,11 @@ class StoredArray:
         if not isinstance(mapped, np.memmap) or not mapped.flags.c_contiguous:
             raise ValueError("not an array in C order")
         return cls(path, mapped.shape, mapped.dtype, mapped.offset)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the file was written to since it was opened; one that took its place does not matter to us."""
+        return self._look() != self._opened
 
     @property
     def nbytes(self) -> int:
@@ -54,6 +62,10 @@ class StoredArray:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[:], dtype)
 
+    def _look(self) -> tuple[int, int]:
+        found = os.fstat(self._file)
+        return found.st_size, found.st_mtime_ns
+
     def _rows(self, start: int, count: int) -> np.ndarray:
         out = np.empty((count, *self.shape[1:]), self.dtype)
         self._fill(_bytes_of(out), self._offset + start * self._row)
@@ -72,7 +84,7 @@ class StoredArray:
         while view:
             count = os.preadv(self._file, [view], offset)
             if not count:
-                raise OSError(f"{self.path}: became shorter while it was read")
+                raise DataChangedError(f"{self.path}: became shorter while it was read")
             view, offset = view[count:], offset + count
 
 

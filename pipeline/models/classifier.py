@@ -1,5 +1,6 @@
 """The seam between the frameworks: what both doors offer, in NumPy alone, and the registry that opens one of them."""
 
+import hashlib
 import importlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors import numpy as safetensors
 
 from ..config import ModelConfig, TrainConfig
 from ..config.schema import SgdConfig
@@ -171,15 +172,24 @@ def save(classifier: Classifier, framework: str, directory: Path) -> None:
         "execution": classifier.execution,
         "device": asdict(classifier.device),
     }
+    content = safetensors.save(classifier.state().weights)
+    (directory / "weights.safetensors").write_bytes(content)
+    description["weights"] = _digest(content)
     (directory / "classifier.json").write_text(json.dumps(description, indent=2) + "\n")
-    save_file(classifier.state().weights, directory / "weights.safetensors")
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def load(directory: Path, framework: str | None = None) -> Classifier:
     """Open what `save` wrote, in the framework that wrote it or in another. Raises `UserError` naming the file."""
     try:
         description = json.loads((directory / "classifier.json").read_text())
-        weights = load_file(directory / "weights.safetensors")
+        content = (directory / "weights.safetensors").read_bytes()
+        if description["weights"] != _digest(content):
+            raise UserError("weights.safetensors is not the file that was saved with classifier.json")
+        weights = safetensors.load(content)
         model = ModelConfig.model_validate(description["model"])
         train = TrainConfig.model_validate(description["train"])
         moments = (tuple(description.get(key, ())) for key in ("channel_mean", "channel_std"))

@@ -1,4 +1,4 @@
-"""MLflow runs: parameters, metrics, tags, artifacts and models of one run, written in batches."""
+"""MLflow runs: parameters, metrics, tags, artifacts and models of one run, written to its journal."""
 
 import json
 import time
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
+from .journal import Journal, local
+
 if TYPE_CHECKING:
     from .tracker import Tracker
 
-_FLUSH_SECONDS = 3.0  # how long a metric may wait: MLflow's cost is per call, 8 to 20 ms, not per metric
-_METRICS_PER_CALL = 1000
-_PARAMS_PER_CALL = 100
+_POINTS_PER_EVENT = 500
+_NAMES_PER_EVENT = 100
 _VALUE_LENGTH = 6000
 
 P = ParamSpec("P")
@@ -34,82 +35,110 @@ def _timed(method: Callable[Concatenate["Run", P], R]) -> Callable[Concatenate["
 
 
 class Run:
-    """An open MLflow run. Metrics wait in memory for at most a few seconds; everything else is written at once."""
+    """An open run. All is on disk when a call returns, and in MLflow seconds later, where that answers."""
 
-    def __init__(self, tracker: "Tracker", run_id: str) -> None:
-        self.tracker = tracker
-        self.id = run_id
-        self._metrics: list[Any] = []
-        self._last: dict[str, Any] = {}
-        self._flushed = time.monotonic()
+    def __init__(self, tracker: "Tracker", journal: Journal) -> None:
+        self.tracker, self._journal = tracker, journal
+        self._there: dict[str, set[int]] = {}
+        """Steps of the points that a run which goes on had before: these are not added again."""
+        self._last: dict[str, tuple[int, float, int]] = {}
+        """Step, value and time of the last point, by name."""
+        self._models: set[str] = set()
+        for event, _ in journal.events():
+            if event["event"] == "metrics":
+                for name, values in event["values"].items():
+                    end = event["step"] + len(values)
+                    self._there.setdefault(name, set()).update(range(event["step"], end))
+                    self._last[name] = (end - 1, values[-1], event["time"])
+            elif event["event"] == "model":
+                self._models.add(event["name"])
+
+    @property
+    def reference(self) -> str:
+        """The run's id in MLflow, or, as long as that has not answered, its journal's."""
+        return self._journal.position.run_id or local(self._journal.uid)
+
+    def next_step(self, prefix: str) -> int:
+        """One more than the last step of the metrics with that prefix."""
+        return max((last[0] for name, last in self._last.items() if name.startswith(prefix)), default=-1) + 1
 
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Add one point to each of the named metrics."""
-        self.log_series({name: [value] for name, value in values.items()}, first_step=step)
+        """Add one point to each of the named metrics, but where there is one at that step."""
+        new = {name: [float(value)] for name, value in values.items() if step not in self._there.get(name, ())}
+        now, names = _now(), list(new)
+        for start in range(0, len(names), _POINTS_PER_EVENT):
+            part = {name: new[name] for name in names[start : start + _POINTS_PER_EVENT]}
+            self._journal.append({"event": "metrics", "time": now, "step": step, "values": part})
+        self._last |= {name: (step, value, now) for name, (value,) in new.items()}
 
+    @_timed
     def log_series(self, values: Mapping[str, Sequence[float] | np.ndarray], first_step: int) -> None:
-        """Add a point for each value, at `first_step`, `first_step` + 1, and so on."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
+        """Add a point for each value, at `first_step`, `first_step` + 1, and so on, but where there is one."""
+        now = _now()
         for name, series in values.items():
-            points = [Metric(name, float(v), now, first_step + i) for i, v in enumerate(series)]
-            self._metrics += points
-            self._last[name] = points[-1]
-        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
-            self.flush()
+            there = self._there.get(name, ())
+            new = [(first_step + i, float(value)) for i, value in enumerate(series) if first_step + i not in there]
+            for piece in _pieces(new):
+                event = {"event": "metrics", "time": now, "step": piece[0][0], "values": {name: [v for _, v in piece]}}
+                self._journal.append(event)
+                self._last[name] = (*piece[-1], now)
 
     @_timed
     def flush(self) -> None:
-        """Write the metrics that wait."""
-        while self._metrics:
-            batch = self._metrics[:_METRICS_PER_CALL]
-            self.tracker.client.log_batch(self.id, metrics=batch)
-            del self._metrics[: len(batch)]
-        self._flushed = time.monotonic()
+        """What was added survives a failure of the power."""
+        self._journal.to_disk()
+
+    def end(self, status: str) -> None:
+        """FINISHED, FAILED or KILLED."""
+        self._journal.append({"event": "end", "time": _now(), "status": status})
+        self.flush()
 
     @_timed
     def log_params(self, values: Mapping[str, Any]) -> None:
         """Write parameters; nested mappings become dotted names, long values are cut at MLflow's limit."""
-        from mlflow.entities import Param
-
-        params = [Param(name, text_of(value)[:_VALUE_LENGTH]) for name, value in flatten(values)]
-        for start in range(0, len(params), _PARAMS_PER_CALL):
-            self.tracker.client.log_batch(self.id, params=params[start : start + _PARAMS_PER_CALL])
+        self._add_named("params", {name: text_of(value)[:_VALUE_LENGTH] for name, value in flatten(values)})
 
     @_timed
     def set_tags(self, values: Mapping[str, Any]) -> None:
         """Write tags; None is left out."""
-        from mlflow.entities import RunTag
-
-        tags = [RunTag(name, text_of(value)[:_VALUE_LENGTH]) for name, value in values.items() if value is not None]
-        self.tracker.client.log_batch(self.id, tags=tags)
+        self._add_named("tags", tags_of(values))
 
     @_timed
     def describe(self, markdown: str) -> None:
-        """Set the text that the run's page opens with."""
-        self.tracker.client.set_tag(self.id, "mlflow.note.content", markdown)
+        """Set the text that the run's page opens with; `RUN_ID` and `EXPERIMENT_ID` in it are filled in."""
+        self._add_named("tags", {"mlflow.note.content": markdown})
 
     @_timed
     def log_text(self, text: str, path: str) -> None:
         """Store a text as the artifact `path`."""
-        self.tracker.client.log_text(self.id, text, path)
+        self._journal.append({"event": "text", "time": _now(), "text": text, "path": path})
 
     @_timed
     def log_file(self, source: Path, folder: str | None = None) -> None:
         """Store a file among the artifacts."""
-        self.tracker.client.log_artifact(self.id, str(source), folder)
+        stored = self._journal.attach(source)
+        self._journal.append({"event": "file", "time": _now(), "stored": stored, "folder": folder})
 
     @_timed
     def log_dataset(self, *, name: str, fingerprint: str, context: str, source: Mapping[str, str]) -> None:
         """Name the data of this run: `fingerprint` is at most 36 characters, `source` says where they came from."""
-        from mlflow.data.code_dataset_source import CodeDatasetSource
-        from mlflow.data.meta_dataset import MetaDataset
-        from mlflow.entities import DatasetInput, InputTag
+        facts = {"name": name, "digest": fingerprint, "context": context, "source": dict(source)}
+        self._journal.append({"event": "dataset", "time": _now(), **facts})
 
-        dataset = MetaDataset(CodeDatasetSource(tags=dict(source)), name=name, digest=fingerprint)
-        inputs = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])
-        self.tracker.client.log_inputs(self.id, [inputs])
+    def show(
+        self,
+        *,
+        current: Sequence[str] = (),
+        report: bool = False,
+        sweeps: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        """Have the experiment's saved views and bar of links (see `views`) lead here.
+
+        `current`: references of the runs that `curves` is to show. `report`: whether this run holds their report.
+        `sweeps`: of a sweep's id the parameters that it varies.
+        """
+        facts = {"current": list(current), "report": report, "sweeps": dict(sweeps or {})}
+        self._journal.append({"event": "views", "time": _now(), **facts})
 
     def log_model(
         self,
@@ -123,50 +152,42 @@ class Run:
         files: Sequence[Path],
         metrics: Sequence[str],
     ) -> str:
-        """Store `network` as an MLflow LoggedModel in a format without pickle, and return its id.
+        """Store `network` as an MLflow LoggedModel of that name, in a format without pickle.
 
         `example`: a batch of at least two, in the dtype and shape that the network takes. `files`: kept beside it.
-        `step`: optimiser steps taken; MLflow shows with the model every metric that has a point at just this step, so
-        it is one that none has. `metrics`: those whose last values belong to the model.
+        `step`: optimiser steps taken. `metrics`: those whose last values belong to the model. Returns the name.
         """
         import importlib
 
-        from mlflow.entities import Metric
         from mlflow.models import ModelSignature
         from mlflow.types import Schema, TensorSpec
 
+        if name in self._models:
+            return name
         began = time.perf_counter()
         flavor = importlib.import_module(f"mlflow.{framework}")
-        signature = ModelSignature(
-            Schema(
-                [
-                    TensorSpec(
-                        example.dtype,
-                        (-1, *example.shape[1:]),
-                        "images" if framework == "tensorflow" else None,
-                    )
-                ]
-            ),
-            Schema([TensorSpec(example.dtype, (-1, classes))]),
-        )
+        images = TensorSpec(example.dtype, (-1, *example.shape[1:]), "images" if framework == "tensorflow" else None)
+        signature = ModelSignature(Schema([images]), Schema([TensorSpec(example.dtype, (-1, classes))]))
         # torch.export traces the example, and would fix its batch size if that were one
         format_options = {"serialization_format": "pt2", "input_example": example} if framework == "pytorch" else {}
+        folder = self._journal.attach_folder("model")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            info = flavor.log_model(
+            flavor.save_model(
                 network,
-                name=name,
-                step=step,
+                str(folder),
                 signature=signature,
                 pip_requirements=flavor.get_default_pip_requirements(),  # given: inferring them takes 10 s and more
                 extra_files=[str(path) for path in files],
                 **format_options,
             )
-        linked = [self._last[key] for key in metrics]
-        points = [Metric(m.key, m.value, m.timestamp, m.step, model_id=info.model_id, run_id=self.id) for m in linked]
-        self.tracker.client.log_batch(self.id, metrics=points)
+        points = [(key, value, when, at) for key in metrics for at, value, when in [self._last[key]]]
+        stored = str(folder.relative_to(self._journal.folder))
+        event = {"event": "model", "time": _now(), "stored": stored, "name": name, "step": step, "points": points}
+        self._journal.append(event)
+        self._models.add(name)
         self.tracker.model_seconds += time.perf_counter() - began
-        return str(info.model_id)
+        return name
 
     @contextmanager
     def system_metrics(self, seconds: float | None) -> Iterator[None]:
@@ -174,14 +195,42 @@ class Run:
         if seconds is None:
             yield
             return
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+        from .system import SystemMetrics
 
-        monitor = SystemMetricsMonitor(self.id, sampling_interval=seconds, tracking_uri=self.tracker.uri)
+        monitor = SystemMetrics(self, seconds)
         monitor.start()
         try:
             yield
         finally:
             monitor.finish()
+
+    def _add_named(self, event: str, values: Mapping[str, str]) -> None:
+        names = list(values)
+        for start in range(0, len(names), _NAMES_PER_EVENT):
+            part = {name: values[name] for name in names[start : start + _NAMES_PER_EVENT]}
+            self._journal.append({"event": event, "time": _now(), "values": part})
+
+
+def _now() -> int:
+    """Milliseconds, as MLflow counts them."""
+    return int(time.time() * 1000)
+
+
+def _pieces(points: Sequence[tuple[int, float]]) -> Iterator[list[tuple[int, float]]]:
+    """Pieces of points whose steps follow one another, none longer than an event may be."""
+    piece: list[tuple[int, float]] = []
+    for point in points:
+        if piece and (point[0] != piece[-1][0] + 1 or len(piece) == _POINTS_PER_EVENT):
+            yield piece
+            piece = []
+        piece.append(point)
+    if piece:
+        yield piece
+
+
+def tags_of(values: Mapping[str, Any]) -> dict[str, str]:
+    """Tags as MLflow takes them; None is left out."""
+    return {name: text_of(value)[:_VALUE_LENGTH] for name, value in values.items() if value is not None}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,24 +1,27 @@
 """The MLflow store: where it is, that it exists, and that two processes never build it at once."""
 
 import os
+import socket
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
 from ..errors import UserError
 
 _ANSWER_SECONDS = 5.0
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_UV_AUTO_DETECT": "false",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # what fails is told by us, once, without a traceback
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
@@ -26,32 +29,36 @@ for _name, _value in _DEFAULTS.items():  # read when mlflow is imported; a user'
     os.environ.setdefault(_name, _value)
 
 
-def store_uri(root: Path) -> str:
-    """`MLFLOW_TRACKING_URI`, or SQLite at the main repository's root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
+def place_of(root: Path) -> str:
+    """`MLFLOW_TRACKING_URI`; empty: SQLite at the main repository's root, wherever that is moved."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return "" if uri == _default(root) else uri  # MLflow sets the variable, too
 
 
-def artifact_root(root: Path) -> str | None:
-    """Where artifacts go: beside the default store; None: where the server of `MLFLOW_TRACKING_URI` puts them."""
-    uri = store_uri(root)
-    return (_file_of(uri).parent / "mlartifacts").as_uri() if uri.startswith("sqlite:///") else None
+def store_uri(root: Path, place: str | None = None) -> str:
+    """The URI of a place, see `place_of`; that is the default."""
+    return (place_of(root) if place is None else place) or _default(root)
 
 
-def ensure_store(root: Path) -> str:
-    """Make sure that the store answers, and return its URI. Raises `UserError` naming the URI where it does not.
+def _default(root: Path) -> str:
+    return f"sqlite:///{root / 'mlflow.db'}"
+
+
+def artifact_root(uri: str) -> str | None:
+    """Where artifacts go: beside a SQLite store; None: where a server puts them."""
+    return (file_of(uri).parent / "mlartifacts").as_uri() if uri.startswith("sqlite:///") else None
+
+
+def ensure_store(root: Path, uri: str = "") -> str:
+    """Make sure that the store, or `uri`, is one, and can be written if it is a file; return its URI, or `UserError`.
 
     A SQLite store is built under a file lock in a temporary file that is renamed into place: two processes that
     initialise one MLflow database at once destroy it.
     """
-    uri = store_uri(root)
-    if not uri.startswith(("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql")):
-        raise UserError(
-            f"MLFLOW_TRACKING_URI = {uri}: allowed: sqlite:///<absolute path>, http(s)://<server>, or a database URL"
-        )
-    if uri.startswith("http"):
-        _require_answer(uri)
+    named, uri = "--to" if uri else "MLFLOW_TRACKING_URI", uri or store_uri(root)
+    require_kind(uri, named)
     if uri.startswith("sqlite:///"):
-        path = _file_of(uri)
+        path = file_of(uri)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{path}.lock"):
@@ -62,21 +69,35 @@ def ensure_store(root: Path) -> str:
     return uri
 
 
-def _require_answer(uri: str) -> None:
-    """One short question: MLflow's own client would ask for minutes, and print a warning for each try."""
+def require_kind(uri: str, named: str = "MLFLOW_TRACKING_URI") -> None:
+    """Raise `UserError` where that is not the URI of a store that we write to."""
+    if not uri.startswith(("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql")):
+        raise UserError(f"{named} = {uri}: allowed: sqlite:///<absolute path>, http(s)://<server>, or a database URL")
+
+
+def answers(uri: str) -> str:
+    """Why the store does not answer; empty where it does.
+
+    One short question: MLflow's own client would ask for minutes, and print a warning for each try.
+    """
+    if uri.startswith("sqlite:///"):
+        return ""
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_ANSWER_SECONDS):
-            pass
+        if uri.startswith("http"):
+            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_ANSWER_SECONDS):
+                return ""
+        address = urlsplit(uri)
+        port = address.port or _PORTS[address.scheme.split("+")[0]]
+        with socket.create_connection((address.hostname or "127.0.0.1", port), timeout=_ANSWER_SECONDS):
+            return ""
     except urllib.error.HTTPError:
-        pass  # it answers; what it thinks of us is MLflow's to find out
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"MLFLOW_TRACKING_URI = {uri}: does not answer: {getattr(error, 'reason', error)}; "
-            "start that server, or unset the variable to use mlflow.db in this repository"
-        ) from error
+        return ""  # it answers; what it thinks of us is MLflow's to find out
+    except (OSError, ValueError, KeyError) as error:
+        return f"does not answer: {getattr(error, 'reason', error)}"
 
 
-def _file_of(uri: str) -> Path:
+def file_of(uri: str) -> Path:
+    """Of a SQLite store."""
     return Path(uri.removeprefix("sqlite:///")).absolute()
 
 

@@ -1,8 +1,8 @@
 """A process's door to MLflow: the store, the experiment with its saved views, and runs."""
 
 import os
+import sys
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,51 +10,80 @@ from typing import Any
 
 from ..config import TrackingConfig
 from ..errors import UserError
-from . import views
-from .runs import Run, text_of
-from .store import artifact_root, ensure_store
+from . import journal as journals
+from .delivery import DeletedExperimentError, Delivery
+from .journal import Journal, folder_of, local, position_of
+from .runs import Run, tags_of
+from .sender import Sender
+from .store import answers, ensure_store, place_of
+
+_HURRIED_SECONDS = 2.0  # for what waits, when somebody wants the process to end
 
 
 class Tracker:
-    """A process's door to MLflow. Raises `UserError` where the store does not answer."""
+    """A process's door to MLflow.
+
+    Where a server does not answer, runs are written to their journals all the same, and `python -m pipeline.sync`
+    brings them there later. Raises `UserError` where a store is not one, cannot be written, or refuses us.
+    """
 
     def __init__(self, tracking: TrackingConfig, root: Path) -> None:
         began = time.perf_counter()
-        self.uri = ensure_store(root)
+        self.uri, self._root, self._name = ensure_store(root), root, tracking.experiment
+        self._place = place_of(root)
         import logging
 
         logging.getLogger("alembic").setLevel(logging.WARNING)
         import mlflow
 
         self.seconds = 0.0
-        """Spent in writing to MLflow so far, models apart."""
+        """Spent in writing journals and in waiting for MLflow so far, models apart."""
         self.model_seconds = 0.0
         mlflow.set_tracking_uri(self.uri)
-        self.client = mlflow.MlflowClient(self.uri)
-        try:
-            self.experiment_id = self._experiment(tracking.experiment, artifact_root(root))
-        except Exception as error:
-            raise UserError(f"MLflow store {self.uri}: does not answer: {error}") from error
-        self.save_views()
+        journals.tidy(root)
+        self._open = 0
+        self._client: Any = None
+        self._experiment_id = ""
+        self._sender = Sender(root, self.uri, self._connect)
+        self.silence = answers(self.uri)
+        """Why the store does not answer; empty where it does."""
+        if self.silence:
+            print(f"MLflow {self.uri}: {self.silence}; what is logged waits in {root / 'journal'}", file=sys.stderr)
+        else:
+            try:
+                self._sender.delivery = self._connect()
+            except DeletedExperimentError as error:
+                raise UserError(
+                    f"tracking.experiment = {error}: is deleted in {self.uri}; restore it or choose another name"
+                ) from error
+            except Exception as error:
+                raise UserError(f"MLflow store {self.uri}: does not answer: {error}") from error
         self.open_seconds = time.perf_counter() - began
         """Spent in importing MLflow and opening the store."""
 
-    @contextmanager
-    def run(self, name: str, *, parent: str | None = None, tags: Mapping[str, Any]) -> Iterator[Run]:
-        """Open a run; it ends FINISHED, KILLED when interrupted, or FAILED with the error as its tag `error`."""
-        import mlflow
+    @property
+    def client(self) -> Any:
+        """MLflow's client, for reading. Raises `UserError` where the store does not answer."""
+        self._require_answer()
+        return self._client
 
-        began = time.perf_counter()
-        active = mlflow.start_run(
-            experiment_id=self.experiment_id,
-            run_name=name,
-            nested=True,
-            parent_run_id=parent,
-            tags={key: text_of(value) for key, value in tags.items() if value is not None},
-            log_system_metrics=False,
-        )
-        run = Run(self, active.info.run_id)
-        self.seconds += time.perf_counter() - began
+    @property
+    def experiment_id(self) -> str:
+        """Raises `UserError` where the store does not answer."""
+        self._require_answer()
+        return self._experiment_id
+
+    @contextmanager
+    def run(
+        self, name: str, *, parent: str | None = None, tags: Mapping[str, Any], slot: Path | None = None
+    ) -> Iterator[Run]:
+        """Open a run; it ends FINISHED, KILLED when interrupted, or FAILED with the error as its tag `error`.
+
+        `parent`: a run's reference. `slot`: a file that names the run's journal; where there is one, that run goes on.
+        With the outermost run ends the wait for MLflow, or, with a message, the attempt.
+        """
+        run = self._start(name, parent, tags, slot)
+        self._open += 1
         status = "FAILED"
         try:
             yield run
@@ -67,65 +96,83 @@ class Tracker:
             run.set_tags({"error": f"{type(error).__name__}: {error}"})
             raise
         finally:
-            run.flush()
-            began = time.perf_counter()
-            mlflow.end_run(status)
-            self.seconds += time.perf_counter() - began
+            self._open -= 1
+            run.end(status)
+            if not self._open:
+                self.drain(**{"seconds": _HURRIED_SECONDS} if status == "KILLED" else {})
+
+    def drain(self, **seconds: float) -> bool:
+        """Wait until MLflow has everything; False, with a message, where it does not take it."""
+        began = time.perf_counter()
+        done = self._sender.drain(**seconds)
+        self.seconds += time.perf_counter() - began
+        if not done:
+            reason, count = self._sender.reason or "is slow", self._sender.pending_journals
+            print(
+                f"MLflow {self.uri}: {reason}; {count} journals wait in {self._root / 'journal'}: "
+                "`python -m pipeline.sync` sends them",
+                file=sys.stderr,
+                flush=True,
+            )
+        return done
 
     def add_results(
         self,
-        run_id: str,
+        reference: str,
         metrics: Mapping[str, float],
         *,
-        model_id: str | None = None,
+        name: str,
+        tags: Mapping[str, Any],
+        model: str | None = None,
         files: Sequence[Path] = (),
-    ) -> bool:
+        parent: str | None = None,
+    ) -> str:
         """Add numbers and files (under `evaluate/`) to a run that has ended, and to its model, without reopening it.
 
-        Returns False where this store has no such run: it was restored from a cache of DVC.
+        Where the store has no such run (its models were restored from a cache of DVC), to a new one of this name, with
+        these tags. Returns the reference of the run that is a parent to others then.
         """
-        from mlflow.entities import Metric
-        from mlflow.exceptions import MlflowException
-
-        now = int(time.time() * 1000)
-        points = [
-            Metric(name, float(value), now, 0, model_id=model_id, run_id=run_id) for name, value in metrics.items()
-        ]
-        try:
-            self.client.log_batch(run_id, metrics=points)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return False
-            raise
+        now = _now()
+        journal = Journal.create(self._root)
+        begin = self._begin(name, parent, {**tags, "origin.run": reference})
+        journal.append(begin | {"event": "adopt", "reference": reference})
+        for start in range(0, len(metrics), 500):
+            part = {key: [float(metrics[key])] for key in list(metrics)[start : start + 500]}
+            journal.append({"event": "metrics", "time": now, "step": 0, "values": part, "model": model})
         for path in files:
-            self.client.log_artifact(run_id, str(path), "evaluate")
-        return True
+            stored = {"stored": journal.attach(path), "folder": "evaluate"}
+            journal.append({"event": "file", "time": now, **stored})
+        journal.append({"event": "end", "time": now, "status": None})
+        self._sender.add(journal)
+        return local(journal.uid)
 
-    def save_views(
-        self,
-        *,
-        current: Sequence[str] = (),
-        report: str | None = None,
-        sweep: str | None = None,
-        varied: Sequence[str] = (),
-    ) -> None:
-        """Keep the experiment's saved views and its bar of links (see `views`) up to date.
+    def add_tags(self, reference: str, tags: Mapping[str, Any]) -> None:
+        """Set tags of a run that has ended, where the store has it."""
+        journal = Journal.create(self._root)
+        journal.append(self._begin("", None, {}) | {"event": "adopt", "reference": reference})
+        journal.append({"event": "tags", "time": _now(), "values": tags_of(tags)})
+        journal.append({"event": "end", "time": _now(), "status": None})
+        self._sender.add(journal)
 
-        `current`: the runs that `curves` is to show, `report`: the run that holds their report.
-        """
-        wanted = views.views(current, {sweep: varied} if sweep else {})
-        wanted[views.NOTE] = views.note(self.experiment_id, report)
-        try:
-            known = self.client.get_experiment(self.experiment_id).tags
-            for key, value in wanted.items():
-                kept = key in known and (
-                    (key == views.CURVES and not current)
-                    or (key == views.NOTE and (not report or not known[key].startswith("[Leaderboard]")))
-                )
-                if not kept and known.get(key) != value:
-                    self.client.set_experiment_tag(self.experiment_id, key, value)
-        except Exception as error:  # how the UI stores them is MLflow's own business: never in the way of a run
-            warnings.warn(f"saved views of the MLflow UI: {error}", stacklevel=2)
+    def reference(self, slot: Path) -> str:
+        """The reference of the run whose journal is named in `slot`."""
+        uid = slot.read_text().strip()
+        folder = folder_of(self._root, uid)
+        return (position_of(folder).run_id if folder else None) or local(uid)
+
+    def model_reference(self, slot: Path, name: str) -> str:
+        """The id of that run's model, or, as long as MLflow has none, its name."""
+        folder = folder_of(self._root, slot.read_text().strip())
+        return position_of(folder).models.get(name, name) if folder else name
+
+    def release(self, slot: Path) -> None:
+        """No later process will go on with the run whose journal is named in `slot`."""
+        if slot.exists() and (folder := folder_of(self._root, slot.read_text().strip())):
+            (folder / "keep").unlink(missing_ok=True)
+            self._sender.finish()
+            if folder.exists():
+                journals.release(folder)
+        slot.unlink(missing_ok=True)
 
     def link(self, path: str) -> str:
         """The address of a page of the UI (see `views`): on the server, or on the one that `make ui` starts."""
@@ -134,19 +181,61 @@ class Tracker:
         )
         return f"{server}{path}"
 
-    def _experiment(self, name: str, artifacts: str | None) -> str:
-        from mlflow.exceptions import MlflowException
-
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
-            try:
-                return str(self.client.create_experiment(name, artifact_location=artifacts))
-            except MlflowException:  # another process was faster
-                found = self.client.get_experiment_by_name(name)
-                if found is None:
-                    raise
-        if found.lifecycle_stage == "deleted":
+    def _require_answer(self) -> None:
+        if self.silence:
             raise UserError(
-                f"tracking.experiment = {name}: is deleted in {self.uri}; restore it or choose another name"
+                f"MLFLOW_TRACKING_URI = {self.uri}: {self.silence}; "
+                "start that server, or unset the variable to use mlflow.db in this repository"
             )
-        return str(found.experiment_id)
+
+    def _connect(self) -> Delivery:
+        from mlflow import MlflowClient
+
+        if silence := answers(self.uri):
+            raise ConnectionError(silence)
+        delivery = Delivery(MlflowClient(self.uri), self._place, self._root)
+        self._experiment_id = delivery.experiment(self._name)
+        self._client, self.silence = delivery.client, ""
+        return delivery
+
+    def _start(self, name: str, parent: str | None, tags: Mapping[str, Any], slot: Path | None) -> Run:
+        began = time.perf_counter()
+        journal = self._journal(name, parent, tags, slot)
+        run = Run(self, journal)
+        self._sender.add(journal)
+        self.seconds += time.perf_counter() - began
+        return run
+
+    def _journal(self, name: str, parent: str | None, tags: Mapping[str, Any], slot: Path | None) -> Journal:
+        uid = slot.read_text().strip() if slot and slot.exists() else None
+        if uid and (folder := folder_of(self._root, uid)):
+            journal = Journal(folder, wait_seconds=30)  # a `sync` may be at it
+            if journal.size:
+                if not journal.ended:
+                    journal.append({"event": "end", "time": _now(), "status": "KILLED"})
+                journal.append({"event": "resume", "time": _now()})
+                return journal
+        else:
+            journal = Journal.create(self._root, keep=slot is not None)
+        if slot:
+            slot.write_text(journal.uid + "\n")
+        journal.append(self._begin(name, parent, tags))
+        return journal
+
+    def _begin(self, name: str, parent: str | None, tags: Mapping[str, Any]) -> dict[str, Any]:
+        from mlflow.tracking.context.registry import resolve_tags
+
+        return {
+            "event": "begin",
+            "time": _now(),
+            "store": self._place,
+            "experiment": self._name,
+            "name": name,
+            "parent": parent,
+            "tags": resolve_tags(tags_of(tags)),
+        }
+
+
+def _now() -> int:
+    """Milliseconds, as MLflow counts them."""
+    return int(time.time() * 1000)

@@ -51,7 +51,7 @@ def views(current: Sequence[str] = (), sweeps: Mapping[str, Sequence[str]] | Non
         "data": _view("Data: one row per data set", DATA, _DATA_COLUMNS),
     }
     for sweep, varied in (sweeps or {}).items():
-        filter_ = f"{GROUPS} AND tags.sweep = '{sweep}'"
+        filter_ = f"{GROUPS} AND tags.sweep LIKE '%{sweep}%'"  # done for an earlier one, a run names both
         columns = _COLUMNS | {f"params.`{name}`": 110 for name in varied}
         found[f"sweep-{sweep}"] = _view(f"Sweep {sweep}", filter_, columns, _sweep(varied))
     return {TAG + key: value for key, value in found.items()}

@@ -1,6 +1,7 @@
 """The image classification sets of torchvision.datasets: their own download, checksum and reading code."""
 
 import inspect
+import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -206,11 +207,14 @@ def _fetching_through(upstream: Upstream, dataset_class: Any) -> Iterator[None]:
         "download_file_from_google_drive": drive,
     }
     modules = [utils, *(inspect.getmodule(base) for base in dataset_class.__mro__)]
-    with replaced(
+    exchanged: list[tuple[Any, str, Any]] = [
         (module, name, own)
         for module in modules
         if module is not None and module.__name__.startswith("torchvision.datasets")
         for name, own in replacements.items()
         if hasattr(module, name)
-    ):
+    ]
+    # torchvision unpacks without a filter, which follows `../` and links out of the folder (PEP 706)
+    exchanged.append((tarfile.TarFile, "extraction_filter", staticmethod(tarfile.data_filter)))
+    with replaced(exchanged):
         yield

@@ -1,0 +1,37 @@
+"""CPU, memory, disk, network and GPU use beside a run: MLflow's own monitors, written to the run's journal."""
+
+import threading
+from typing import TYPE_CHECKING
+
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+if TYPE_CHECKING:
+    from .runs import Run
+
+
+class SystemMetrics(SystemMetricsMonitor):  # type: ignore[misc]  # MLflow has no types
+    """Samples every so many seconds, under `system/`."""
+
+    def __init__(self, run: "Run", seconds: float) -> None:
+        super().__init__(run_id="", sampling_interval=seconds, tracking_uri="sqlite://")
+        self._run, self._logging_step = run, run.next_step("system/")
+
+    def monitor(self) -> None:
+        """MLflow's loop asks its server at every sample whether the run is still there."""
+        self.collect_metrics()
+        while not self._shutdown_event.wait(self.sampling_interval):
+            self.publish_metrics(self.aggregate_metrics())
+            self.collect_metrics()
+
+    def publish_metrics(self, metrics: dict[str, float]) -> None:
+        """Into the journal, as one point each."""
+        self._run.log_metrics({f"system/{name}": value for name, value in metrics.items()}, self._logging_step)
+        self._logging_step += 1
+        for monitor in self.monitors:
+            monitor.clear_metrics()
+
+    def finish(self) -> None:
+        """Stop sampling."""
+        self._shutdown_event.set()
+        if isinstance(self._process, threading.Thread):
+            self._process.join()

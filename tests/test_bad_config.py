@@ -1,0 +1,101 @@
+"""Hundreds of bad overrides: always one message, exit code 2, and nothing begun.
+
+`BAD=2000 pytest tests/test_bad_config.py`: that many.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from project_copy import clone_project
+
+from pipeline import train
+from pipeline.config import compose
+
+KEYS = sorted(
+    {
+        "framework", "seeds", "model", "data", "train/optimizer", "train/schedule", "experiment", "train", "tracking",
+        "model.layers", "model.layers[0].filters", "model.normalise", "data.provider", "data.name", "data.mirror",
+        "data.max_train", "data.split_seed", "train.epochs", "train.batch_size", "train.optimizer.learning_rate",
+        "train.optimizer.beta_1", "train.precision", "train.execution", "train.augment.flip", "train.augment.crop",
+        "train.clip_norm", "train.label_smoothing", "train.checkpoint_minutes", "train.memory_mebibytes",
+        "compare.margin.accuracy", "evaluate.calibration_bins", "tracking.experiment", "sweep.rerun", "conf_digest",
+        "hydra.run.dir", "hydra.sweep.dir", "no_such_key", "train.no_such_key", "data.name.deeper", "+new", "~train",
+    }
+)  # fmt: skip
+VALUES = st.one_of(
+    st.sampled_from(
+        ["", "null", "nan", "inf", "-inf", "-1", "0", "1e999", "99999999999999999999", "true", "[]", "{}", "[1,[2]]",
+         "{a:1}", "${oops}", "${train.epochs}", "${oc.env:HOME}", "$(touch pwned)", "`touch pwned`", "; touch pwned",
+         "../../etc/passwd", "'", '"', "{", "]", "a=b", "a,b", "range(3)", "choice(1,2)", "é", "\x00", "-m", "--help x",
+         "!!python/object/apply:os.system [touch pwned]", "x" * 5000]
+    ),
+    st.text(max_size=20),
+    st.integers().map(str),
+    st.floats().map(str),
+)  # fmt: skip
+OVERRIDES = st.lists(st.tuples(st.sampled_from(KEYS), VALUES).map("=".join), min_size=1, max_size=3)
+
+
+class StartedError(Exception):
+    """Work was about to begin."""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return clone_project(tmp_path_factory.mktemp("bad") / "project")
+
+
+def files(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if ".git" not in path.parts and "__pycache__" not in path.parts}
+
+
+@pytest.mark.parametrize("sweep", [False, True], ids=["one run", "sweep"])
+def test_a_bad_override_ends_with_2_and_one_message(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sweep: bool
+) -> None:
+    """In process, with what begins work cut off: what a valid choice leads to is tested elsewhere."""
+    monkeypatch.chdir(project)
+    before = files(project)
+
+    def begin(*_: Any, **__: Any) -> Any:
+        raise StartedError
+
+    monkeypatch.setattr("pipeline.sweep.obtain", begin)
+    monkeypatch.setattr("pipeline.sweep.ensure_store", lambda _: "")
+    refused = 0
+
+    @settings(
+        max_examples=int(os.environ.get("BAD", "80")),
+        deadline=None,
+        derandomize="BAD" not in os.environ,
+        suppress_health_check=[HealthCheck.too_slow],
+        database=None,
+    )
+    @given(OVERRIDES)
+    def check(overrides: list[str]) -> None:
+        nonlocal refused
+        try:
+            train.main([*(["-m"] if sweep else []), *overrides])
+        except StartedError:
+            if not sweep:
+                compose(overrides)  # it is valid indeed
+            return
+        except SystemExit as ended:
+            code = ended.code
+        else:
+            code = 0
+        assert code == 2, overrides
+        said = capsys.readouterr().err
+        assert said.startswith("error: "), said
+        assert "Traceback" not in said
+        assert not re.search(r'File ".*", line', said)
+        refused += 1
+
+    check()
+    assert refused > 30
+    assert files(project) == before

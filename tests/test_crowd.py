@@ -1,0 +1,96 @@
+"""Sixteen processes that log into one fresh store at once: no error, no lost row."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+from project_copy import clean_environment, copy_project
+from servers import Mlflow, nobody
+
+PROCESSES, EPOCHS, STEPS = int(os.environ.get("CROWD", "16")), 3, 400
+CODE = f"""
+import sys
+from pathlib import Path
+from pipeline.config import compose
+from pipeline.tracking import Tracker
+with Tracker(compose().tracking, Path.cwd()).run(sys.argv[1], tags={{"stage": "train"}}) as run:
+    run.log_params({{"own": sys.argv[1]}})
+    for epoch in range({EPOCHS}):
+        run.log_series({{"loss": [float(sys.argv[1])] * {STEPS}}}, first_step=epoch * {STEPS})
+        run.log_metrics({{"accuracy": 0.5, "epoch": epoch}}, step=epoch)
+        run.flush()
+    run.log_text("x", "x.txt")
+"""
+
+
+def assert_nothing_is_lost(project: Path, uri: str = "") -> None:
+    environment = clean_environment() | ({"MLFLOW_TRACKING_URI": uri} if uri else {})
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", CODE, str(number)], cwd=project, env=environment, stderr=subprocess.PIPE, text=True
+        )
+        for number in range(PROCESSES)
+    ]
+    said = [process.communicate(timeout=500)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * PROCESSES, said
+    assert not any("wait" in text or "Traceback" in text for text in said), said
+    client = mlflow.MlflowClient(uri or f"sqlite:///{project / 'mlflow.db'}")
+    found = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert sorted(int(run.info.run_name) for run in found) == list(range(PROCESSES))
+    for run in found:
+        assert run.info.status == "FINISHED"
+        assert run.data.params == {"own": run.info.run_name}
+        history = client.get_metric_history(run.info.run_id, "loss")
+        assert sorted(point.step for point in history) == list(range(EPOCHS * STEPS))
+        assert {point.value for point in history} == {float(run.info.run_name)}
+        assert [p.step for p in client.get_metric_history(run.info.run_id, "epoch")] == list(range(EPOCHS))
+        assert [item.path for item in client.list_artifacts(run.info.run_id)] == ["x.txt"]
+    assert not list((project / "journal").glob("*/"))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return copy_project(tmp_path / "project")
+
+
+def test_into_a_fresh_sqlite_store(project: Path) -> None:
+    assert_nothing_is_lost(project)
+
+
+@pytest.fixture
+def postgresql() -> Iterator[str]:
+    """The URL of a fresh database."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
+    if not found:
+        pytest.skip("PostgreSQL is not installed: `apt-get install postgresql`")
+    programs, port = found[-1].parent, nobody().rpartition(":")[2]
+    folder = Path(tempfile.mkdtemp())  # pytest's folders are its user's alone
+    as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []  # it refuses to be root
+    if as_user:
+        shutil.chown(folder, "postgres")
+    data, log = folder / "data", folder / "log"
+    options = f"-h 127.0.0.1 -p {port} -k {folder}"
+    control = [*as_user, str(programs / "pg_ctl"), "-D", str(data), "-l", str(log), "-w"]
+    initialise = [*as_user, str(programs / "initdb"), "-D", str(data), "-U", "tester", "-A", "trust"]
+    subprocess.run(initialise, check=True, capture_output=True, cwd=folder)
+    subprocess.run([*control, "-o", options, "start"], check=True, stdout=subprocess.DEVNULL, cwd=folder)
+    try:
+        yield f"postgresql+psycopg2://tester@127.0.0.1:{port}/postgres"
+    finally:
+        subprocess.run([*control, "-m", "immediate", "stop"], check=True, stdout=subprocess.DEVNULL, cwd=folder)
+        shutil.rmtree(folder)
+
+
+def test_into_a_server_on_postgresql(project: Path, postgresql: str, tmp_path: Path) -> None:
+    server = Mlflow(tmp_path / "server", postgresql)
+    server.start()
+    try:
+        assert_nothing_is_lost(project, server.url)
+    finally:
+        server.kill()

@@ -1,0 +1,131 @@
+"""`pipeline.doctor` tells what would fail later, in seconds."""
+
+import json
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from project_copy import ROOT, clone_project, run, run_module
+from servers import nobody
+
+from pipeline import doctor
+from pipeline.config import compose
+from pipeline.tracking import Tracker
+from pipeline.tracking.journal import Journal
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    project = clone_project(tmp_path / "project")
+    shutil.copy(ROOT / "requirements.lock", project)
+    return project
+
+
+def test_a_good_project_is_told_to_be_good_within_ten_seconds(project: Path) -> None:
+    began = time.monotonic()
+    done = run_module(project, "pipeline.doctor")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert time.monotonic() - began < 20  # 10 on a machine that does nothing else
+    lines = done.stdout.splitlines()
+    assert {line.split()[0] for line in lines} <= {"ok", "warn"}
+    wanted = ("python", "packages", "gpu", "disk", "store", "journal", "checkpoints", "configuration", "data", "dvc")
+    assert {line.split()[1] for line in lines} >= set(wanted)
+    assert not (project / "mlflow.db").exists()
+    assert run(project, "git", "status", "--porcelain").stdout == "?? requirements.lock\n"
+
+
+def found(project: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, tuple[str, str]]:
+    monkeypatch.chdir(project)
+    findings: dict[str, tuple[str, str]] = {}
+    for finding in doctor.examine(arguments, project):
+        mark, said = findings.get(finding.what, ("ok", ""))
+        findings[finding.what] = (mark if finding.mark == "ok" else finding.mark, f"{said}{finding.said}\n")
+    return findings
+
+
+def _old_schema(project: Path) -> None:
+    with sqlite3.connect(project / "mlflow.db") as store:
+        store.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        store.execute("INSERT INTO alembic_version VALUES ('0123456789ab')")
+    store.close()
+
+
+def _unsent(project: Path) -> None:
+    journal = Journal.create(project)
+    journal.append({"event": "begin", "name": "r", "store": ""})
+    journal.close()
+
+
+def _trains(project: Path) -> None:
+    folder = project / "checkpoints/pytorch-1"
+    folder.mkdir(parents=True)
+    holder = {"pid": os.getpid(), "host": os.uname().nodename, "since": 0}
+    (folder / "holder.json").write_text(json.dumps(holder))
+
+
+def _unreadable_lock(project: Path) -> None:
+    (project / ".dvc/tmp").mkdir()
+    (project / ".dvc/tmp/rwlock").write_text(json.dumps({"/x": {"write": {"pid": 2**22 + 5, "cmd": "dvc repro"}}}))
+
+
+DEFECTS: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str, str, str]] = {
+    "a store of another version": (_old_schema, (), "store", "FAIL", "mlflow db upgrade"),
+    "no database": (lambda p: (p / "mlflow.db").write_text("x" * 5000), (), "store", "FAIL", "not a database"),
+    "a mirror that is not there": (lambda _: None, ("data=mnist", "data.mirror=/no/such"), "data", "FAIL", "/no/such"),
+    "a server that is not there": (
+        lambda _: None,
+        ("data=mnist", f"data.mirror={nobody()}"),
+        "data",
+        "FAIL",
+        "refused",
+    ),
+    "a bad setting": (lambda _: None, ("train.epochs=0",), "configuration", "FAIL", "train.epochs = 0"),
+    "unsent runs": (_unsent, (), "journal", "warn", "python -m pipeline.sync"),
+    "a trainer": (_trains, (), "checkpoints", "ok", f"process {os.getpid()} trains"),
+    "a dead lock": (_unreadable_lock, (), "dvc", "ok", "has ended"),
+    "no dvc": (lambda p: shutil.rmtree(p / ".dvc"), (), "dvc", "FAIL", "no .dvc folder"),
+    "leftovers": (
+        lambda p: (p / "data/prepared.building").mkdir(parents=True),
+        (),
+        "leftovers",
+        "ok",
+        "prepared.building",
+    ),
+}
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_what_would_fail_is_named(project: Path, monkeypatch: pytest.MonkeyPatch, defect: str) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    make, arguments, what, mark, said = DEFECTS[defect]
+    make(project)
+    finding = found(project, monkeypatch, *arguments)[what]
+    assert finding[0] == mark
+    assert said in finding[1]
+
+
+@pytest.mark.parametrize(("uri", "mark", "said"), [("ftp://x", "FAIL", "allowed: sqlite"), (nobody(), "warn", "sync")])
+def test_a_store_that_is_none_or_away(
+    project: Path, monkeypatch: pytest.MonkeyPatch, uri: str, mark: str, said: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    finding = found(project, monkeypatch)["store"]
+    assert finding[0] == mark
+    assert said in finding[1]
+
+
+def test_the_schema_is_that_of_a_store_that_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    Tracker(compose().tracking, tmp_path)
+    (finding,) = list(doctor._database(tmp_path / "mlflow.db"))
+    assert finding[0] == "ok"
+
+
+def test_something_bad_ends_with_1(project: Path) -> None:
+    done = run_module(project, "pipeline.doctor", "data=mnist", "data.mirror=/no/such")
+    assert done.returncode == 1
+    assert done.stderr == "error: 1 of these would make a run fail\n"

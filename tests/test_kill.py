@@ -1,0 +1,263 @@
+"""Killed at any moment, a training goes on to the bits of one that was not, in the same MLflow run.
+
+`KILLS=50 pytest tests/test_kill.py`: that many kills of each training, at random moments.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import psutil
+import pytest
+from project_copy import clean_environment, clone_project, edit
+from safetensors.numpy import load_file
+from servers import Mlflow
+
+from pipeline.config import compose
+from pipeline.tracking import Tracker
+
+KILLS = int(os.environ.get("KILLS", "1"))  # of each training
+EXECUTION = os.environ.get("EXECUTION", "")
+COMMAND = [sys.executable, "-u", "-m", "pipeline.train", "train.epochs=3", "seeds=[0,1]", "train.batch_size=32"]
+SETTINGS = ["model=lenet5", "train.augment.flip=true", "train/schedule=cosine"]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    copy = clone_project(tmp_path / "project")
+    edit(copy / "conf/data/_base.yaml", max_train="2000")
+    return copy
+
+
+def start(project: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=project,
+        env=clean_environment() | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: "subprocess.Popen[str]") -> str:
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said[-3000:]
+    return said
+
+
+def until(process: "subprocess.Popen[str]", text: str) -> None:
+    """Read what it says up to a line with that text."""
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if text in line:
+            return
+    raise AssertionError(said[-3000:])
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def latest(project: Path) -> Path:
+    return max((project / "outputs").iterdir(), key=lambda folder: folder.stat().st_mtime)
+
+
+def runs(project: Path, uri: str = "") -> list[Any]:
+    """Of trainings, the latest first."""
+    client = mlflow.MlflowClient(uri or f"sqlite:///{project / 'mlflow.db'}")
+    found = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    return [run for run in found if run.data.tags["stage"] == "train"]
+
+
+def points(run: Any, uri: str) -> dict[str, list[tuple[int, float]]]:
+    """All points of what does not depend on the clock."""
+    client = mlflow.MlflowClient(uri)
+    names = [name for name in run.data.metrics if not name.startswith(("time/", "system/", "throughput/"))]
+    history = {name: client.get_metric_history(run.info.run_id, name) for name in names}
+    return {name: [(point.step, point.value) for point in found] for name, found in history.items()}
+
+
+def assert_same_result(project: Path, reference: Path, folder: Path, uri: str = "", complete: int = 0) -> None:
+    """`folder` holds the bits of `reference`; MLflow (`uri`: of the later one) has each run once, and each point.
+
+    `complete`: trainings in between that came to their end.
+    """
+    own = f"sqlite:///{project / 'mlflow.db'}"
+    for seed in (0, 1):
+        one, other = (load_file(f / f"models/seed_{seed}/weights.safetensors") for f in (reference, folder))
+        assert all(one[name].tobytes() == value.tobytes() for name, value in other.items())
+        ids = [json.loads((f / "runs.json").read_text())["seeds"][str(seed)]["run"] for f in (reference, folder)]
+        before, after = (
+            mlflow.MlflowClient(own).get_run(ids[0]),
+            _seed_run(project, seed, uri or own, 1 if uri else 2 + complete),
+        )
+        assert uri or after.info.run_id == ids[1]
+        assert after.info.status == "FINISHED"
+        assert "error" not in after.data.tags
+        assert points(after, uri or own) == points(before, own)
+        steps = [Counter(step for step, _ in found) for found in points(after, uri or own).values()]
+        assert all(set(count.values()) == {1} for count in steps)
+        assert len(points(after, uri or own)["train/step_loss"]) == 3 * 60
+        assert "test/accuracy" in after.data.metrics
+        assert len(after.outputs.model_outputs) == 1
+    groups = [run for run in runs(project, uri or own) if "seed" not in run.data.tags]
+    assert [run.info.status for run in groups] == ["FINISHED"] * (1 if uri else 2 + complete)
+    assert not list((project / "checkpoints").glob("*/state.safetensors"))
+    assert not list((project / "journal").glob("*/"))
+
+
+def _seed_run(project: Path, seed: int, uri: str, count: int) -> Any:
+    """The latest run of that seed; there are `count`."""
+    found = [run for run in runs(project, uri) if run.data.tags.get("seed") == str(seed)]
+    assert len(found) == count
+    return found[0]
+
+
+def test_a_killed_training_ends_with_the_same_bits_in_the_same_run(project: Path, framework: str) -> None:
+    """SIGTERM or SIGINT, which end it at once and cleanly; then kill -9 at random moments of its output."""
+    arguments = [f"framework={framework}", *SETTINGS, *([f"train.execution={EXECUTION}"] if EXECUTION else [])]
+    finish(start(project, *arguments))
+    reference, complete = latest(project), 0
+    number, status = {"tensorflow": (signal.SIGTERM, 143), "pytorch": (signal.SIGINT, 130)}[framework]
+    process = start(project, *arguments)
+    until(process, f"{framework} s0 epoch 2/")
+    began = time.monotonic()
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=60)
+    assert time.monotonic() - began < 10, said  # 5 on a machine that does nothing else
+    assert process.returncode == status, said
+    assert Counter(run.info.status for run in runs(project))["KILLED"] == 2  # the seed and its group
+    generator = random.Random(os.environ.get("SEED", framework))
+    for _ in range(KILLS):
+        process = start(project, *arguments)
+        assert process.stdout is not None
+        for _line in itertools.islice(process.stdout, generator.randint(2, 13)):
+            pass
+        time.sleep(generator.uniform(0, 1.5))
+        complete += process.poll() == 0
+        kill(process)
+    said = finish(start(project, *arguments))
+    assert complete or "continued from a checkpoint" in said
+    assert_same_result(project, reference, latest(project), complete=complete)
+
+
+def test_one_trainer_at_a_time(project: Path) -> None:
+    arguments = ["framework=pytorch", "train.epochs=2000"]
+    first = start(project, *arguments)
+    until(first, " epoch 1/")
+    second = start(project, *arguments)
+    said, _ = second.communicate(timeout=120)
+    (holder,) = (line for line in said.splitlines() if line.startswith("error: "))
+    (child,) = psutil.Process(first.pid).children()
+    kill(first)
+    assert second.returncode == 3
+    assert f"the same is being trained by process {child.pid} on " in holder
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Mlflow]:
+    server = Mlflow(tmp_path / "server")
+    Tracker(compose().tracking, tmp_path / "server")
+    (tmp_path / "server/mlflow.db").rename(tmp_path / "server/server.db")
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # MLflow sets it
+    yield server
+    server.kill()
+
+
+def test_a_training_goes_on_without_its_server_and_is_there_later(project: Path, server: Mlflow) -> None:
+    arguments = ["framework=pytorch", *SETTINGS]
+    finish(start(project, *arguments))
+    reference = latest(project)
+    server.start()
+    process = start(project, *arguments, MLFLOW_TRACKING_URI=server.url)
+    until(process, "s0 epoch 2/3")
+    server.kill()
+    said = finish(process)
+    assert "`python -m pipeline.sync` sends them" in said
+    assert "Traceback" not in said
+    server.start()
+    sync = [sys.executable, "-m", "pipeline.sync"]
+    for expected in ("6 journals sent, 0 wait", "0 journals sent, 0 wait"):
+        done = subprocess.run(sync, cwd=project, env=clean_environment(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert expected in done.stdout
+    assert_same_result(project, reference, latest(project), server.url)
+
+
+def test_a_killed_sweep_leaves_no_orphan_and_goes_on_where_it_was(project: Path) -> None:
+    arguments = ["-m", "framework=pytorch", "model=lenet5", "seeds=[0]", "train.optimizer.learning_rate=1e-3,2e-3"]
+    process = start(project, *arguments)
+    until(process, "pytorch 0.002 s0 epoch 1/")
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    os.kill(process.pid, signal.SIGKILL)
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+    process.communicate()
+    said = finish(start(project, *arguments))
+    assert "1 of 2 jobs are done" in said
+    assert "pytorch 0.002 s0 goes on at epoch " in said
+    assert "2 done, 0 failed" in said
+    (folder,) = (project / "multirun").iterdir()
+    assert Counter(run.info.status for run in runs(project)) == {"FINISHED": 2}
+    client = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    (sweep,) = client.search_runs(["1"], f"tags.stage = 'sweep' and tags.sweep = '{folder.name}'")
+    assert sweep.info.status == "FINISHED"
+    said = finish(start(project, *arguments))
+    assert "all 2 jobs are done" in said
+    assert "2 done, 0 failed" in said
+    more = [argument.replace("1e-3,2e-3", "2e-3,3e-3") for argument in arguments]
+    said = finish(start(project, *more))
+    assert "1 of 2 jobs are done" in said
+    other = max(path.name for path in (project / "multirun").iterdir())
+    members = client.search_runs(["1"], f"tags.stage = 'train' and tags.sweep LIKE '%{other}%'")
+    assert sorted(run.data.params["train.optimizer.learning_rate"] for run in members) == ["0.002", "0.003"]
+    assert len(runs(project)) == 3
+
+
+def test_a_killed_dvc_leaves_no_orphan_and_its_stage_goes_on(project: Path) -> None:
+    edit(project / "conf/train/default.yaml", epochs="40")
+    edit(project / "conf/config.yaml", seeds="[0]")
+    for stage in ("config", "download", "prepare"):
+        arguments = ["--sync"] if stage == "config" else ["--params", "params.yaml"]
+        command = [sys.executable, "-m", f"pipeline.{stage}", *arguments]
+        subprocess.run(command, cwd=project, env=clean_environment(), check=True, capture_output=True)
+
+    def repro() -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            ["dvc", "repro", "--single-item", "train@pytorch"],
+            cwd=project,
+            env=clean_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    process = repro()
+    until(process, "s0 epoch 2/40")
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    os.kill(process.pid, signal.SIGKILL)
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+    process.communicate()
+    said = finish(repro())
+    assert "pytorch s0 goes on at epoch " in said
+    assert Counter(run.info.status for run in runs(project)) == {"FINISHED": 2}
