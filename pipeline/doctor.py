@@ -1,21 +1,18 @@
 """`python -m pipeline.doctor [overrides]`: in seconds, what would fail later; nothing is changed."""
 
-import importlib.util
 import json
 import os
 import re
 import shutil
 import socket
-import sqlite3
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import psutil
 
@@ -26,14 +23,12 @@ from .config.compose import conf_digest
 from .data.obtain import PREPARED
 from .entry import main_root, user_errors
 from .errors import ResultError, UserError
-from .tracking import journal, outbox
-from .tracking.store import answers, file_of, require_kind, store_uri
+from .tracking import health, journal, outbox
+from .tracking.health import ANSWER_SECONDS, Mark
 
-Mark = Literal["ok", "warn", "FAIL"]
 _GIB: Final = 2**30
 _LITTLE_DISK: Final = 2 * _GIB
 _NO_DISK: Final = _GIB // 4
-_ANSWER_SECONDS: Final = 3.0
 _HOSTS: Final = {"torchvision": "ossci-datasets.s3.amazonaws.com", "tfds": "storage.googleapis.com"}
 
 
@@ -55,7 +50,7 @@ def examine(arguments: Sequence[str], root: Path) -> Iterator[Finding]:
         "machine": _machine,
         "gpu": _gpu,
         "disk": lambda: _disk(root),
-        "store": lambda: _store(root),
+        "store": lambda: health.store(root),
         "journal": lambda: _journal(root),
         "checkpoints": lambda: _checkpoints(root),
         "configuration": lambda: _configuration(arguments, root),
@@ -154,64 +149,6 @@ def _disk(root: Path) -> Iterator[tuple[Mark, str]]:
             yield "FAIL", f"{root / name}: cannot be written; what runs leave goes there"
 
 
-def _store(root: Path) -> Iterator[tuple[Mark, str]]:
-    uri = store_uri(root)
-    require_kind(uri)
-    if silence := answers(uri):
-        yield "warn", f"{uri}: {silence}; training goes on, what is logged waits, `python -m pipeline.sync` sends it"
-    elif uri.startswith("http"):
-        yield from _server(uri)
-    elif not uri.startswith("sqlite:///"):
-        yield "ok", f"{uri.split('@')[-1]}: answers"
-    elif not file_of(uri).exists():
-        yield "ok", f"{uri}: will be built by the first run"
-    else:
-        yield from _database(file_of(uri))
-
-
-def _server(uri: str) -> Iterator[tuple[Mark, str]]:
-    own = metadata.version("mlflow")
-    with urllib.request.urlopen(f"{uri.rstrip('/')}/version", timeout=_ANSWER_SECONDS) as answer:
-        version = answer.read(100).decode(errors="replace")
-    if version.split(".")[:2] == own.split(".")[:2]:
-        yield "ok", f"{uri}: answers, MLflow {version}"
-    else:
-        yield "warn", f"{uri}: MLflow {version} there, {own} here: models and views may not get through"
-
-
-def _database(path: Path) -> Iterator[tuple[Mark, str]]:
-    wanted = _schema()
-    try:
-        with closing(sqlite3.connect(path, timeout=1.0)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.rollback()
-            (found,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    except (sqlite3.Error, TypeError) as error:
-        yield "FAIL", f"{path}: {error}; if no process is at it, move it away: the next run builds a new one"
-        return
-    if found == wanted:
-        yield "ok", f"{path}: {path.stat().st_size / 2**20:,.1f} MiB, schema {found}"
-    else:
-        yield (
-            "FAIL",
-            f"{path}: schema {found}, MLflow wants {wanted}: copy it, then `mlflow db upgrade sqlite:///{path}`",
-        )
-
-
-def _schema() -> str | None:
-    """The schema of the MLflow that is installed, read off its migrations: importing it takes seconds."""
-    spec = importlib.util.find_spec("mlflow")
-    assert spec
-    assert spec.submodule_search_locations
-    folder = Path(spec.submodule_search_locations[0]) / "store/db_migrations/versions"
-    own, earlier = set(), set()
-    for path in folder.glob("*.py"):
-        text = path.read_text()
-        own |= set(re.findall(r'(?m)^revision = ["\'](\w+)["\']', text))
-        earlier |= set(re.findall(r'(?m)^down_revision = ["\'](\w+)["\']', text))
-    return next(iter(own - earlier), None)
-
-
 def _journal(root: Path) -> Iterator[tuple[Mark, str]]:
     found = outbox.find(root)
     refused = [one for one in found if one.refused]
@@ -259,7 +196,7 @@ def _data(config: Config, root: Path) -> Iterator[tuple[Mark, str]]:
     mirror = getattr(data, "mirror", None)
     if mirror and mirror.startswith(("http://", "https://")):
         try:
-            urllib.request.urlopen(mirror, timeout=_ANSWER_SECONDS).close()
+            urllib.request.urlopen(mirror, timeout=ANSWER_SECONDS).close()
         except urllib.error.HTTPError:
             pass  # it answers: it need not list itself
         except (OSError, ValueError) as error:
@@ -278,7 +215,7 @@ def _data(config: Config, root: Path) -> Iterator[tuple[Mark, str]]:
             yield "ok", f"{data.name}: files are in data/raw{there}"
             return
         try:
-            socket.create_connection((host, 443), timeout=_ANSWER_SECONDS).close()
+            socket.create_connection((host, 443), timeout=ANSWER_SECONDS).close()
             yield "ok", f"{data.name}: {host} answers{there}"
         except OSError as error:
             out = "set data.mirror to a folder with the upstream files, or choose data=mnist_sample, which is bundled"

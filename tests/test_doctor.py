@@ -14,7 +14,7 @@ from servers import nobody
 
 from pipeline import doctor
 from pipeline.config import compose
-from pipeline.tracking import Tracker
+from pipeline.tracking import Tracker, health
 from pipeline.tracking.journal import Journal
 
 
@@ -108,7 +108,11 @@ def test_what_would_fail_is_named(project: Path, monkeypatch: pytest.MonkeyPatch
     assert said in finding[1]
 
 
-@pytest.mark.parametrize(("uri", "mark", "said"), [("ftp://x", "FAIL", "allowed: sqlite"), (nobody(), "warn", "sync")])
+@pytest.mark.parametrize(
+    ("uri", "mark", "said"),
+    [("ftp://x", "FAIL", "allowed: sqlite"), (nobody(), "warn", "sync")],
+    ids=["no store", "away"],
+)
 def test_a_store_that_is_none_or_away(
     project: Path, monkeypatch: pytest.MonkeyPatch, uri: str, mark: str, said: str
 ) -> None:
@@ -121,7 +125,7 @@ def test_a_store_that_is_none_or_away(
 def test_the_schema_is_that_of_a_store_that_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     Tracker(compose().tracking, tmp_path)
-    (finding,) = list(doctor._database(tmp_path / "mlflow.db"))
+    (finding,) = list(health.database(tmp_path / "mlflow.db"))
     assert finding[0] == "ok"
 
 
