@@ -29,20 +29,20 @@ with Tracker(compose().tracking, Path.cwd()).run(sys.argv[1], tags={{"stage": "t
 """
 
 
-def assert_nothing_is_lost(project: Path, uri: str = "") -> None:
+def assert_nothing_is_lost(project: Path, uri: str = "", count: int = PROCESSES) -> None:
     environment = clean_environment() | ({"MLFLOW_TRACKING_URI": uri} if uri else {})
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", CODE, str(number)], cwd=project, env=environment, stderr=subprocess.PIPE, text=True
         )
-        for number in range(PROCESSES)
+        for number in range(count)
     ]
     said = [process.communicate(timeout=500)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * PROCESSES, said
+    assert [process.returncode for process in processes] == [0] * count, said
     assert not any("wait" in text or "Traceback" in text for text in said), said
     client = mlflow.MlflowClient(uri or f"sqlite:///{project / 'mlflow.db'}")
     found = client.search_runs([e.experiment_id for e in client.search_experiments()])
-    assert sorted(int(run.info.run_name) for run in found) == list(range(PROCESSES))
+    assert sorted(int(run.info.run_name) for run in found) == list(range(count))
     for run in found:
         assert run.info.status == "FINISHED"
         assert run.data.params == {"own": run.info.run_name}
@@ -85,6 +85,11 @@ def postgresql() -> Iterator[str]:
     finally:
         subprocess.run([*control, "-m", "immediate", "stop"], check=True, stdout=subprocess.DEVNULL, cwd=folder)
         shutil.rmtree(folder)
+
+
+def test_into_a_fresh_postgresql_database(project: Path, postgresql: str) -> None:
+    """Without a server between: a quarter of them, as each holds connections of its own."""
+    assert_nothing_is_lost(project, postgresql, PROCESSES // 4)
 
 
 def test_into_a_server_on_postgresql(project: Path, postgresql: str, tmp_path: Path) -> None:

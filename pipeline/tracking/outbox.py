@@ -10,7 +10,7 @@ from filelock import Timeout
 from . import journal as journals
 from .delivery import Delivery, NotYetError
 from .journal import Journal, position_of
-from .store import answers, ensure_store, store_uri
+from .store import answers, ensure_store, first_connection, store_uri
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def send(
         if not reason:
             try:
                 ensure_store(root, uri)
-                delivery = Delivery(MlflowClient(uri), place, root)
+                with first_connection(root, uri):
+                    delivery = Delivery(MlflowClient(uri), place, root)
                 later = send_left(delivery, folders, store, each)
                 reason = f"{len(later)} runs refer to others that are not there yet" if later else ""
                 failures += [f"MLflow refused {text}" for text in delivery.refused]

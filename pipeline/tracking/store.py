@@ -5,6 +5,8 @@ import socket
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -67,6 +69,16 @@ def ensure_store(root: Path, uri: str = "") -> str:
         except OSError as error:
             raise UserError(f"MLflow store {uri}: cannot be created: {error.strerror or error}") from error
     return uri
+
+
+@contextmanager
+def first_connection(root: Path, uri: str) -> Iterator[None]:
+    """Around the first connection of a process: it creates the tables of a fresh database server, one at a time."""
+    if uri.startswith(("sqlite:///", "http")):
+        yield
+        return
+    with FileLock(root / "mlflow.db.lock"):
+        yield
 
 
 def require_kind(uri: str, named: str = "MLFLOW_TRACKING_URI") -> None:

@@ -15,7 +15,7 @@ from .delivery import DeletedExperimentError, Delivery
 from .journal import Journal, folder_of, local, position_of
 from .runs import Run, tags_of
 from .sender import Sender
-from .store import answers, ensure_store, place_of
+from .store import answers, ensure_store, first_connection, place_of
 
 _HURRIED_SECONDS = 2.0  # for what waits, when somebody wants the process to end
 
@@ -193,7 +193,8 @@ class Tracker:
 
         if silence := answers(self.uri):
             raise ConnectionError(silence)
-        delivery = Delivery(MlflowClient(self.uri), self._place, self._root)
+        with first_connection(self._root, self.uri):
+            delivery = Delivery(MlflowClient(self.uri), self._place, self._root)
         self._experiment_id = delivery.experiment(self._name)
         self._client, self.silence = delivery.client, ""
         return delivery
