@@ -31,7 +31,7 @@ from .tracking import Run, Tracker, ensure_store
 
 SECTIONS = stage_sections("train", "framework", "model", "train", "seeds", "tracking")
 _REPORT_SECONDS = 0.5  # how often the bar moves while a person watches: one host synchronisation each
-_PIECE_SECONDS = 2.0  # how long a signal waits, at most
+_PIECE_SECONDS = 1.0  # how long a signal waits, at most
 
 
 @contextlib.contextmanager

@@ -172,11 +172,11 @@ def test_one_trainer_at_a_time(project: Path) -> None:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Mlflow]:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mlflow]:
     server = Mlflow(tmp_path / "server")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow itself sets it
     Tracker(compose().tracking, tmp_path / "server")
     (tmp_path / "server/mlflow.db").rename(tmp_path / "server/server.db")
-    os.environ.pop("MLFLOW_TRACKING_URI", None)  # MLflow sets it
     yield server
     server.kill()
 

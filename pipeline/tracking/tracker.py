@@ -17,7 +17,7 @@ from .runs import Run, tags_of
 from .sender import Sender
 from .store import answers, ensure_store, first_connection, place_of
 
-_HURRIED_SECONDS = 2.0  # for what waits, when somebody wants the process to end
+_HURRIED_SECONDS = 1.0  # for what waits, when somebody wants the process to end
 
 
 class Tracker:
