@@ -25,6 +25,7 @@ from .entry import main_root, user_errors
 from .errors import ResultError, UserError
 from .tracking import health, journal, outbox
 from .tracking.health import ANSWER_SECONDS, Mark
+from .tracking.store import store_uri
 
 _GIB: Final = 2**30
 _LITTLE_DISK: Final = 2 * _GIB
@@ -155,7 +156,8 @@ def _journal(root: Path) -> Iterator[tuple[Mark, str]]:
     waiting = [one for one in found if not one.refused]
     if waiting:
         size = sum(one.bytes for one in waiting) / 2**20
-        yield "warn", f"{len(waiting)} runs ({size:,.1f} MiB) are not in MLflow: `python -m pipeline.sync`"
+        stores = ", ".join(sorted({store_uri(root, one.store) for one in waiting}))
+        yield "warn", f"{len(waiting)} journals ({size:,.1f} MiB) wait for {stores}: `python -m pipeline.sync`"
     for one in refused:
         yield "warn", f"MLflow refused some of {one.name}: see {one.folder / 'refused.jsonl'}, then delete that folder"
     if not found:

@@ -79,8 +79,8 @@ def hydra_app(arguments: Sequence[str]) -> None:
     flags = {argument for argument in arguments if argument.startswith("-")}
     overrides = [argument for argument in arguments if argument not in flags]
     if flags <= {"-m", "--multirun"}:  # before Hydra creates a folder, and with messages that say what is allowed
-        ensure_store(main_root())
         configs = [job.config for job in jobs_of(overrides)] if flags else [compose(overrides)]
+        ensure_store(main_root())
         keys = [_checked(config) for config in configs]
         if flags and not any(override.startswith("hydra.sweep.dir=") for override in overrides):
             folder = None if configs[0].sweep.rerun else finished.latest(main_root(), keys)

@@ -82,7 +82,8 @@ def send(
             except Exception as error:
                 reason = short(error)
         if reason:
-            failures.append(f"{uri}: {reason}; what waits stays in {root / journals.FOLDER}")
+            stays = f"what was meant for it stays in {root / journals.FOLDER}"
+            failures.append(f"{uri}: {reason}; {stays}; `--to <URI>` sends that to another store")
     return failures
 
 
