@@ -75,6 +75,16 @@ def kill(process: "subprocess.Popen[str]") -> None:
     process.communicate()
 
 
+def assert_no_orphan_when_killed(process: "subprocess.Popen[str]") -> None:
+    """Kill it alone: what it started ends, too."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    os.kill(process.pid, signal.SIGKILL)
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+    process.communicate()
+
+
 def latest(project: Path) -> Path:
     return max((project / "outputs").iterdir(), key=lambda folder: folder.stat().st_mtime)
 
@@ -205,12 +215,7 @@ def test_a_killed_sweep_leaves_no_orphan_and_goes_on_where_it_was(project: Path)
     arguments = ["-m", "framework=pytorch", "model=lenet5", "seeds=[0]", "train.optimizer.learning_rate=1e-3,2e-3"]
     process = start(project, *arguments)
     until(process, "pytorch 0.002 s0 epoch 1/")
-    children = psutil.Process(process.pid).children(recursive=True)
-    assert children
-    os.kill(process.pid, signal.SIGKILL)
-    _, alive = psutil.wait_procs(children, timeout=20)
-    assert not alive
-    process.communicate()
+    assert_no_orphan_when_killed(process)
     said = finish(start(project, *arguments))
     assert "1 of 2 jobs are done" in said
     assert "pytorch 0.002 s0 goes on at epoch " in said
@@ -252,12 +257,7 @@ def test_a_killed_dvc_leaves_no_orphan_and_its_stage_goes_on(project: Path) -> N
 
     process = repro()
     until(process, "s0 epoch 2/40")
-    children = psutil.Process(process.pid).children(recursive=True)
-    assert children
-    os.kill(process.pid, signal.SIGKILL)
-    _, alive = psutil.wait_procs(children, timeout=20)
-    assert not alive
-    process.communicate()
+    assert_no_orphan_when_killed(process)
     said = finish(repro())
     assert "pytorch s0 goes on at epoch " in said
     assert Counter(run.info.status for run in runs(project)) == {"FINISHED": 2}

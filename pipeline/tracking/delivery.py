@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from . import views
 from .journal import Journal, Position, folder_of, is_local, uid_of
-from .store import artifact_root, store_uri
+from .store import answers, artifact_root, first_connection, store_uri
 
 RUN_ID: Final = "{run_id}"
 """Stands for the run's id in a description, which is written before MLflow has given one."""
@@ -260,6 +260,17 @@ class Delivery:
 
 class DeletedExperimentError(Exception):
     """The experiment of that name is in the store's bin."""
+
+
+def connect(root: Path, store: str) -> Delivery:
+    """To a store, see `store.place_of`. Raises ConnectionError where it does not answer, else what MLflow raises."""
+    from mlflow import MlflowClient
+
+    uri = store_uri(root, store)
+    if silence := answers(uri):
+        raise ConnectionError(silence)
+    with first_connection(root, uri):
+        return Delivery(MlflowClient(uri), store, root)
 
 
 def _batches(events: Iterator[tuple[dict[str, Any], int]]) -> Iterator[tuple[list[dict[str, Any]], int]]:

@@ -105,12 +105,6 @@ class Journal:
         shutil.copytree(source, place) if source.is_dir() else shutil.copyfile(source, place)
         return str(place.relative_to(self.folder))
 
-    def attach_text(self, text: str, name: str) -> str:
-        """Keep a text as a file, and return its path below the journal's folder."""
-        place = self._new_place(name)
-        place.write_text(text)
-        return str(place.relative_to(self.folder))
-
     def attach_folder(self, name: str) -> Path:
         """The path of a folder, yet to be made, whose content is kept."""
         return self._new_place(name)

@@ -8,9 +8,9 @@ from pathlib import Path
 from filelock import Timeout
 
 from . import journal as journals
-from .delivery import Delivery, NotYetError
+from .delivery import Delivery, NotYetError, connect
 from .journal import Journal, position_of
-from .store import answers, ensure_store, first_connection, store_uri
+from .store import ensure_store, store_uri
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,6 @@ def send(
 
     `each` is told of every journal that is through. Raises `UserError` where `to` is no store.
     """
-    from mlflow import MlflowClient
-
     if to is not None:
         ensure_store(root, to)
     failures = []
@@ -70,17 +68,14 @@ def send(
         folders = [one.folder for one in found if one.store == store]
         place = store if to is None else to
         uri = store_uri(root, place)
-        reason = answers(uri)
-        if not reason:
-            try:
-                ensure_store(root, uri)
-                with first_connection(root, uri):
-                    delivery = Delivery(MlflowClient(uri), place, root)
-                later = send_left(delivery, folders, store, each)
-                reason = f"{len(later)} runs refer to others that are not there yet" if later else ""
-                failures += [f"MLflow refused {text}" for text in delivery.refused]
-            except Exception as error:
-                reason = short(error)
+        try:
+            ensure_store(root, uri)
+            delivery = connect(root, place)
+            later = send_left(delivery, folders, store, each)
+            reason = f"{len(later)} runs refer to others that are not there yet" if later else ""
+            failures += [f"MLflow refused {text}" for text in delivery.refused]
+        except Exception as error:
+            reason = short(error)
         if reason:
             stays = f"what was meant for it stays in {root / journals.FOLDER}"
             failures.append(f"{uri}: {reason}; {stays}; `--to <URI>` sends that to another store")

@@ -65,7 +65,7 @@ class Run:
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
         """Add one point to each of the named metrics, but where there is one at that step."""
         new = {name: [float(value)] for name, value in values.items() if step not in self._there.get(name, ())}
-        now, names = _now(), list(new)
+        now, names = milliseconds(), list(new)
         for start in range(0, len(names), _POINTS_PER_EVENT):
             part = {name: new[name] for name in names[start : start + _POINTS_PER_EVENT]}
             self._journal.append({"event": "metrics", "time": now, "step": step, "values": part})
@@ -74,7 +74,7 @@ class Run:
     @_timed
     def log_series(self, values: Mapping[str, Sequence[float] | np.ndarray], first_step: int) -> None:
         """Add a point for each value, at `first_step`, `first_step` + 1, and so on, but where there is one."""
-        now = _now()
+        now = milliseconds()
         for name, series in values.items():
             there = self._there.get(name, ())
             new = [(first_step + i, float(value)) for i, value in enumerate(series) if first_step + i not in there]
@@ -90,7 +90,7 @@ class Run:
 
     def end(self, status: str) -> None:
         """FINISHED, FAILED or KILLED."""
-        self._journal.append({"event": "end", "time": _now(), "status": status})
+        self._journal.append({"event": "end", "time": milliseconds(), "status": status})
         self.flush()
 
     @_timed
@@ -111,19 +111,19 @@ class Run:
     @_timed
     def log_text(self, text: str, path: str) -> None:
         """Store a text as the artifact `path`."""
-        self._journal.append({"event": "text", "time": _now(), "text": text, "path": path})
+        self._journal.append({"event": "text", "time": milliseconds(), "text": text, "path": path})
 
     @_timed
     def log_file(self, source: Path, folder: str | None = None) -> None:
         """Store a file among the artifacts."""
         stored = self._journal.attach(source)
-        self._journal.append({"event": "file", "time": _now(), "stored": stored, "folder": folder})
+        self._journal.append({"event": "file", "time": milliseconds(), "stored": stored, "folder": folder})
 
     @_timed
     def log_dataset(self, *, name: str, fingerprint: str, context: str, source: Mapping[str, str]) -> None:
         """Name the data of this run: `fingerprint` is at most 36 characters, `source` says where they came from."""
         facts = {"name": name, "digest": fingerprint, "context": context, "source": dict(source)}
-        self._journal.append({"event": "dataset", "time": _now(), **facts})
+        self._journal.append({"event": "dataset", "time": milliseconds(), **facts})
 
     def show(
         self,
@@ -138,7 +138,7 @@ class Run:
         `sweeps`: of a sweep's id the parameters that it varies.
         """
         facts = {"current": list(current), "report": report, "sweeps": dict(sweeps or {})}
-        self._journal.append({"event": "views", "time": _now(), **facts})
+        self._journal.append({"event": "views", "time": milliseconds(), **facts})
 
     def log_model(
         self,
@@ -183,7 +183,14 @@ class Run:
             )
         points = [(key, value, when, at) for key in metrics for at, value, when in [self._last[key]]]
         stored = str(folder.relative_to(self._journal.folder))
-        event = {"event": "model", "time": _now(), "stored": stored, "name": name, "step": step, "points": points}
+        event = {
+            "event": "model",
+            "time": milliseconds(),
+            "stored": stored,
+            "name": name,
+            "step": step,
+            "points": points,
+        }
         self._journal.append(event)
         self._models.add(name)
         self.tracker.model_seconds += time.perf_counter() - began
@@ -208,10 +215,10 @@ class Run:
         names = list(values)
         for start in range(0, len(names), _NAMES_PER_EVENT):
             part = {name: values[name] for name in names[start : start + _NAMES_PER_EVENT]}
-            self._journal.append({"event": event, "time": _now(), "values": part})
+            self._journal.append({"event": event, "time": milliseconds(), "values": part})
 
 
-def _now() -> int:
+def milliseconds() -> int:
     """Milliseconds, as MLflow counts them."""
     return int(time.time() * 1000)
 

@@ -11,11 +11,11 @@ from typing import Any
 from ..config import TrackingConfig
 from ..errors import UserError
 from . import journal as journals
-from .delivery import DeletedExperimentError, Delivery
+from .delivery import DeletedExperimentError, Delivery, connect
 from .journal import Journal, folder_of, local, position_of
-from .runs import Run, tags_of
+from .runs import Run, milliseconds, tags_of
 from .sender import Sender
-from .store import answers, ensure_store, first_connection, place_of
+from .store import answers, ensure_store, place_of
 
 _HURRIED_SECONDS = 1.0  # for what waits, when somebody wants the process to end
 
@@ -48,7 +48,9 @@ class Tracker:
         self.silence = answers(self.uri)
         """Why the store does not answer; empty where it does."""
         if self.silence:
-            print(f"MLflow {self.uri}: {self.silence}; what is logged waits in {root / 'journal'}", file=sys.stderr)
+            print(
+                f"MLflow {self.uri}: {self.silence}; what is logged waits in {root / journals.FOLDER}", file=sys.stderr
+            )
         else:
             try:
                 self._sender.delivery = self._connect()
@@ -109,7 +111,7 @@ class Tracker:
         if not done:
             reason, count = self._sender.reason or "is slow", self._sender.pending_journals
             print(
-                f"MLflow {self.uri}: {reason}; {count} journals wait in {self._root / 'journal'}: "
+                f"MLflow {self.uri}: {reason}; {count} journals wait in {self._root / journals.FOLDER}: "
                 "`python -m pipeline.sync` sends them",
                 file=sys.stderr,
                 flush=True,
@@ -132,7 +134,7 @@ class Tracker:
         Where the store has no such run (its models were restored from a cache of DVC), to a new one of this name, with
         these tags. Returns the reference of the run that is a parent to others then.
         """
-        now = _now()
+        now = milliseconds()
         journal = Journal.create(self._root)
         begin = self._begin(name, parent, {**tags, "origin.run": reference})
         journal.append(begin | {"event": "adopt", "reference": reference})
@@ -150,8 +152,8 @@ class Tracker:
         """Set tags of a run that has ended, where the store has it."""
         journal = Journal.create(self._root)
         journal.append(self._begin("", None, {}) | {"event": "adopt", "reference": reference})
-        journal.append({"event": "tags", "time": _now(), "values": tags_of(tags)})
-        journal.append({"event": "end", "time": _now(), "status": None})
+        journal.append({"event": "tags", "time": milliseconds(), "values": tags_of(tags)})
+        journal.append({"event": "end", "time": milliseconds(), "status": None})
         self._sender.add(journal)
 
     def reference(self, slot: Path) -> str:
@@ -189,12 +191,7 @@ class Tracker:
             )
 
     def _connect(self) -> Delivery:
-        from mlflow import MlflowClient
-
-        if silence := answers(self.uri):
-            raise ConnectionError(silence)
-        with first_connection(self._root, self.uri):
-            delivery = Delivery(MlflowClient(self.uri), self._place, self._root)
+        delivery = connect(self._root, self._place)
         self._experiment_id = delivery.experiment(self._name)
         self._client, self.silence = delivery.client, ""
         return delivery
@@ -213,8 +210,8 @@ class Tracker:
             journal = Journal(folder, wait_seconds=30)  # a `sync` may be at it
             if journal.size:
                 if not journal.ended:
-                    journal.append({"event": "end", "time": _now(), "status": "KILLED"})
-                journal.append({"event": "resume", "time": _now()})
+                    journal.append({"event": "end", "time": milliseconds(), "status": "KILLED"})
+                journal.append({"event": "resume", "time": milliseconds()})
                 return journal
         else:
             journal = Journal.create(self._root, keep=slot is not None)
@@ -228,15 +225,10 @@ class Tracker:
 
         return {
             "event": "begin",
-            "time": _now(),
+            "time": milliseconds(),
             "store": self._place,
             "experiment": self._name,
             "name": name,
             "parent": parent,
             "tags": resolve_tags(tags_of(tags)),
         }
-
-
-def _now() -> int:
-    """Milliseconds, as MLflow counts them."""
-    return int(time.time() * 1000)
