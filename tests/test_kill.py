@@ -249,7 +249,7 @@ def test_a_killed_dvc_leaves_no_orphan_and_its_stage_goes_on(project: Path) -> N
         return subprocess.Popen(
             ["dvc", "repro", "--single-item", "train@pytorch"],
             cwd=project,
-            env=clean_environment(),
+            env=clean_environment() | {"SHELL": "/bin/sh"},  # dash stays between dvc and a stage that is not `exec`ed
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -92,7 +92,7 @@ def test_a_stage_is_handed_the_sections_that_it_lists(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", [name for name in STAGES if name != "config"])
 def test_a_command_is_run_as_a_module_of_the_stage_s_name(stage: str) -> None:
-    assert STAGES[stage]["cmd"].split()[:5] == ["python", "-m", f"pipeline.{stage}", "--params", "params.yaml"]
+    assert STAGES[stage]["cmd"].split()[:6] == ["exec", "python", "-m", f"pipeline.{stage}", "--params", "params.yaml"]
 
 
 @pytest.mark.parametrize("module", sorted(p.stem for p in (ROOT / "pipeline").rglob("*.py")))
