@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,10 +44,13 @@ class SweepJob:
     number: int
     overrides: tuple[str, ...]
     config: Config
-    varied: tuple[str, ...]
-    """The keys whose values differ between the jobs, but for framework and seeds."""
-    label: str
-    """Those values."""
+    varied: Mapping[str, str]
+    """The keys whose values differ between the jobs, but for framework and seeds, with this job's."""
+
+    @property
+    def label(self) -> str:
+        """Those values."""
+        return " ".join(self.varied.values())
 
 
 class _Stack:
@@ -84,7 +88,7 @@ def hydra_app(arguments: Sequence[str]) -> None:
         keys = [_checked(config) for config in configs]
         if flags and not any(override.startswith("hydra.sweep.dir=") for override in overrides):
             folder = None if configs[0].sweep.rerun else finished.latest(main_root(), keys)
-            overrides += [f"hydra.sweep.dir={folder}"] if folder else []
+            overrides += [f"hydra.sweep.dir={os.path.relpath(folder)}"] if folder else []
         arguments = [*flags, *overrides]  # a flag amid overrides is an error to Hydra
     register()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let its errors through to here
@@ -204,7 +208,7 @@ def jobs_of(overrides: Sequence[str]) -> list[SweepJob]:
     for number, combination in enumerate(combinations):
         pairs = (override.split("=", 1) for override in combination)
         shown = {key: value for key, value in pairs if key in varying and key not in _UNLABELLED}
-        jobs.append(SweepJob(number, tuple(combination), compose(combination), tuple(shown), " ".join(shown.values())))
+        jobs.append(SweepJob(number, tuple(combination), compose(combination), shown))
     return jobs
 
 
@@ -246,6 +250,12 @@ def _run_job(config: Config, output: Path) -> int:
     return process.returncode
 
 
+def _short(keys: Sequence[str]) -> dict[str, str]:
+    """Each key's last part, or all of it where two keys share that."""
+    last = Counter(key.rpartition(".")[2] for key in keys)
+    return {key: name if last[name := key.rpartition(".")[2]] == 1 else key for key in keys}
+
+
 def _print(
     folder: Path,
     ranking: Sequence[tuple[SweepJob, dict[str, float]]],
@@ -257,19 +267,23 @@ def _print(
     from .progress import console
 
     table = Table(title=f"{folder.name}: {len(ranking)} done, {len(failures)} failed", title_justify="left")
-    for column in ("rank", "job", "framework", "changed"):
+    varied = list(dict.fromkeys(key for job, *_ in (*ranking, *failures) for key in job.varied))
+    short = _short(varied)
+    for column in ("rank", "job", "framework", *short.values()):
         table.add_column(column, overflow="fold")
     for column in ("validation accuracy", "validation loss", "images/s"):
         table.add_column(column, justify="right")
     for rank, (job, s) in enumerate(ranking, 1):
         numbers = (s["validation_accuracy"], s["validation_loss"], s["train_images_per_second"])
         cells = (form.format(number) for form, number in zip(("{:.4f}", "{:.4f}", "{:,.0f}"), numbers, strict=True))
-        table.add_row(str(rank), str(job.number), job.config.framework, job.label, *cells)
+        values = [job.varied.get(key, "") for key in varied]
+        table.add_row(str(rank), str(job.number), job.config.framework, *values, *cells)
     console.print(table)
     if failures:
         console.print("The same command again trains the failed ones alone.", highlight=False)
     for job, reason in failures:
-        console.print(f"[red]failed[/]: job {job.number}: {job.config.framework} {job.label}: {escape(reason)}")
+        changed = " ".join(f"{short[key]}={value}" for key, value in job.varied.items())
+        console.print(f"[red]failed[/]: job {job.number}: {job.config.framework} {changed}: {escape(reason)}")
     console.print(f"each job's files: {folder}/<job>/", highlight=False)
     if len({job.config.framework for job, _ in ranking}) > 1:
         console.print(f"TensorFlow against PyTorch: python -m pipeline.compare sweep={folder.name}", highlight=False)

@@ -32,6 +32,7 @@ from .tracking import Run, Tracker, ensure_store
 SECTIONS = stage_sections("train", "framework", "model", "train", "seeds", "tracking")
 _REPORT_SECONDS = 0.5  # how often the bar moves while a person watches: one host synchronisation each
 _PIECE_SECONDS = 1.0  # how long a signal waits, at most
+_LONG_TRAINING_SECONDS = 10.0  # shares of less say nothing
 
 
 @contextlib.contextmanager
@@ -122,9 +123,10 @@ def _start(job: Job, classifier: Classifier, checkpoint: Checkpoint, seed: int, 
 
 def _print_costs(job: Job, results: Sequence[SeedResult], tracker: Tracker, checkpoint_seconds: float) -> None:
     training = sum(result.training_seconds for result in results)
+    share = f" ({tracker.seconds / training:.1%} of training)" if training > _LONG_TRAINING_SECONDS else ""
     print(
         f"{job.label}: {training:.1f} s training; MLflow: {tracker.open_seconds:.1f} s import and opening, "
-        f"{tracker.seconds:.2f} s tracking ({tracker.seconds / training:.1%} of training), "
+        f"{tracker.seconds:.2f} s tracking{share}, "
         f"{tracker.model_seconds:.2f} s logging {len(results)} models; {checkpoint_seconds:.2f} s writing checkpoints; "
         f"peak memory {environment.peak_memory_bytes() / 2**20:,.0f} MiB",
         flush=True,

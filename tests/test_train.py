@@ -1,6 +1,7 @@
 """Training outside of DVC: single runs, sweeps, interruptions, bad input."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -42,8 +43,6 @@ BAD = {
 
 @pytest.mark.parametrize(("arguments", "message"), BAD.items())
 def test_a_mistake_ends_with_one_message_and_code_2(project: Path, arguments: str, message: str) -> None:
-    import re
-
     done = run_module(project, "pipeline.train", *arguments.split())
     assert done.returncode == 2, done.stderr
     assert re.search(message, done.stderr)
@@ -65,7 +64,8 @@ def test_a_sweep_ranks_its_jobs_and_names_the_failed_one(project: Path) -> None:
     done = run_module(project, "pipeline.train", "-m", *arguments, COLUMNS="150")
     assert done.returncode == 1
     assert "1 done, 1 failed" in done.stdout
-    assert "failed: job 0: pytorch 1e+30: the training loss is nan" in " ".join(done.stdout.split())
+    assert "failed: job 0: pytorch learning_rate=1e+30: the training loss is nan" in " ".join(done.stdout.split())
+    assert re.search(r"rank .* framework .* learning_rate .* validation accuracy", done.stdout)
     assert "Traceback" not in done.stderr
     (folder,) = (project / "multirun").iterdir()
     assert (folder / "1/models/seed_0/weights.safetensors").exists()

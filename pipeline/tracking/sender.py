@@ -84,7 +84,7 @@ class Sender:
                     self.delivery = None
                     pause = min(2 * pause, _LONGEST_PAUSE)
                     if not self.reason:
-                        print(f"MLflow {self._uri}: {short(error)}; training goes on", file=sys.stderr, flush=True)
+                        print(f"MLflow {self._uri}: {short(error)}; the work goes on", file=sys.stderr, flush=True)
                 self.reason = short(error)
                 with self._done:
                     self._failures += 1

@@ -48,9 +48,9 @@ class Tracker:
         self.silence = answers(self.uri)
         """Why the store does not answer; empty where it does."""
         if self.silence:
-            print(
-                f"MLflow {self.uri}: {self.silence}; what is logged waits in {root / journals.FOLDER}", file=sys.stderr
-            )
+            self._sender.reason = self.silence
+            waits = f"what is logged waits in {root / journals.FOLDER}, the work goes on"
+            print(f"MLflow {self.uri}: {self.silence}; {waits}", file=sys.stderr)
         else:
             try:
                 self._sender.delivery = self._connect()
