@@ -2,13 +2,16 @@
 
 import contextlib
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
+from filelock import Timeout
 from mlflow.models import Model
 from servers import Mlflow, nobody
 
@@ -270,6 +273,32 @@ def test_what_waits_can_go_to_another_store(root: Path, tracking: TrackingConfig
     assert synchronise("--to", other) == 0
     (found,) = state_of(mlflow.MlflowClient(other))
     assert len(found[1]["loss"]) == POINTS
+
+
+def test_who_looks_at_a_journal_while_it_is_removed_leaves_nothing_behind(root: Path) -> None:
+    """As the processes of a crowd do, which look for what others left."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            for folder in [lock.with_suffix("") for lock in (root / "journal").glob("*.lock")]:
+                with contextlib.suppress(Timeout, OSError):
+                    journal = Journal(folder)
+                    if not journal.finish():
+                        journal.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        looks = [pool.submit(look) for _ in range(2)]
+        try:
+            for _ in range(100):
+                journal = Journal.create(root)
+                journal.append({"event": "end"})
+                journal.position.offset = journal.size
+                assert journal.finish()
+        finally:
+            over.set()
+    assert not [look.result() for look in looks if look.result()]
+    assert not list((root / "journal").iterdir())
 
 
 def test_a_journal_that_points_outside_of_itself_is_not_followed(root: Path, tracking: TrackingConfig) -> None:

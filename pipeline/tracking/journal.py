@@ -1,10 +1,12 @@
 """A run's journal: every event is on disk before MLflow hears of it, so that no outage and no kill loses one.
 
 `<main root>/journal/<time>-<id>/` holds `events.jsonl` (a line each, only ever added to), `files/` (copies of what the
-events name), `position.json` (how much MLflow has) and `lock`. It is removed once MLflow has all of a run that ended.
+events name) and `position.json` (how much MLflow has). It is removed once MLflow has all of a run that ended.
+`<same>.lock` beside it is held by the process at work on it.
 """
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -20,6 +22,7 @@ from filelock import FileLock, Timeout
 
 FOLDER: Final = "journal"
 _KEEP_DAYS: Final = 14
+_LOOK_SECONDS: Final = 30.0
 _LOCAL: Final = "journal:"
 
 
@@ -57,14 +60,20 @@ class Position:
 class Journal:
     """One run's events, held by this process. Any number of threads may add to it."""
 
-    def __init__(self, folder: Path, wait_seconds: float = 0.0) -> None:
-        """Raises `filelock.Timeout` where another process holds it, `OSError` where nothing can be written."""
+    def __init__(self, folder: Path, wait_seconds: float = 0.0, *, new: bool = False) -> None:
+        """Raises `filelock.Timeout` where another process holds it, `OSError` where there is none or cannot be."""
         self.folder = folder
         self.uid = folder.name.rpartition("-")[2]
-        self._lock = FileLock(folder / "lock", timeout=wait_seconds, thread_local=False)
+        # Beside the folder: FileLock makes the folders that it needs, and who removes one may not be the last to ask.
+        self._lock = FileLock(f"{folder}.lock", timeout=wait_seconds, thread_local=False)
         self._lock.acquire()
         self._events, self._guard = folder / "events.jsonl", RLock()
         try:
+            if new:
+                folder.mkdir()
+            elif not folder.exists():  # removed since it was found
+                Path(self._lock.lock_file).unlink(missing_ok=True)
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
             self._file = self._events.open("ab")
             whole = self._events.read_bytes().rfind(b"\n") + 1
             if whole < self._file.tell():  # the power failed, or the disk was full, amid a line
@@ -80,11 +89,11 @@ class Journal:
         """A new one. `keep`: until it is released, though MLflow may have all of it."""
         now = time.time()
         stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now)) + f"-{int(now * 1e6) % 1_000_000:06}"
-        folder = root / FOLDER / f"{stamp}-{uuid.uuid4().hex}"
-        folder.mkdir(parents=True)
+        # Others may look whether a lock without a folder is a leftover.
+        journal = cls(root / FOLDER / f"{stamp}-{uuid.uuid4().hex}", wait_seconds=_LOOK_SECONDS, new=True)
         if keep:
-            (folder / "keep").touch()
-        return cls(folder)
+            (journal.folder / "keep").touch()
+        return journal
 
     def append(self, event: Mapping[str, Any]) -> None:
         """Add an event; a kill of this process leaves all of it or nothing."""
@@ -158,6 +167,7 @@ class Journal:
         if done:
             self._file.close()
             shutil.rmtree(self.folder, ignore_errors=True)
+            Path(self._lock.lock_file).unlink(missing_ok=True)
             self._lock.release()
         return done
 
@@ -197,6 +207,9 @@ def release(folder: Path) -> None:
 
 def tidy(root: Path) -> None:
     """Release journals that wait for nobody: nobody went on with the run for two weeks."""
+    for lock in (root / FOLDER).glob("*.lock"):
+        if not lock.with_suffix("").exists():  # of a process that was killed between the removals of the two
+            release(lock.with_suffix(""))
     for folder in (root / FOLDER).glob("*/"):
         with contextlib.suppress(OSError):
             if time.time() - (folder / "events.jsonl").stat().st_mtime > 86_400 * _KEEP_DAYS:
