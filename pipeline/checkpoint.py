@@ -28,6 +28,7 @@ from .models.classifier import Classifier, EpochResult, State
 FOLDER: Final = Path("checkpoints")
 """Below the main repository's root: what DVC does not delete, and a temporary workspace does not take along."""
 _STATE: Final = "state.safetensors"
+_ENDED: Final = "ended"
 _KEEP_DAYS: Final = 14
 _KEEP_BYTES: Final = 4 << 30
 
@@ -137,6 +138,18 @@ class Checkpoint:
         """It is no longer needed."""
         self.wait()
         (self._folder / _STATE).unlink(missing_ok=True)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all came to its end: what is left of any seed is to be removed, not to be continued from."""
+        return (self._folder / _ENDED).exists()
+
+    @ended.setter
+    def ended(self, value: bool) -> None:
+        if value:
+            (self._folder / _ENDED).touch()
+        else:
+            (self._folder / _ENDED).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -35,8 +35,8 @@ def main(arguments: Sequence[str]) -> None:
     job = Job(**select(config, SECTIONS), dataset=dataset, output=output, sweep=sweep)
     with trained(job):
         judge(output, job.framework, job.seeds, config.evaluate, job.tracking, dataset)
-    if sweep:
-        finished.mark_done(output, sweep["key"], [sweep["id"]])
+        if sweep:
+            finished.mark_done(output, sweep["key"], [sweep["id"]])
 
 
 if __name__ == "__main__":

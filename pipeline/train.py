@@ -65,6 +65,12 @@ def trained(job: Job) -> Iterator[None]:
     checkpoints: list[Checkpoint] = []
     with contextlib.ExitStack() as locks:
         whole = locks.enter_context(held(root, job, classifier, None))
+        if whole.ended:  # killed amid the removal of its checkpoints
+            for seed in job.seeds:
+                with held(root, job, classifier, seed) as checkpoint:
+                    _remove(checkpoint, tracker)
+            _remove(whole, tracker)
+            whole.ended = False
         with contextlib.ExitStack() as stack:
             group, parent = None, job.sweep.get("parent")
             if not (job.sweep and len(job.seeds) == 1):  # a group of one, inside a sweep, would only be in the way
@@ -101,9 +107,14 @@ def trained(job: Job) -> Iterator[None]:
         write_references(job, tracker, results, whole if group else None, checkpoints)
         _print_costs(job, results, tracker, sum(checkpoint.seconds for checkpoint in checkpoints))
         yield
+        whole.ended = True
         for checkpoint in (*checkpoints, whole):
-            checkpoint.discard()
-            tracker.release(checkpoint.slot)
+            _remove(checkpoint, tracker)
+
+
+def _remove(checkpoint: Checkpoint, tracker: Tracker) -> None:
+    checkpoint.discard()
+    tracker.release(checkpoint.slot)
 
 
 def _start(job: Job, classifier: Classifier, checkpoint: Checkpoint, seed: int, progress: Steps) -> Progress:

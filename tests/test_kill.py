@@ -20,7 +20,7 @@ from typing import Any
 import mlflow
 import psutil
 import pytest
-from project_copy import clean_environment, clone_project, edit
+from project_copy import clean_environment, clone_project, edit, run, run_module
 from safetensors.numpy import load_file
 from servers import Mlflow
 
@@ -83,6 +83,12 @@ def assert_no_orphan_when_killed(process: "subprocess.Popen[str]") -> None:
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
     process.communicate()
+
+
+def came_to_its_end(project: Path) -> bool:
+    """Whether the latest training was evaluated and none goes on with it, though its process may not have ended."""
+    going_on = list(project.glob("checkpoints/*/run")) and not list(project.glob("checkpoints/*/ended"))
+    return not going_on and (latest(project) / "plots/per_class.png").exists()
 
 
 def latest(project: Path) -> Path:
@@ -161,11 +167,38 @@ def test_a_killed_training_ends_with_the_same_bits_in_the_same_run(project: Path
         for _line in itertools.islice(process.stdout, generator.randint(2, 13)):
             pass
         time.sleep(generator.uniform(0, 1.5))
-        complete += process.poll() == 0
         kill(process)
+        complete += came_to_its_end(project)
     said = finish(start(project, *arguments))
     assert complete or "continued from a checkpoint" in said
     assert_same_result(project, reference, latest(project), complete=complete)
+
+
+KILLED_AMID_THE_REMOVAL = """
+import os, sys
+from pipeline import single, train
+removed = []
+remove = train._remove
+def killed(*arguments):
+    if removed:
+        os.kill(os.getpid(), 9)
+    removed.append(remove(*arguments))
+train._remove = killed
+single.main(sys.argv[1:])
+"""
+
+
+def test_a_kill_amid_the_removal_of_checkpoints_leaves_no_half_to_go_on_with(project: Path) -> None:
+    """The training had come to its end: the same command trains all of it again, as it does without the kill."""
+    assert run_module(project, "pipeline.config", *SETTINGS).returncode == 0
+    folders = [project / "outputs" / name for name in ("first", "second")]
+    for folder, code in zip(folders, (["-c", KILLED_AMID_THE_REMOVAL], ["-m", "pipeline.single"]), strict=True):
+        folder.mkdir(parents=True)
+        command = [sys.executable, *code, "--params", "params.yaml", "--output", str(folder), *COMMAND[4:]]
+        done = run(project, *command, "framework=pytorch")
+        assert done.returncode == (0 if folder.name == "second" else -signal.SIGKILL), done.stderr
+        assert "continued from a checkpoint" not in done.stdout
+    assert_same_result(project, *folders)
 
 
 def test_one_trainer_at_a_time(project: Path) -> None:
