@@ -144,12 +144,9 @@ class Checkpoint:
         """Whether all came to its end: what is left of any seed is to be removed, not to be continued from."""
         return (self._folder / _ENDED).exists()
 
-    @ended.setter
-    def ended(self, value: bool) -> None:
-        if value:
-            (self._folder / _ENDED).touch()
-        else:
-            (self._folder / _ENDED).unlink(missing_ok=True)
+    def end(self) -> None:
+        """All came to its end."""
+        (self._folder / _ENDED).touch()
 
 
 @contextmanager

@@ -255,7 +255,7 @@ def _git() -> Iterator[tuple[Mark, str]]:
     else:
         changed = len(state.stdout.splitlines())
         head = subprocess.run(["git", "log", "-1", "--format=%h %s"], capture_output=True, text=True, timeout=5)
-        kept = f"; files with changes: {changed}, kept with every run as git.diff" if changed else ""
+        kept = f"; changed or new files: {changed}, kept with every run as git.diff" if changed else ""
         yield "ok", f"{head.stdout.strip() or 'no commit yet'}{kept}"
 
 

@@ -1,5 +1,6 @@
 """What a person sees while something long runs: a bar with rate and time left on a terminal, plain lines otherwise."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from rich.progress import (
 from rich.text import Text
 
 console = Console(soft_wrap=True)
+if not (console.is_terminal or os.environ.get("COLUMNS")):
+    console.width = 200  # a table in a file need not fold
 
 
 class _Rate(ProgressColumn):
@@ -34,8 +37,16 @@ class _Rate(ProgressColumn):
 class Steps:
     """Counts work that is done; call it with the amount. `say` prints a line that stays."""
 
-    def __init__(self, advance: Callable[[float], None], say: Callable[[str], None], watched: bool) -> None:
+    def __init__(
+        self,
+        advance: Callable[[float], None],
+        skip: Callable[[float], None],
+        say: Callable[[str], None],
+        watched: bool,
+    ) -> None:
         self._advance = advance
+        self.skip = skip
+        """An amount was done before this process began: it says nothing of the speed."""
         self.say = say
         self.watched = watched
         """Whether a person watches: whether it is worth reporting more often than is needed."""
@@ -58,7 +69,11 @@ def steps(title: str, total: float | None, unit: str) -> Iterator[Steps]:
         )
         with Progress(*columns, console=console) as progress:
             task = progress.add_task(title, total=total)
-            yield Steps(lambda amount: progress.advance(task, amount), progress.console.print, watched=True)
+
+            def skip(amount: float) -> None:
+                progress.tasks[0].completed += amount  # `update` would take it for work of this moment
+
+            yield Steps(lambda amount: progress.advance(task, amount), skip, progress.console.print, watched=True)
     else:
         began = time.monotonic()
         done = 0.0
@@ -67,6 +82,7 @@ def steps(title: str, total: float | None, unit: str) -> Iterator[Steps]:
             nonlocal done
             done += amount
 
-        yield Steps(advance, lambda line: print(line, flush=True), watched=False)
+        yield Steps(advance, lambda _: None, lambda line: print(line, flush=True), watched=False)
         seconds = time.monotonic() - began
-        print(f"{title}: {done if total is None else total:,.0f} {unit} in {seconds:.1f} s", flush=True)
+        of = "" if total in (None, done) else f" of {total:,.0f}"
+        print(f"{title}: {done:,.0f}{of} {unit} in {seconds:.1f} s", flush=True)

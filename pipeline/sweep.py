@@ -136,7 +136,9 @@ class SweepCallback(Callback):
         slot = self.folder / "run"
         goes_on = slot.exists()
         self.run = _Stack.current.enter_context(self.tracker.run(f"sweep {self.folder.name[5:]}", tags=tags, slot=slot))
-        if not goes_on:
+        if goes_on:
+            print(f"{self.folder}: goes on", flush=True)
+        else:
             varied = sorted({key for job in self.jobs for key in job.varied})
             self.run.show(sweeps={self.folder.name: varied})
             self.run.log_params({"overrides": list(config.hydra.overrides.task)})

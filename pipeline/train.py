@@ -64,13 +64,8 @@ def trained(job: Job) -> Iterator[None]:
     results: list[SeedResult] = []
     checkpoints: list[Checkpoint] = []
     with contextlib.ExitStack() as locks:
+        _remove_ended(root, job, classifier, tracker)
         whole = locks.enter_context(held(root, job, classifier, None))
-        if whole.ended:  # killed amid the removal of its checkpoints
-            for seed in job.seeds:
-                with held(root, job, classifier, seed) as checkpoint:
-                    _remove(checkpoint, tracker)
-            _remove(whole, tracker)
-            whole.ended = False
         with contextlib.ExitStack() as stack:
             group, parent = None, job.sweep.get("parent")
             if not (job.sweep and len(job.seeds) == 1):  # a group of one, inside a sweep, would only be in the way
@@ -107,9 +102,19 @@ def trained(job: Job) -> Iterator[None]:
         write_references(job, tracker, results, whole if group else None, checkpoints)
         _print_costs(job, results, tracker, sum(checkpoint.seconds for checkpoint in checkpoints))
         yield
-        whole.ended = True
+        whole.end()
         for checkpoint in (*checkpoints, whole):
             _remove(checkpoint, tracker)
+
+
+def _remove_ended(root: Path, job: Job, classifier: Classifier, tracker: Tracker) -> None:
+    """What a process that was killed amid the removal of its checkpoints left."""
+    with held(root, job, classifier, None) as whole:
+        if whole.ended:
+            for seed in job.seeds:
+                with held(root, job, classifier, seed) as checkpoint:
+                    _remove(checkpoint, tracker)
+            _remove(whole, tracker)
 
 
 def _remove(checkpoint: Checkpoint, tracker: Tracker) -> None:
@@ -126,7 +131,7 @@ def _start(job: Job, classifier: Classifier, checkpoint: Checkpoint, seed: int, 
     state, reached = found
     classifier.restore(state)
     examples = len(job.dataset.split("train").labels)
-    progress((reached.epoch - 1) * examples + min(reached.step * job.train.batch_size, examples))
+    progress.skip((reached.epoch - 1) * examples + min(reached.step * job.train.batch_size, examples))
     where = "is done" if reached.done else f"goes on at epoch {reached.epoch}, step {reached.step}"
     progress.say(f"{job.label} s{seed} {where}: continued from a checkpoint")
     return reached

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -246,12 +247,15 @@ def test_a_training_goes_on_without_its_server_and_is_there_later(project: Path,
 
 def test_a_killed_sweep_leaves_no_orphan_and_goes_on_where_it_was(project: Path) -> None:
     arguments = ["-m", "framework=pytorch", "model=lenet5", "seeds=[0]", "train.optimizer.learning_rate=1e-3,2e-3"]
+    arguments.append("train.epochs=8")
     process = start(project, *arguments)
-    until(process, "pytorch 0.002 s0 epoch 1/")
+    until(process, "pytorch 0.002 s0 epoch 2/")
     assert_no_orphan_when_killed(process)
     said = finish(start(project, *arguments))
+    assert "multirun/" in said.split(": goes on")[0]
     assert "1 of 2 jobs are done" in said
     assert "pytorch 0.002 s0 goes on at epoch " in said
+    assert re.search(r"train pytorch 0.002: [\d,]+ of [\d,]+ images in ", said)
     assert "2 done, 0 failed" in said
     (folder,) = (project / "multirun").iterdir()
     assert Counter(run.info.status for run in runs(project)) == {"FINISHED": 2}

@@ -43,6 +43,8 @@ def main(arguments: Sequence[str]) -> None:
     """Entry point of the stage `config`."""
     if list(arguments) == ["--sync"]:
         print(sync())
+    elif set(arguments) & {"-h", "--help"}:
+        print(__doc__)
     else:
         write(compose(arguments))
         print("params.yaml composed", *arguments)

@@ -66,7 +66,12 @@ class Journal:
         self.uid = folder.name.rpartition("-")[2]
         # Beside the folder: FileLock makes the folders that it needs, and who removes one may not be the last to ask.
         self._lock = FileLock(f"{folder}.lock", timeout=wait_seconds, thread_local=False)
-        self._lock.acquire()
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise
+        except OSError as error:  # named by where users know it, not by what a link leads to
+            raise OSError(error.errno, error.strerror, str(folder)) from error
         self._events, self._guard = folder / "events.jsonl", RLock()
         try:
             if new:

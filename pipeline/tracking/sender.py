@@ -53,11 +53,6 @@ class Sender:
         self.finish()
         return not left
 
-    @property
-    def pending_journals(self) -> int:
-        """Of this process, of which MLflow lacks something."""
-        return sum(1 for journal in self._mine if journal.pending)
-
     def _pending(self) -> int:
         return sum(journal.pending for journal in self._mine)
 

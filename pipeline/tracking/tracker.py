@@ -13,6 +13,7 @@ from ..errors import UserError
 from . import journal as journals
 from .delivery import DeletedExperimentError, Delivery, connect
 from .journal import Journal, folder_of, local, position_of
+from .outbox import left_behind
 from .runs import Run, milliseconds, tags_of
 from .sender import Sender
 from .store import answers, ensure_store, place_of
@@ -109,7 +110,7 @@ class Tracker:
         done = self._sender.drain(**seconds)
         self.seconds += time.perf_counter() - began
         if not done:
-            reason, count = self._sender.reason or "is slow", self._sender.pending_journals
+            reason, count = self._sender.reason or "is slow", len(left_behind(self._root))
             print(
                 f"MLflow {self.uri}: {reason}; {count} journals wait in {self._root / journals.FOLDER}: "
                 "`python -m pipeline.sync` sends them",
