@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import save_file
 
 from .errors import BusyError
 from .identity import code_digest, versions
@@ -111,9 +111,9 @@ class Checkpoint:
 
     def _write(self, text: str, arrays: dict[str, np.ndarray]) -> None:
         try:
-            _write(self._folder / _STATE, save(arrays, {"progress": text, "digest": _digest(text, arrays)}))
-        except OSError as error:
-            print(f"{self._folder}: no checkpoint: {error.strerror}; training goes on", file=sys.stderr, flush=True)
+            _write(self._folder / _STATE, arrays, {"progress": text, "digest": _digest(text, arrays)})
+        except (OSError, SafetensorError) as error:
+            print(f"{self._folder}: no checkpoint: {error}; training goes on", file=sys.stderr, flush=True)
 
     def load(self) -> tuple[State, Progress] | None:
         """What is there; None, with a warning where it was damaged, if there is nothing to continue from."""
@@ -164,6 +164,8 @@ def held(root: Path, job: Job, classifier: Classifier, seed: int | None) -> Iter
         raise BusyError(f"{job.label}: the same is being trained by {_who(holder)}; wait for it, or end it") from error
     checkpoint = Checkpoint(folder)
     try:
+        for left in folder.glob(".tmp*"):  # of safetensors, killed while it wrote
+            left.unlink()
         holder.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": time.time()}))
         yield checkpoint
     finally:
@@ -198,8 +200,7 @@ def tidy(root: Path) -> int:
     folders = sorted((root / FOLDER).glob("*/"), key=_modified, reverse=True)
     total = 0
     for folder in folders:
-        state = folder / _STATE
-        size = state.stat().st_size if state.exists() else 0
+        size = _size(folder)
         total += size
         if time.time() - _modified(folder) < _KEEP_DAYS * 86_400 and total <= _KEEP_BYTES:
             continue
@@ -222,6 +223,14 @@ def _modified(folder: Path) -> float:
         return time.time()
 
 
+def _size(folder: Path) -> int:
+    """Bytes; 0, where its process is just removing it."""
+    try:
+        return sum(path.stat().st_size for path in folder.iterdir())
+    except OSError:
+        return 0
+
+
 def _who(holder: Path) -> str:
     try:
         facts = json.loads(holder.read_text())
@@ -236,27 +245,29 @@ def _below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarra
 
 
 def _digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    digest = hashlib.sha256(text.encode())  # in the processor's own instructions: half the time of blake2b
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
         digest.update(np.ascontiguousarray(arrays[name]).data)
     return digest.hexdigest()
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
     """A crash at any moment leaves the old file or the new one, whole."""
     part = path.with_suffix(".part")
     try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        save_file(arrays, part, metadata)
+        _to_disk(part)
         part.replace(path)
-    except OSError:
+        _to_disk(path.parent)
+    except (OSError, SafetensorError):
         part.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
