@@ -50,9 +50,9 @@ def test_one_that_a_process_holds_stays(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-def test_what_a_kill_left_half_written_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_kill_left_half_written_goes(framework: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    config = compose(["framework=pytorch", "data.max_train=300", "data.max_test=60"])
+    config = compose([f"framework={framework}", "data.max_train=300", "data.max_test=60"])
     job = Job(**select(config, SECTIONS), dataset=obtain(config.data, tmp_path), output=tmp_path, sweep={})
     classifier = doors.create(job.framework, job.architecture, job.train)
     with held(tmp_path, job, classifier, 0) as first:
