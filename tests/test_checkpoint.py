@@ -3,6 +3,8 @@
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -13,7 +15,7 @@ from pipeline.config import compose
 from pipeline.data.obtain import obtain
 from pipeline.entry import select
 from pipeline.job import Job
-from pipeline.models import classifier as doors
+from pipeline.models.classifier import Device
 from pipeline.train import SECTIONS
 
 DAY = 86_400.0
@@ -50,15 +52,15 @@ def test_one_that_a_process_holds_stays(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-def test_what_a_kill_left_half_written_goes(framework: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_kill_left_half_written_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    config = compose([f"framework={framework}", "data.max_train=300", "data.max_test=60"])
+    config = compose(["framework=pytorch", "data.max_train=300", "data.max_test=60"])
     job = Job(**select(config, SECTIONS), dataset=obtain(config.data, tmp_path), output=tmp_path, sweep={})
-    classifier = doors.create(job.framework, job.architecture, job.train)
-    with held(tmp_path, job, classifier, 0) as first:
+    key: Any = SimpleNamespace(device=Device("cpu", "cpu", 1), execution="eager")  # all that is asked of the classifier
+    with held(tmp_path, job, key, 0) as first:
         first.slot.write_text("run\n")
         (first.slot.parent / ".tmp123abc").write_bytes(bytes(100))
-    with held(tmp_path, job, classifier, 0) as second:
+    with held(tmp_path, job, key, 0) as second:
         assert second.slot == first.slot
         assert not (second.slot.parent / ".tmp123abc").exists()
         assert second.slot.exists()
