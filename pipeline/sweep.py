@@ -6,6 +6,7 @@ A job that fails neither stops nor hides the others; the sweep ends with a ranki
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -242,14 +243,18 @@ def _run_job(config: Config, output: Path) -> int:
             process.terminate()
             process.wait()
             raise
-    if process.returncode:
+    if (code := process.returncode) < 0:  # it could say nothing itself
+        last = f"error: its process was ended by {signal.Signals(-code).name}; the same command goes on"
+        print(last, file=sys.stderr, flush=True)
+        code = 1
+    if code:
         (output / "summary.json").unlink(missing_ok=True)
-        reason = last.removeprefix("error: ") or f"ended with code {process.returncode}"
-        failure = {"reason": reason, "code": process.returncode, "command": " ".join(command)}
+        reason = last.removeprefix("error: ") or f"ended with code {code}"
+        failure = {"reason": reason, "code": code, "command": " ".join(command)}
         (output / "failure.json").write_text(json.dumps(failure, indent=2) + "\n")
-    if process.returncode in (130, 143):
+    if code in (130, 143):
         raise KeyboardInterrupt
-    return process.returncode
+    return code
 
 
 def _short(keys: Sequence[str]) -> dict[str, str]:

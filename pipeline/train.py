@@ -60,7 +60,7 @@ def trained(job: Job) -> Iterator[None]:
     )
     root = main_root()
     if kept := tidy(root):
-        print(f"{root / FOLDER}: {kept / 2**20:,.0f} MiB of trainings that were cut short", flush=True)
+        print(f"{root / FOLDER}: {kept / 2**20:,.0f} MiB, of trainings that were cut short or are going on", flush=True)
     results: list[SeedResult] = []
     checkpoints: list[Checkpoint] = []
     with contextlib.ExitStack() as locks:
@@ -224,6 +224,7 @@ def _train_epoch(
                     checkpoint.save(classifier.state(), reached)
     except (KeyboardInterrupt, SystemExit):
         checkpoint.save(classifier.state(), reached, wait=True)
+        progress.say(f"{job.label}: stands at epoch {reached.epoch}, step {reached.step}; the same command goes on")
         raise
     return EpochResult(np.concatenate(reached.loss), np.concatenate(reached.correct), reached.seconds)
 

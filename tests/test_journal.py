@@ -301,6 +301,22 @@ def test_who_looks_at_a_journal_while_it_is_removed_leaves_nothing_behind(root: 
     assert not list((root / "journal").iterdir())
 
 
+def test_a_journal_that_was_sent_but_not_removed_goes_with_the_next_process(
+    root: Path, tracking: TrackingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended_here(journal: Journal) -> bool:
+        journal.close()
+        return True
+
+    monkeypatch.setattr(Journal, "finish", ended_here)
+    with Tracker(tracking, root).run("left", tags={}) as run:
+        run.log_metrics({"loss": 1.0}, step=1)
+    monkeypatch.undo()
+    assert len(list((root / "journal").glob("*/"))) == 1
+    Tracker(tracking, root)
+    assert not list((root / "journal").iterdir())
+
+
 def test_a_journal_that_points_outside_of_itself_is_not_followed(root: Path, tracking: TrackingConfig) -> None:
     tracker = Tracker(tracking, root)
     (root / "secret").write_text("s")

@@ -160,6 +160,7 @@ def test_a_killed_training_ends_with_the_same_bits_in_the_same_run(project: Path
     said, _ = process.communicate(timeout=60)
     assert time.monotonic() - began < 20, said  # 5 on a machine that does nothing else
     assert process.returncode == status, said
+    assert "the same command goes on" in said
     assert Counter(run.info.status for run in runs(project))["KILLED"] == 2  # the seed and its group
     generator = random.Random(os.environ.get("SEED", framework))
     for _ in range(KILLS):
@@ -200,6 +201,18 @@ def test_a_kill_amid_the_removal_of_checkpoints_leaves_no_half_to_go_on_with(pro
         assert done.returncode == (0 if folder.name == "second" else -signal.SIGKILL), done.stderr
         assert "continued from a checkpoint" not in done.stdout
     assert_same_result(project, *folders)
+
+
+def test_a_trainer_that_is_killed_alone_is_named_and_goes_on(project: Path) -> None:
+    arguments = ["framework=pytorch", "model=lenet5", "seeds=[0]", "train.epochs=8"]
+    process = start(project, *arguments)
+    until(process, " epoch 2/")
+    (trainer,) = psutil.Process(process.pid).children()
+    trainer.kill()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "error: its process was ended by SIGKILL; the same command goes on" in said.splitlines()
+    assert "goes on at epoch " in finish(start(project, *arguments))
 
 
 def test_one_trainer_at_a_time(project: Path) -> None:

@@ -211,11 +211,13 @@ def release(folder: Path) -> None:
 
 
 def tidy(root: Path) -> None:
-    """Release journals that wait for nobody: nobody went on with the run for two weeks."""
+    """Release journals that wait for nobody: MLflow has all, or nobody went on with the run for two weeks."""
     for lock in (root / FOLDER).glob("*.lock"):
         if not lock.with_suffix("").exists():  # of a process that was killed between the removals of the two
             release(lock.with_suffix(""))
     for folder in (root / FOLDER).glob("*/"):
         with contextlib.suppress(OSError):
-            if time.time() - (folder / "events.jsonl").stat().st_mtime > 86_400 * _KEEP_DAYS:
+            facts = (folder / "events.jsonl").stat()
+            sent = position_of(folder).offset >= facts.st_size > 0 and not (folder / "keep").exists()
+            if sent or time.time() - facts.st_mtime > 86_400 * _KEEP_DAYS:
                 release(folder)
