@@ -23,16 +23,17 @@ from pipeline.job import Job
 from pipeline.tracking.sender import Sender
 
 ORDER = ((1, 1), (0, 0), (1, 0), (0, 1), (0, 1), (1, 0), (0, 0), (1, 1))  # sending, checkpoint
+BLOCK = len(ORDER)
 DRAWS = 2000
 
 
 def main(framework: str, epochs: int, overrides: list[str]) -> None:
-    """Train for so many epochs after a first block that warms up, and print both effects."""
+    """Train for so many epochs, a multiple of eight, after a first block that warms up, and print both effects."""
     sending, draw_epoch, send, save = True, train.draw_epoch, Sender._round, Checkpoint.save
 
     def switch(*arguments: Any, epoch: int, **named: Any) -> Any:
         nonlocal sending
-        sending = bool(ORDER[epoch % 8][0])
+        sending = bool(ORDER[epoch % BLOCK][0])
         return draw_epoch(*arguments, epoch=epoch, **named)
 
     def send_or_not(self: Sender) -> None:
@@ -40,21 +41,21 @@ def main(framework: str, epochs: int, overrides: list[str]) -> None:
             send(self)
 
     def save_or_not(self: Checkpoint, state: Any, progress: Any, **named: Any) -> None:
-        if ORDER[(progress.epoch - 1) % 8][1]:  # it is written beside the epoch that begins now
+        if ORDER[(progress.epoch - 1) % BLOCK][1]:  # it is written beside the epoch that begins now
             save(self, state, progress, **named)
 
     train.draw_epoch = switch
     Sender._round = send_or_not  # type: ignore[method-assign]
     Checkpoint.save = save_or_not  # type: ignore[method-assign]
-    config = compose([f"framework={framework}", "seeds=[0]", f"train.epochs={8 + epochs}", *overrides])
+    config = compose([f"framework={framework}", "seeds=[0]", f"train.epochs={BLOCK + epochs}", *overrides])
     output = Path("outputs/benchmark_tracking") / framework
     output.mkdir(parents=True, exist_ok=True)
     dataset = obtain(config.data, main_root())
     job = Job(**select(config, train.SECTIONS), dataset=dataset, output=output, sweep={})
     with train.trained(job):
         rows = [row for row in csv.DictReader((output / "history.csv").open()) if row["split"] == "train"]
-    seconds = np.array([float(row["seconds"]) for row in rows])[8:]
-    logs, marks = np.log(seconds).reshape(-1, 8), np.array(ORDER)
+    seconds = np.array([float(row["seconds"]) for row in rows])[BLOCK:]
+    logs, marks = np.log(seconds).reshape(-1, BLOCK), np.array(ORDER)
     print(f"{framework}: {len(seconds)} epochs, median {np.median(seconds):.2f} s, log deviation {logs.std():.3f}")
     generator = np.random.default_rng(0)
     for factor, name in enumerate(("sending to MLflow", "checkpoints")):
