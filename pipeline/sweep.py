@@ -22,7 +22,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from . import finished
+from . import finished, workers
 from .config import CONF, Config, compose, parse, write
 from .config.compose import one_message, register
 from .data.obtain import obtain
@@ -33,8 +33,6 @@ from .models.architecture import Architecture
 from .tracking.store import ensure_store
 from .tracking.views import view_link
 
-# Hydra keeps one process for all jobs; a framework keeps its threads, its memory and its choice of GPU for that long.
-_COMMAND = (sys.executable, "-m", "pipeline.single")
 _UNLABELLED = ("framework", "seeds")
 
 
@@ -226,14 +224,16 @@ def _checked(config: Config) -> str:
 def _run_job(config: Config, output: Path) -> int:
     """Train and evaluate in a process of its own, and return its exit code.
 
-    It leaves `summary.json`, or `failure.json` with the last line it said.
+    A framework keeps its threads, its memory and its choice of GPU for as long as its process lives. It leaves `summary.json`, or `failure.json` with the last line it said.
     """
     write(config, output / "params.yaml")
     for name in ("summary.json", "failure.json"):
         (output / name).unlink(missing_ok=True)
-    command = [*_COMMAND, "--params", str(output / "params.yaml"), "--output", str(output)]
+    arguments = ("pipeline.single", "--params", str(output / "params.yaml"), "--output", str(output))
+    command = [sys.executable, "-m", *arguments]
     last = ""
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as process:
+    running = workers.command(config.framework, *arguments)
+    with subprocess.Popen(running, stderr=subprocess.PIPE, text=True, errors="replace") as process:
         assert process.stderr is not None
         try:
             for line in process.stderr:

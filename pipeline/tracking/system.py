@@ -13,7 +13,8 @@ class SystemMetrics(SystemMetricsMonitor):  # type: ignore[misc]  # MLflow has n
     """Samples every so many seconds, under `system/`."""
 
     def __init__(self, run: "Run", seconds: float) -> None:
-        super().__init__(run_id="", sampling_interval=seconds, tracking_uri="sqlite://")
+        # it makes a client, of which we have no use: that of a server opens nothing, one of SQLite builds a database
+        super().__init__(run_id="", sampling_interval=seconds, tracking_uri="http://127.0.0.1")
         self._run, self._logging_step = run, run.next_step("system/")
 
     def monitor(self) -> None:
