@@ -1,4 +1,5 @@
 # make repro | test | lint | ui | lock | clean      (each sets up .venv first where that is needed)
+# make test ARGS='-k sweep': those tests alone; one process, with a debugger: .venv/bin/python -m pytest -k sweep --pdb
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,8 +25,9 @@ repro: $(STAMP)
 	@PATH="$(CURDIR)/$(BIN):$$PATH"; before=$$(stat -c %y $(TABLE) 2>/dev/null); dvc repro || exit; \
 	test "$$before" != "$$(stat -c %y $(TABLE))" || cat $(TABLE) # what `compare` printed when it last ran
 
+# A process per core, four at most, as each loads a framework; what takes longest comes first (tests/durations.json).
 test: $(STAMP)
-	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations 10 $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -77,10 +78,14 @@ def judge(
     matrix = sum(metrics.confusion_matrix(one.outputs, labels) for one in judged)
     _write_metrics(output, judged, matrix, dataset)
     _write_confusion(output / "confusion.csv", outputs, labels, dataset.classes)
-    _draw(output / "plots", framework, outputs, test.images, labels, evaluate, dataset)
-    for one in judged if len(judged) > 1 else ():
-        folder = output / "plots" / f"seed_{one.seed}"
-        _draw(folder, framework, one.outputs[None], test.images, labels, evaluate, dataset)
+    plots = output / "plots"
+    shutil.rmtree(plots, ignore_errors=True)  # of an earlier evaluation, perhaps of other seeds
+    plots.mkdir()
+    if evaluate.plots:
+        _draw(plots, framework, outputs, test.images, labels, evaluate, dataset)
+        for one in judged if len(judged) > 1 else ():
+            folder = plots / f"seed_{one.seed}"
+            _draw(folder, framework, one.outputs[None], test.images, labels, evaluate, dataset)
     with tempfile.TemporaryDirectory() as scratch:
         _track(output, framework, tracking, judged, labels, Path(scratch))
     for one in judged:

@@ -224,7 +224,8 @@ def _checked(config: Config) -> str:
 def _run_job(config: Config, output: Path) -> int:
     """Train and evaluate in a process of its own, and return its exit code.
 
-    A framework keeps its threads, its memory and its choice of GPU for as long as its process lives. It leaves `summary.json`, or `failure.json` with the last line it said.
+    A framework keeps its threads, its memory and its choice of GPU for as long as its process lives. It leaves
+    `summary.json`, or `failure.json` with the last line it said.
     """
     write(config, output / "params.yaml")
     for name in ("summary.json", "failure.json"):

@@ -1,12 +1,95 @@
 """What several files of tests stand on."""
 
-import subprocess
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from project_copy import clone_project, run
+from project_copy import SHARED, clean_environment, clone_project, once, run
 
+from pipeline import workers
 from pipeline.models.classifier import DOORS
+
+_OPEN = contextlib.ExitStack()
+_DURATIONS = Path(__file__).with_name("durations.json")
+_SKIPS = Path(__file__).with_name("skips.txt")
+_seconds: dict[str, float] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--keep-durations`: see `pytest_sessionfinish`."""
+    parser.addoption("--keep-durations", action="store_true", help=f"write how long each test took to {_DURATIONS}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Warm workers and a folder for all processes of this run."""
+    if not hasattr(config, "workerinput"):
+        os.environ[SHARED] = _OPEN.enter_context(
+            tempfile.TemporaryDirectory(prefix="tests-", ignore_cleanup_errors=True)
+        )
+        _OPEN.enter_context(workers.available(clean_environment(warm=False)))
+
+
+def pytest_unconfigure() -> None:
+    """End them."""
+    _OPEN.close()
+
+
+def _scope(item: pytest.Item) -> str:
+    """What runs in one process: a test, or a group of them."""
+    group = item.get_closest_marker("xdist_group")
+    return group.args[0] if group else _name(item.nodeid)
+
+
+def _name(nodeid: str) -> str:
+    return nodeid.rpartition("@")[0] if "@" in nodeid.rpartition("]")[2] else nodeid
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest first, so that the workers finish together; in the order of the files where nobody knows."""
+    known = json.loads(_DURATIONS.read_text()) if _DURATIONS.exists() else {}
+    seconds: Counter[str] = Counter()
+    for item in items:
+        seconds[_scope(item)] += known.get(_name(item.nodeid), 0)
+    items.sort(key=lambda item: -seconds[_scope(item)])
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """In one process for both frameworks, as without `-n`, PyTorch's compiler crashes if TensorFlow comes first."""
+    if {"tensorflow", "pytorch"} <= {_scope(item) for item in session.items} and not (
+        hasattr(session.config, "workerinput") or session.config.getoption("numprocesses", None)
+    ):
+        import torch._inductor  # noqa: F401
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """In CI a test that is skipped has failed, unless `skips.txt` says why it may be."""
+    report = yield
+    if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
+        allowed = [line.split(": ")[0] for line in _SKIPS.read_text().splitlines() if not line.startswith("#")]
+        if not any(fnmatch(_name(item.nodeid), pattern) for pattern in allowed):
+            report.outcome, report.longrepr = "failed", f"skipped, which {_SKIPS} does not allow: {report.longrepr[2]}"
+    return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add up set-up, test and tear-down."""
+    _seconds[_name(report.nodeid)] = _seconds.get(_name(report.nodeid), 0) + report.duration
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Keep how long each test took, where that was asked for."""
+    if session.config.getoption("--keep-durations") and not hasattr(session.config, "workerinput"):
+        kept = {name: round(seconds, 1) for name, seconds in sorted(_seconds.items()) if seconds >= 0.1}
+        _DURATIONS.write_text(json.dumps(kept, indent=0) + "\n")
 
 
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in DOORS])
@@ -15,10 +98,28 @@ def framework(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="session")
-def repro(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A project that `dvc repro` has run in, and what that said; for tests of the xdist group `pipeline`."""
-    project = clone_project(tmp_path_factory.mktemp("pipeline") / "project")
-    done = run(project, "dvc", "repro")
+@pytest.fixture(autouse=True)
+def _no_store_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow itself sets it
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """A project of this module's own that `dvc repro` has run in, and what that said on its two streams."""
+    folder, copy = once("finished", _finish), tmp_path_factory.mktemp("finished") / "project"
+    shutil.copytree(folder / "project", copy, symlinks=True)
+    with contextlib.closing(sqlite3.connect(copy / "mlflow.db")) as store, store:  # which holds absolute paths
+        for table, column in _PLACES:
+            moved = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"
+            store.execute(moved, (str(folder / "project"), str(copy)))
+    return copy, (folder / "stdout").read_text(), (folder / "stderr").read_text()
+
+
+_PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"))
+
+
+def _finish(folder: Path) -> None:
+    done = run(clone_project(folder / "project"), "dvc", "repro")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return project, done
+    (folder / "stdout").write_text(done.stdout)
+    (folder / "stderr").write_text(done.stderr)

@@ -2,10 +2,10 @@
 
 import functools
 import os
+import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -14,6 +14,11 @@ from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from project_copy import clean_environment, once
+
+from pipeline import workers
+from pipeline.tracking import ensure_store
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -79,23 +84,25 @@ def nobody() -> str:
 
 
 class Mlflow:
-    """An MLflow server in a process of its own, on a SQLite store below `folder` or on `store`."""
+    """An MLflow server in a process of its own, on an empty SQLite store in `folder` or on `store`."""
 
     def __init__(self, folder: Path, store: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        if not store:
+            shutil.copy(once("store", ensure_store) / "mlflow.db", folder / "server.db")
         self.store = store or f"sqlite:///{folder / 'server.db'}"
         self._folder, self.url = folder, nobody()
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Raises where it does not answer within two minutes."""
-        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self.store, "--workers", "1"]
+        command = workers.command(None, "mlflow", "server", "--backend-store-uri", self.store, "--workers", "1")
         command += ["--artifacts-destination", str(self._folder / "artifacts"), "--host", "127.0.0.1"]
         command += ["--port", self.url.rpartition(":")[2]]
         settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, env={**os.environ, **settings}, stdout=log, stderr=log, start_new_session=True
+                command, env=clean_environment() | settings, stdout=log, stderr=log, start_new_session=True
             )
         for _ in range(600):
             try:

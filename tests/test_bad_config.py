@@ -47,7 +47,7 @@ class StartedError(Exception):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return clone_project(tmp_path_factory.mktemp("bad") / "project")
+    return clone_project(tmp_path_factory.mktemp("bad") / "project", store=False)
 
 
 def files(folder: Path) -> set[Path]:

@@ -5,21 +5,20 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
-from project_copy import clean_environment
+from project_copy import start
 
 from pipeline.config import compose
 from pipeline.tracking import Tracker, views
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
-    pytest.mark.xdist_group("pipeline"),
+    pytest.mark.xdist_group("browser"),
     pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH: apt install chromium, or set CHROMIUM"),
 ]
 _ARGUMENTS = (
@@ -34,23 +33,18 @@ _PATIENCE = 60_000
 
 
 @pytest.fixture(scope="module")
-def client(repro: tuple[Path, subprocess.CompletedProcess[str]]) -> mlflow.MlflowClient:
-    return mlflow.MlflowClient(f"sqlite:///{repro[0] / 'mlflow.db'}")
+def client(finished: tuple[Path, str, str]) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(f"sqlite:///{finished[0] / 'mlflow.db'}")
 
 
 @pytest.fixture(scope="module")
-def links(
-    repro: tuple[Path, subprocess.CompletedProcess[str]], client: mlflow.MlflowClient
-) -> Iterator[dict[str, str]]:
+def links(finished: tuple[Path, str, str], client: mlflow.MlflowClient) -> Iterator[dict[str, str]]:
     """A server as `make ui` starts it; the addresses that it prints, by name."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-u", "-m", "pipeline.ui", "--port", str(port)]
     found: dict[str, str] = {}
-    with subprocess.Popen(
-        command, cwd=repro[0], env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as ui:
+    with start(finished[0], "pipeline.ui", "--port", str(port), stderr=subprocess.DEVNULL) as ui:
         assert ui.stdout is not None
         for line in ui.stdout:
             if "http" in line:
@@ -134,10 +128,10 @@ def test_a_sweep_has_a_view_of_its_own(
     page: Page,
     links: dict[str, str],
     client: mlflow.MlflowClient,
-    repro: tuple[Path, subprocess.CompletedProcess[str]],
+    finished: tuple[Path, str, str],
 ) -> None:
-    groups = [json.loads((repro[0] / "results" / name / "runs.json").read_text())["group"] for name in FRAMEWORKS]
-    tracker = Tracker(compose().tracking, repro[0])
+    groups = [json.loads((finished[0] / "results" / name / "runs.json").read_text())["group"] for name in FRAMEWORKS]
+    tracker = Tracker(compose().tracking, finished[0])
     with tracker.run("seen", tags={"stage": "test"}) as run:
         run.show(sweeps={"seen": ["train.optimizer.learning_rate"]})
     for run_id in groups:
@@ -154,13 +148,13 @@ def test_a_sweep_has_a_view_of_its_own(
 
 
 def test_the_report_is_rendered_among_the_artifacts(
-    page: Page, links: dict[str, str], repro: tuple[Path, subprocess.CompletedProcess[str]]
+    page: Page, links: dict[str, str], finished: tuple[Path, str, str]
 ) -> None:
-    assert links["Report"].split("/#")[1] in repro[1].stdout  # `dvc repro` ends with the same page
+    assert links["Report"].split("/#")[1] in finished[1]  # `dvc repro` ends with the same page
     _open(page, links["Report"])
     frame = page.frame_locator("iframe.mlflow-html-iframe")
     expect(frame.locator("h1")).to_contain_text("TensorFlow and PyTorch", timeout=_PATIENCE)
-    document = json.loads((repro[0] / "results/comparison/comparison.json").read_text())
+    document = json.loads((finished[0] / "results/comparison/comparison.json").read_text())
     expect(frame.locator("#verdict")).to_contain_text(document["sentence"].split(". ")[0])
     whole = frame.locator("img[src^='data:']").evaluate_all("all => all.map(i => i.complete && i.naturalWidth > 0)")
     assert whole
@@ -178,10 +172,10 @@ def test_a_model_shows_its_test_results(page: Page, links: dict[str, str], clien
     assert not [metric for metric in model.metrics if metric.key == "train/step_loss"]  # of a step in between
 
 
-def test_the_report_opens_from_the_disk_alone(page: Page, repro: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_the_report_opens_from_the_disk_alone(page: Page, finished: tuple[Path, str, str]) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(f"file://{repro[0]}/results/comparison/report.html")
+    page.goto(f"file://{finished[0]}/results/comparison/report.html")
     expect(page.locator("#verdict")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 1600
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []

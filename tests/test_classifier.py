@@ -3,7 +3,6 @@
 import functools
 import itertools
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
-from project_copy import ROOT
+from project_copy import ROOT, clean_environment
 from reference import assert_same_bits
 from safetensors.numpy import load_file, save_file
 
+from pipeline import workers
 from pipeline.config import ModelConfig, TrainConfig
 from pipeline.data.plan import EpochPlan
 from pipeline.errors import UserError
@@ -585,7 +585,7 @@ def test_a_damaged_file_is_refused_with_its_path(framework: str, damage: Callabl
 
 
 def leave_traces(framework: str, folder: Path) -> None:
-    """Run by `left_by_the_other` in another process."""
+    """Run in a process of its own, see `left_by_the_other`."""
     images, _ = examples("colour")
     classifier = create(framework, "two convs", "colour", execution="eager")
     classifier.train_epoch(epoch(0))
@@ -602,30 +602,15 @@ def leave_traces(framework: str, folder: Path) -> None:
     (folder / "imported.json").write_text(json.dumps(foreign))
 
 
-def python(code: str, *arguments: str) -> None:
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
-LEAVE = """
-import sys
-from pathlib import Path
-from test_classifier import leave_traces
-leave_traces(sys.argv[1], Path(sys.argv[2]))
-"""
-
-
 @pytest.fixture
 def left_by_the_other(framework: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the other framework saved: once in each worker, whose base folder is its own."""
     folder = tmp_path_factory.getbasetemp() / f"left_by_{OTHER[framework]}"
     if not folder.exists():
         folder.mkdir()
-        python(LEAVE, OTHER[framework], str(folder))
+        command = workers.command(OTHER[framework], "test_classifier", OTHER[framework], str(folder))
+        done = subprocess.run(command, cwd=ROOT / "tests", env=clean_environment(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -660,8 +645,14 @@ def test_opening_one_door_does_not_import_the_other(framework: str, left_by_the_
 
 
 def test_the_seam_alone_imports_no_framework() -> None:
-    python(
+    code = (
         "import sys, pipeline.models.classifier\n"
         "imported = {'tensorflow', 'keras', 'torch'} & sys.modules.keys()\n"
         "sys.exit(f'imported: {imported}' if imported else 0)"
     )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+if __name__ == "__main__":
+    leave_traces(sys.argv[1], Path(sys.argv[2]))

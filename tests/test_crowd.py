@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,8 @@ import mlflow
 import pytest
 from project_copy import clean_environment, copy_project
 from servers import Mlflow, nobody
+
+from pipeline import workers
 
 PROCESSES, EPOCHS, STEPS = int(os.environ.get("CROWD", "16")), 3, 400
 CODE = f"""
@@ -31,9 +32,14 @@ with Tracker(compose().tracking, Path.cwd()).run(sys.argv[1], tags={{"stage": "t
 
 def assert_nothing_is_lost(project: Path, uri: str = "", count: int = PROCESSES) -> None:
     environment = clean_environment() | ({"MLFLOW_TRACKING_URI": uri} if uri else {})
+    (project / "one_of_many.py").write_text(CODE)
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", CODE, str(number)], cwd=project, env=environment, stderr=subprocess.PIPE, text=True
+            workers.command(None, "one_of_many", str(number)),
+            cwd=project,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for number in range(count)
     ]

@@ -20,7 +20,7 @@ from pipeline.tracking.journal import Journal
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    project = clone_project(tmp_path / "project")
+    project = clone_project(tmp_path / "project", store=False)
     shutil.copy(ROOT / "requirements.lock", project)
     return project
 

@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from project_copy import clean_environment, clone_project, run, run_module
+from project_copy import TINY, clone_project, run_module, start
 from safetensors.numpy import load_file
 
 from pipeline.config import compose
@@ -20,7 +19,7 @@ from pipeline.data.dataset import Dataset
 from pipeline.errors import DataChangedError
 from pipeline.tracking import Tracker
 
-TRAIN = ("pipeline.train", "framework=pytorch", "model=lenet5")
+TRAIN = ("pipeline.train", "framework=pytorch", "evaluate.plots=false", TINY)
 
 
 @pytest.fixture
@@ -53,10 +52,7 @@ def test_a_full_disk_ends_it_clearly_and_with_room_it_goes_on(small_disk: Path) 
     done = run_module(project, *arguments)
     assert done.returncode == 0, done.stderr[-2000:]
     (reference,) = (project / "outputs").iterdir()
-    command = [sys.executable, "-u", "-m", *arguments]
-    with subprocess.Popen(
-        command, cwd=project, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with start(project, *arguments, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if " epoch 3/" in line:
@@ -66,7 +62,7 @@ def test_a_full_disk_ends_it_clearly_and_with_room_it_goes_on(small_disk: Path) 
             while True:
                 file.write(b"0" * (1 << 12))
         out, err = process.communicate(timeout=300)
-    done = subprocess.CompletedProcess(command, process.returncode, out, err)
+    done = subprocess.CompletedProcess(arguments, process.returncode, out, err)
     assert done.returncode == 1
     assert_one_message(done, "No space left on device", "run the same command")
     filler.unlink()
@@ -155,15 +151,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_is_kept(tmp_path: Path) -> N
 def test_data_that_change_under_a_running_job_end_it(tmp_path: Path) -> None:
     project = clone_project(tmp_path / "project")
     arguments = [*TRAIN, "train.epochs=1000", "seeds=[0]"]
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", *arguments],
-        cwd=project,
-        env=clean_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process:
+    with start(project, *arguments, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if " epoch 2/" in line:
@@ -182,7 +170,7 @@ def test_data_that_change_under_a_running_job_end_it(tmp_path: Path) -> None:
 
 def test_a_file_that_became_shorter_is_named(tmp_path: Path) -> None:
     project = clone_project(tmp_path / "project")
-    assert run(project, sys.executable, "-m", "pipeline.download", "--params", "conf/config.yaml").returncode == 2
+    assert run_module(project, "pipeline.download", "--params", "conf/config.yaml").returncode == 2
     for stage in ("download", "prepare"):
         done = run_module(project, f"pipeline.{stage}")
         assert done.returncode == 0, done.stderr

@@ -11,7 +11,6 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -21,17 +20,14 @@ from typing import Any
 import mlflow
 import psutil
 import pytest
-from project_copy import clean_environment, clone_project, edit, run, run_module
+from project_copy import TINY, clean_environment, clone_project, edit, run_module, start
 from safetensors.numpy import load_file
 from servers import Mlflow
 
-from pipeline.config import compose
-from pipeline.tracking import Tracker
-
 KILLS = int(os.environ.get("KILLS", "1"))  # of each training
 EXECUTION = os.environ.get("EXECUTION", "")
-COMMAND = [sys.executable, "-u", "-m", "pipeline.train", "train.epochs=3", "seeds=[0,1]", "train.batch_size=32"]
-SETTINGS = ["model=lenet5", "train.augment.flip=true", "train/schedule=cosine"]
+TRAIN = ("pipeline.train", "train.epochs=3", "seeds=[0,1]", "train.batch_size=32", "evaluate.plots=false", TINY)
+SETTINGS = ("train.augment.flip=true", "train/schedule=cosine")
 
 
 @pytest.fixture
@@ -39,18 +35,6 @@ def project(tmp_path: Path) -> Path:
     copy = clone_project(tmp_path / "project")
     edit(copy / "conf/data/_base.yaml", max_train="2000")
     return copy
-
-
-def start(project: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [*COMMAND, *arguments],
-        cwd=project,
-        env=clean_environment() | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
 
 
 def finish(process: "subprocess.Popen[str]") -> str:
@@ -76,10 +60,15 @@ def kill(process: "subprocess.Popen[str]") -> None:
     process.communicate()
 
 
-def assert_no_orphan_when_killed(process: "subprocess.Popen[str]") -> None:
+def trainer(project: Path) -> int:
+    """The pid of the process that trains."""
+    (pid,) = {json.loads(path.read_text())["pid"] for path in project.glob("checkpoints/*/holder.json")}
+    return int(pid)
+
+
+def assert_no_orphan_when_killed(project: Path, process: "subprocess.Popen[str]") -> None:
     """Kill it alone: what it started ends, too."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    assert children
+    children = {*psutil.Process(process.pid).children(recursive=True), psutil.Process(trainer(project))}
     os.kill(process.pid, signal.SIGKILL)
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
@@ -89,7 +78,7 @@ def assert_no_orphan_when_killed(process: "subprocess.Popen[str]") -> None:
 def came_to_its_end(project: Path) -> bool:
     """Whether the latest training was evaluated and none goes on with it, though its process may not have ended."""
     going_on = list(project.glob("checkpoints/*/run")) and not list(project.glob("checkpoints/*/ended"))
-    return not going_on and (latest(project) / "plots/per_class.png").exists()
+    return not going_on and (latest(project) / "predictions.npz").exists()
 
 
 def latest(project: Path) -> Path:
@@ -149,7 +138,8 @@ def _seed_run(project: Path, seed: int, uri: str, count: int) -> Any:
 
 def test_a_killed_training_ends_with_the_same_bits_in_the_same_run(project: Path, framework: str) -> None:
     """SIGTERM or SIGINT, which end it at once and cleanly; then kill -9 at random moments of its output."""
-    arguments = [f"framework={framework}", *SETTINGS, *([f"train.execution={EXECUTION}"] if EXECUTION else [])]
+    arguments = [*TRAIN, f"framework={framework}", *SETTINGS]
+    arguments += [f"train.execution={EXECUTION}"] if EXECUTION else []
     finish(start(project, *arguments))
     reference, complete = latest(project), 0
     number, status = {"tensorflow": (signal.SIGTERM, 143), "pytorch": (signal.SIGINT, 130)}[framework]
@@ -167,7 +157,7 @@ def test_a_killed_training_ends_with_the_same_bits_in_the_same_run(project: Path
         assert process.stdout is not None
         for _line in itertools.islice(process.stdout, generator.randint(2, 13)):
             pass
-        time.sleep(generator.uniform(0, 1.5))
+        time.sleep(generator.uniform(0, 0.3))
         kill(process)
         complete += came_to_its_end(project)
     said = finish(start(project, *arguments))
@@ -176,38 +166,41 @@ def test_a_killed_training_ends_with_the_same_bits_in_the_same_run(project: Path
 
 
 KILLED_AMID_THE_REMOVAL = """
-import os, sys
-from pipeline import single, train
-removed = []
-remove = train._remove
-def killed(*arguments):
-    if removed:
-        os.kill(os.getpid(), 9)
-    removed.append(remove(*arguments))
-train._remove = killed
-single.main(sys.argv[1:])
+import os, runpy, sys
+from pathlib import Path
+
+removed, unlink = [], Path.unlink
+
+def killed(path, *arguments, **options):
+    if path.name == "state.safetensors":
+        if removed:
+            os.kill(os.getpid(), 9)
+        removed.append(path)
+    unlink(path, *arguments, **options)
+
+Path.unlink = killed
+runpy.run_module("pipeline.single", run_name="__main__", alter_sys=True)
 """
 
 
 def test_a_kill_amid_the_removal_of_checkpoints_leaves_no_half_to_go_on_with(project: Path) -> None:
     """The training had come to its end: the same command trains all of it again, as it does without the kill."""
-    assert run_module(project, "pipeline.config", *SETTINGS).returncode == 0
+    assert run_module(project, "pipeline.config", *TRAIN[1:], *SETTINGS).returncode == 0
+    (project / "killed.py").write_text(KILLED_AMID_THE_REMOVAL)
     folders = [project / "outputs" / name for name in ("first", "second")]
-    for folder, code in zip(folders, (["-c", KILLED_AMID_THE_REMOVAL], ["-m", "pipeline.single"]), strict=True):
+    for folder, module in zip(folders, ("killed", "pipeline.single"), strict=True):
         folder.mkdir(parents=True)
-        command = [sys.executable, *code, "--params", "params.yaml", "--output", str(folder), *COMMAND[4:]]
-        done = run(project, *command, "framework=pytorch")
+        done = run_module(project, module, "--params", "params.yaml", "--output", str(folder), "framework=pytorch")
         assert done.returncode == (0 if folder.name == "second" else -signal.SIGKILL), done.stderr
         assert "continued from a checkpoint" not in done.stdout
     assert_same_result(project, *folders)
 
 
 def test_a_trainer_that_is_killed_alone_is_named_and_goes_on(project: Path) -> None:
-    arguments = ["framework=pytorch", "model=lenet5", "seeds=[0]", "train.epochs=8"]
+    arguments = [*TRAIN[:-1], "framework=pytorch", "model=lenet5", "seeds=[0]", "train.epochs=8"]
     process = start(project, *arguments)
     until(process, " epoch 2/")
-    (trainer,) = psutil.Process(process.pid).children()
-    trainer.kill()
+    os.kill(trainer(project), signal.SIGKILL)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "error: its process was ended by SIGKILL; the same command goes on" in said.splitlines()
@@ -215,33 +208,31 @@ def test_a_trainer_that_is_killed_alone_is_named_and_goes_on(project: Path) -> N
 
 
 def test_one_trainer_at_a_time(project: Path) -> None:
-    arguments = ["framework=pytorch", "train.epochs=2000"]
+    arguments = [*TRAIN, "framework=pytorch", "train.epochs=2000"]
     first = start(project, *arguments)
     until(first, " epoch 1/")
+    pid = trainer(project)
     second = start(project, *arguments)
     said, _ = second.communicate(timeout=120)
     (holder,) = (line for line in said.splitlines() if line.startswith("error: "))
-    (child,) = psutil.Process(first.pid).children()
+    assert psutil.Process(pid).is_running()
     kill(first)
     assert second.returncode == 3
-    assert f"the same is being trained by process {child.pid} on " in holder
+    assert f"the same is being trained by process {pid} on " in holder
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mlflow]:
+def server(tmp_path: Path) -> Iterator[Mlflow]:
     server = Mlflow(tmp_path / "server")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow itself sets it
-    Tracker(compose().tracking, tmp_path / "server")
-    (tmp_path / "server/mlflow.db").rename(tmp_path / "server/server.db")
     yield server
     server.kill()
 
 
 def test_a_training_goes_on_without_its_server_and_is_there_later(project: Path, server: Mlflow) -> None:
-    arguments = ["framework=pytorch", *SETTINGS]
+    arguments = [*TRAIN, "framework=pytorch", *SETTINGS]
+    server.start()
     finish(start(project, *arguments))
     reference = latest(project)
-    server.start()
     process = start(project, *arguments, MLFLOW_TRACKING_URI=server.url)
     until(process, "s0 epoch 2/3")
     server.kill()
@@ -249,20 +240,19 @@ def test_a_training_goes_on_without_its_server_and_is_there_later(project: Path,
     assert "`python -m pipeline.sync` sends them" in said
     assert "Traceback" not in said
     server.start()
-    sync = [sys.executable, "-m", "pipeline.sync"]
     for expected in ("6 journals sent, 0 wait", "0 journals sent, 0 wait"):
-        done = subprocess.run(sync, cwd=project, env=clean_environment(), capture_output=True, text=True)
+        done = run_module(project, "pipeline.sync")
         assert done.returncode == 0, done.stderr
         assert expected in done.stdout
     assert_same_result(project, reference, latest(project), server.url)
 
 
 def test_a_killed_sweep_leaves_no_orphan_and_goes_on_where_it_was(project: Path) -> None:
-    arguments = ["-m", "framework=pytorch", "model=lenet5", "seeds=[0]", "train.optimizer.learning_rate=1e-3,2e-3"]
-    arguments.append("train.epochs=8")
-    process = start(project, *arguments)
+    given = ["pipeline.train", "-m", "framework=pytorch", TINY, "seeds=[0]", "train.epochs=40"]
+    arguments = [*given, "train.optimizer.learning_rate=1e-3,2e-3", "tracking.log_model=false", "evaluate.plots=false"]
+    process = start(project, *arguments, cold=True)
     until(process, "pytorch 0.002 s0 epoch 2/")
-    assert_no_orphan_when_killed(process)
+    assert_no_orphan_when_killed(project, process)
     said = finish(start(project, *arguments))
     assert "multirun/" in said.split(": goes on")[0]
     assert "1 of 2 jobs are done" in said
@@ -287,26 +277,27 @@ def test_a_killed_sweep_leaves_no_orphan_and_goes_on_where_it_was(project: Path)
 
 
 def test_a_killed_dvc_leaves_no_orphan_and_its_stage_goes_on(project: Path) -> None:
+    """Without workers, then with: it is the same training."""
     edit(project / "conf/train/default.yaml", epochs="40")
     edit(project / "conf/config.yaml", seeds="[0]")
     for stage in ("config", "download", "prepare"):
         arguments = ["--sync"] if stage == "config" else ["--params", "params.yaml"]
-        command = [sys.executable, "-m", f"pipeline.{stage}", *arguments]
-        subprocess.run(command, cwd=project, env=clean_environment(), check=True, capture_output=True)
+        done = run_module(project, f"pipeline.{stage}", *arguments)
+        assert done.returncode == 0, done.stderr
 
-    def repro() -> "subprocess.Popen[str]":
+    def repro(*, cold: bool) -> "subprocess.Popen[str]":
         return subprocess.Popen(
             ["dvc", "repro", "--single-item", "train@pytorch"],
             cwd=project,
-            env=clean_environment() | {"SHELL": "/bin/sh"},  # dash stays between dvc and a stage that is not `exec`ed
+            env=clean_environment(warm=not cold) | {"SHELL": "/bin/sh"},  # dash stays before what is not `exec`ed
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
 
-    process = repro()
+    process = repro(cold=True)
     until(process, "s0 epoch 2/40")
-    assert_no_orphan_when_killed(process)
-    said = finish(repro())
+    assert_no_orphan_when_killed(project, process)
+    said = finish(repro(cold=False))
     assert "pytorch s0 goes on at epoch " in said
     assert Counter(run.info.status for run in runs(project)) == {"FINISHED": 2}

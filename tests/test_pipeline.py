@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import numpy as np
@@ -14,7 +13,7 @@ import yaml
 from mlflow.entities import Run
 from project_copy import edit, run, run_module
 
-from pipeline import compare
+from pipeline import compare, workers
 
 FRAMEWORKS = ("tensorflow", "pytorch")
 PLOTS = ("confusion.png", "mistakes.png", "per_class.png", "reliability.png")
@@ -22,8 +21,8 @@ pytestmark = pytest.mark.xdist_group("pipeline")
 
 
 @pytest.fixture(scope="module")
-def project(repro: tuple[Path, Any]) -> Path:
-    return repro[0]
+def project(finished: tuple[Path, str, str]) -> Path:
+    return finished[0]
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +35,13 @@ def _run(client: mlflow.MlflowClient, project: Path, framework: str, seed: int |
     return client.get_run(runs["group"] if seed is None else runs["seeds"][str(seed)]["run"])
 
 
-def test_it_ends_with_both_frameworks_side_by_side(repro: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    out = repro[1].stdout
+def test_it_ends_with_both_frameworks_side_by_side(finished: tuple[Path, str, str]) -> None:
+    _, out, errors = finished
     for word in ("TensorFlow", "PyTorch", "test accuracy", "test log-loss", "training images/s", "seconds per epoch"):
         assert word in out
     for word in ("calibration error", "one image, ms", "verdict", "±", "TensorFlow minus PyTorch", "report.html"):
         assert word in out
-    assert "Traceback" not in out + repro[1].stderr
+    assert "Traceback" not in out + errors
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -235,7 +234,7 @@ def test_a_group_s_run_aggregates_its_seeds(client: mlflow.MlflowClient, project
 
 
 def test_parity_is_shown_kept_and_logged(
-    repro: tuple[Path, subprocess.CompletedProcess[str]], client: mlflow.MlflowClient, project: Path
+    finished: tuple[Path, str, str], client: mlflow.MlflowClient, project: Path
 ) -> None:
     document = json.loads((project / "results/parity/parity.json").read_text())
     manifest = json.loads((project / "results/parity/manifest.json").read_text())
@@ -244,7 +243,7 @@ def test_parity_is_shown_kept_and_logged(
     assert manifest["differences"]["settings"] == manifest["differences"]["machine"] == {}
     assert {"name", "execution"} <= set(manifest["differences"]["framework"])
     for level in document["levels"]:
-        assert f"ok     {level['name']}" in repro[1].stdout
+        assert f"ok     {level['name']}" in finished[1]
     experiment = client.get_experiment_by_name("tensorflow-vs-pytorch")
     (found,) = client.search_runs([experiment.experiment_id], "tags.stage = 'parity'")
     assert found.data.tags["parity"] == "passed"
@@ -315,12 +314,14 @@ def test_a_failed_parity_ends_with_1_and_the_first_difference(project: Path) -> 
 
 
 _READ_BACK = """
-import json, sys
+import json, os, sys
 from pathlib import Path
+from pipeline.tracking import store
 import mlflow, numpy as np
 from pipeline import metrics
 from pipeline.data.dataset import Dataset
 from pipeline.models import classifier
+assert os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false" and store
 framework, folder = sys.argv[1], Path("results") / sys.argv[1]
 mlflow.set_tracking_uri(f"sqlite:///{Path.cwd() / 'mlflow.db'}")
 data = Dataset.open(Path("data/prepared"))
@@ -344,7 +345,9 @@ print("RESULT", json.dumps({
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_models_read_back_predict_the_same(client: mlflow.MlflowClient, project: Path, framework: str) -> None:
-    done = run(project, "python", "-c", _READ_BACK, framework, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false")
+    (project / "read_back.py").write_text(_READ_BACK)
+    done = run_module(project, "read_back", framework, f"framework={framework}")
+    (project / "read_back.py").unlink()
     assert "RESULT" in done.stdout, done.stderr[-3000:]
     result = json.loads(done.stdout.split("RESULT", 1)[1])
     logged = _run(client, project, framework, 1).data.metrics
@@ -358,8 +361,10 @@ def test_models_read_back_predict_the_same(client: mlflow.MlflowClient, project:
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_another_process_trains_the_same_bits(project: Path, framework: str) -> None:
-    done = run_module(project, "pipeline.train", f"framework={framework}", "seeds=[0]", "tracking.log_model=false")
+def test_a_fresh_process_trains_the_same_bits(project: Path, framework: str) -> None:
+    """As the stage did, in a warm worker and without a sweep."""
+    arguments = (f"framework={framework}", "seeds=[0]", "tracking.log_model=false", "evaluate.plots=false")
+    done = run_module(project, "pipeline.train", *arguments, cold=True, **{workers.VARIABLE: ""})
     assert done.returncode == 0, done.stderr[-3000:]
     (again,) = (project / "outputs").glob("*/models/seed_0/weights.safetensors")
     first = project / "results" / framework / "models/seed_0/weights.safetensors"

@@ -4,13 +4,14 @@ import json
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow.entities import Run
-from project_copy import clean_environment, clone_project, run_module
+from project_copy import TINY, clean_environment, clone_project, run_module, start
+
+from pipeline import workers
 
 pytestmark = pytest.mark.xdist_group("train")
 
@@ -60,7 +61,7 @@ def test_a_network_that_does_not_fit_the_images_is_refused(project: Path) -> Non
 
 
 def test_a_sweep_ranks_its_jobs_and_names_the_failed_one(project: Path) -> None:
-    arguments = ["framework=pytorch", "train.optimizer.learning_rate=1e30,1e-3", "seeds=[0]", "train.epochs=1"]
+    arguments = ["framework=pytorch", TINY, "train.optimizer.learning_rate=1e30,1e-3", "seeds=[0]", "train.epochs=1"]
     done = run_module(project, "pipeline.train", "-m", *arguments, COLUMNS="150")
     assert done.returncode == 1
     assert "1 done, 1 failed" in done.stdout
@@ -87,8 +88,8 @@ def test_a_sweep_ranks_its_jobs_and_names_the_failed_one(project: Path) -> None:
 
 
 def test_an_interrupted_run_is_killed_in_mlflow(project: Path) -> None:
-    command = [sys.executable, "-u", "-m", "pipeline.train", "framework=pytorch", "train.epochs=500", "seeds=[7]"]
-    with subprocess.Popen(command, cwd=project, env=clean_environment(), stdout=subprocess.PIPE, text=True) as process:
+    arguments = ["framework=pytorch", TINY, "train.epochs=500", "seeds=[7]"]
+    with start(project, "pipeline.train", *arguments) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if "epoch 3/" in line:
@@ -105,12 +106,13 @@ def test_an_interrupted_run_is_killed_in_mlflow(project: Path) -> None:
 
 def test_two_processes_build_one_store(project: Path, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'fresh.db'}"
-    code = (
+    (project / "log_one.py").write_text(
         "from pathlib import Path; from pipeline.config import compose; from pipeline.tracking import Tracker\n"
         "with Tracker(compose().tracking, Path('.')).run('r', tags={}) as run: run.log_metrics({'m': 1.0}, step=0)"
     )
     environment = clean_environment() | {"MLFLOW_TRACKING_URI": store}
-    processes = [subprocess.Popen([sys.executable, "-c", code], cwd=project, env=environment) for _ in range(4)]
+    command = workers.command(None, "log_one")
+    processes = [subprocess.Popen(command, cwd=project, env=environment) for _ in range(4)]
     assert [process.wait() for process in processes] == [0] * 4
     client = mlflow.MlflowClient(store)
     found = client.search_runs([e.experiment_id for e in client.search_experiments()])
@@ -119,7 +121,7 @@ def test_two_processes_build_one_store(project: Path, tmp_path: Path) -> None:
 
 
 def test_a_store_that_cannot_be_is_refused_before_any_work(tmp_path: Path) -> None:
-    project = clone_project(tmp_path / "project")
+    project = clone_project(tmp_path / "project", store=False)
     refused = {
         "ftp://x": "allowed: sqlite",
         "sqlite:////proc/no/mlflow.db": "cannot be created",

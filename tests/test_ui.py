@@ -3,14 +3,12 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
-from project_copy import clean_environment, clone_project, run
+from project_copy import clone_project, run_module, start
 
 pytestmark = pytest.mark.xdist_group("train")
 
@@ -24,7 +22,7 @@ def test_a_port_that_is_taken_is_refused(project: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        done = run(project, sys.executable, "-m", "pipeline.ui", "--port", str(taken.getsockname()[1]))
+        done = run_module(project, "pipeline.ui", "--port", str(taken.getsockname()[1]))
     assert done.returncode == 2
     assert "choose another" in done.stderr
 
@@ -33,8 +31,7 @@ def test_it_serves_what_it_prints_and_leaves_no_process(project: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-u", "-m", "pipeline.ui", "--port", str(port)]
-    with subprocess.Popen(command, cwd=project, env=clean_environment(), stdout=subprocess.PIPE, text=True) as ui:
+    with start(project, "pipeline.ui", "--port", str(port), cold=True) as ui:
         assert ui.stdout is not None
         link = next(line.split()[1] for line in ui.stdout if line.startswith("Leaderboard:"))
         with urllib.request.urlopen(link.split("#")[0], timeout=30) as page:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.error import URLError
 
 import pytest
-from libraries import MNIST_FILES, PROVIDERS, Library, assert_refused, library, needs_mnist_files
+from libraries import ACCEPT, MNIST_FILES, PROVIDERS, Library, assert_refused, library, made_up_mnist, needs_mnist_files
 from project_copy import clean_environment
 from servers import answering, nobody, served
 
@@ -46,6 +46,20 @@ def workspace(tmp_path: Path) -> Path:
     return tmp_path / "workspace"
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four files of the form of MNIST's."""
+    made_up_mnist(folder := tmp_path_factory.mktemp("upstream") / "files")
+    return folder
+
+
+@pytest.fixture
+def taking(provider: Library, files: Path) -> Iterator[Library]:
+    """The process of each provider in turn, which takes `files` for MNIST's."""
+    with provider.accepting(files):
+        yield provider
+
+
 @contextmanager
 def offered(folder: Path, way: str) -> Iterator[str]:
     """What `data.mirror` is to be."""
@@ -60,11 +74,11 @@ def names_below(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def assert_official(workspace: Path) -> None:
+def assert_has(workspace: Path, files: Path) -> None:
     """All four files, and nothing else."""
     assert names_below(workspace) == sorted(f"data/raw/{name}" for name in FILES)
     for name in FILES:
-        assert (workspace / "data/raw" / name).read_bytes() == (MNIST_FILES / name).read_bytes()
+        assert (workspace / "data/raw" / name).read_bytes() == (files / name).read_bytes()
     assert [path.name for path in (workspace / "data").iterdir()] == ["raw"]
 
 
@@ -79,7 +93,7 @@ def test_a_mirror_delivers_the_official_files(workspace: Path, provider: Library
     with offered(folder, way) as mirror:
         done = provider.run(workspace, "download", "data=mnist", f"data.mirror='{mirror}'")
     assert done.code == 0, done.errors
-    assert_official(workspace)
+    assert_has(workspace, MNIST_FILES)
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
@@ -90,41 +104,39 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
 }
 
 
-@needs_mnist_files
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_file_is_refused_by_name_and_the_next_run_is_clean(
-    workspace: Path, provider: Library, damage: Callable[[bytes], bytes | None]
+    workspace: Path, taking: Library, files: Path, damage: Callable[[bytes], bytes | None]
 ) -> None:
     folder = workspace.parent / "mirror"
     folder.mkdir()
     for name in set(FILES) - {BAD}:
-        (folder / name).symlink_to(MNIST_FILES / name)
-    official = (MNIST_FILES / BAD).read_bytes()
+        (folder / name).symlink_to(files / name)
+    official = (files / BAD).read_bytes()
     content = damage(official)
     told = ["No such file", "data.mirror", "data=mnist_sample"]
     if content is not None:
         (folder / BAD).write_bytes(content)
-        told = [hashlib.new(HASHES[provider.provider], bytes_).hexdigest() for bytes_ in (official, content)]
+        told = [hashlib.new(HASHES[taking.provider], bytes_).hexdigest() for bytes_ in (official, content)]
     for way in WAYS:
         with offered(folder, way) as mirror:
-            done = provider.run(workspace, "download", "data=mnist", f"data.mirror={mirror}")
+            done = taking.run(workspace, "download", "data=mnist", f"data.mirror={mirror}")
         assert_refused(done, BAD, mirror, *(["HTTP 404", *told[1:]] if way == "http" and content is None else told))
         assert list((workspace / "data").iterdir()) == []
-    assert provider.run(workspace, "download", "data=mnist", f"data.mirror={MNIST_FILES}").code == 0
-    assert_official(workspace)
+    assert taking.run(workspace, "download", "data=mnist", f"data.mirror={files}").code == 0
+    assert_has(workspace, files)
 
 
-@needs_mnist_files
-def test_a_connection_that_ends_too_early_leaves_nothing(workspace: Path, provider: Library) -> None:
+def test_a_connection_that_ends_too_early_leaves_nothing(workspace: Path, taking: Library, files: Path) -> None:
     asked: list[str] = []
-    size = (MNIST_FILES / LARGE).stat().st_size
-    with served(MNIST_FILES, cut=LARGE, asked=asked) as mirror:
-        done = provider.run(workspace, "download", "data=mnist", f"data.mirror={mirror}")
+    size = (files / LARGE).stat().st_size
+    with served(files, cut=LARGE, asked=asked) as mirror:
+        done = taking.run(workspace, "download", "data=mnist", f"data.mirror={mirror}")
     assert_refused(done, f"{mirror}/{LARGE}", f"only {size // 2:,} of {size:,} bytes came")
     assert list((workspace / "data").iterdir()) == []
     assert asked[-1] == LARGE
-    assert provider.run(workspace, "download", "data=mnist", f"data.mirror={MNIST_FILES}").code == 0
-    assert_official(workspace)
+    assert taking.run(workspace, "download", "data=mnist", f"data.mirror={files}").code == 0
+    assert_has(workspace, files)
 
 
 def wait_for_a_part(workspace: Path) -> None:
@@ -135,35 +147,36 @@ def wait_for_a_part(workspace: Path) -> None:
         time.sleep(0.01)
 
 
-@needs_mnist_files
-def test_a_run_that_is_ended_meanwhile_leaves_nothing(workspace: Path, provider: Library) -> None:
+def test_a_run_that_is_ended_meanwhile_leaves_nothing(workspace: Path, taking: Library, files: Path) -> None:
     def end() -> None:
         wait_for_a_part(workspace)
-        os.kill(provider.pid, signal.SIGTERM)
+        os.kill(taking.pid, signal.SIGTERM)
 
     thread = threading.Thread(target=end)
-    with served(MNIST_FILES, stall=LARGE) as mirror:
+    with served(files, stall=LARGE) as mirror:
         thread.start()
-        done = provider.run(workspace, "download", "data=mnist", f"data.mirror={mirror}")
+        done = taking.run(workspace, "download", "data=mnist", f"data.mirror={mirror}")
         thread.join()
     assert done.code == 143, done.errors
     assert done.seconds < 10
     assert list((workspace / "data").iterdir()) == []
 
 
-@needs_mnist_files
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL], ids=lambda sent: sent.name)
-def test_whatever_ends_a_run_the_next_one_is_clean(workspace: Path, sent: signal.Signals) -> None:
-    with served(MNIST_FILES, stall=LARGE) as mirror:
-        command = ["-m", "pipeline.download", "data=mnist", "data.provider=tfds", f"data.mirror={mirror}"]
+def test_whatever_ends_a_run_the_next_one_is_clean(workspace: Path, files: Path, sent: signal.Signals) -> None:
+    code = f"{ACCEPT['tfds']}accept({str(files)!r})\n"
+    code += "import runpy\nrunpy.run_module('pipeline.download', run_name='__main__', alter_sys=True)"
+    with served(files, stall=LARGE) as mirror:
+        command = ["-c", code, "data=mnist", "data.provider=tfds", f"data.mirror={mirror}"]
         process = subprocess.Popen([sys.executable, *command], cwd=workspace, env=clean_environment())
         wait_for_a_part(workspace)
         process.send_signal(sent)
         assert process.wait(60) == (143 if sent == signal.SIGTERM else -signal.SIGKILL)
     assert bool(list((workspace / "data").iterdir())) == (sent == signal.SIGKILL)
-    done = library("tfds").run(workspace, "download", "data=mnist", f"data.mirror={MNIST_FILES}")
+    with library("tfds").accepting(files):
+        done = library("tfds").run(workspace, "download", "data=mnist", f"data.mirror={files}")
     assert done.code == 0, done.errors
-    assert_official(workspace)
+    assert_has(workspace, files)
 
 
 def test_files_that_are_not_the_official_ones_are_refused(workspace: Path, provider: Library) -> None:
@@ -171,11 +184,10 @@ def test_files_that_are_not_the_official_ones_are_refused(workspace: Path, provi
     assert names_below(workspace) == []
 
 
-@needs_mnist_files
-def test_a_failed_download_leaves_the_earlier_files(workspace: Path, provider: Library) -> None:
-    assert provider.run(workspace, "download", "data=mnist", f"data.mirror={MNIST_FILES}").code == 0
-    assert_refused(provider.run(workspace, "download", "data=mnist"))
-    assert_official(workspace)
+def test_a_failed_download_leaves_the_earlier_files(workspace: Path, taking: Library, files: Path) -> None:
+    assert taking.run(workspace, "download", "data=mnist", f"data.mirror={files}").code == 0
+    assert_refused(taking.run(workspace, "download", "data=mnist"))
+    assert_has(workspace, files)
 
 
 @pytest.mark.parametrize("mirror", ["/no/such/folder", __file__, "ftp://127.0.0.1/mnist", "http://", "https://["])
@@ -186,19 +198,20 @@ def test_a_mirror_that_is_none_is_refused_at_once(workspace: Path, provider: Lib
     assert names_below(workspace) == []
 
 
-@needs_mnist_files
 @pytest.mark.parametrize("damage", ["changed", "absent"])
-def test_prepare_reads_what_was_downloaded_and_nothing_else(workspace: Path, provider: Library, damage: str) -> None:
-    assert provider.run(workspace, "download", "data=mnist", f"data.mirror={MNIST_FILES}").code == 0
+def test_prepare_reads_what_was_downloaded_and_nothing_else(
+    workspace: Path, taking: Library, files: Path, damage: str
+) -> None:
+    assert taking.run(workspace, "download", "data=mnist", f"data.mirror={files}").code == 0
     bad = workspace / "data/raw" / BAD
     content = bad.read_bytes()
     bad.unlink()
     if damage == "changed":
         bad.write_bytes(content[:-1])
-    done = provider.run(workspace, "prepare", "data=mnist", f"data.mirror={MNIST_FILES}")
+    done = taking.run(workspace, "prepare", "data=mnist", f"data.mirror={files}")
     assert_refused(done, f"data/raw/{BAD}", "run `dvc repro --force download`")
     if damage == "changed":
-        assert hashlib.new(HASHES[provider.provider], content[:-1]).hexdigest() in done.errors
+        assert hashlib.new(HASHES[taking.provider], content[:-1]).hexdigest() in done.errors
     assert bad.exists() == (damage == "changed")
     assert [path.name for path in (workspace / "data").iterdir()] == ["raw"]
 
@@ -229,16 +242,15 @@ def test_a_mirror_that_never_answers_is_given_up(workspace: Path, provider: Libr
     assert names_below(workspace) == []
 
 
-@needs_mnist_files
-def test_an_address_that_fails_is_followed_by_the_next(workspace: Path) -> None:
+def test_an_address_that_fails_is_followed_by_the_next(workspace: Path, files: Path) -> None:
     torchvision = library("torchvision")
     own = "from torchvision.datasets import MNIST; MNIST.mirrors, MNIST.own = {}, MNIST.mirrors"
-    with served(MNIST_FILES, cut=BAD) as bad, served(MNIST_FILES) as good:
+    with served(files, cut=BAD) as bad, served(files) as good, torchvision.accepting(files):
         torchvision.do(own.format([f"{url}/" for url in (nobody(), bad, good)]))
         done = torchvision.run(workspace, "download", "data=mnist")
         torchvision.do(own.format("MNIST.own"))
     assert done.code == 0, done.errors
-    assert_official(workspace)
+    assert_has(workspace, files)
 
 
 # the files themselves -----------------------------------------------------------------------------

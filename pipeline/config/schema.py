@@ -344,6 +344,8 @@ class EvaluateConfig(Section):
     """How predictions are judged."""
 
     calibration_bins: Annotated[int, Field(ge=1)]
+    plots: bool
+    """Whether the pictures below `plots/` are drawn, which takes longer than to train a small network for an epoch."""
 
 
 class MarginConfig(Section):

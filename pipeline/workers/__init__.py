@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -27,10 +27,12 @@ _READY_SECONDS: Final = 10.0
 
 
 @contextmanager
-def available() -> Iterator[Path]:
+def available(environment: Mapping[str, str] | None = None) -> Iterator[Path]:
     """Keep workers while the body runs, each started when it is first asked for; yield the folder of their sockets.
 
-    Where this is nested, or a process that started this one keeps workers, those serve.
+    `environment`: what the libraries are imported in, this process's by default; a command under another one, as far as
+    libraries look at it, runs in a fresh process. Where this is nested, or a process that started this one keeps
+    workers, those serve.
     """
     if VARIABLE in os.environ:
         yield Path(os.environ[VARIABLE])
@@ -41,6 +43,7 @@ def available() -> Iterator[Path]:
         with (folder / "log").open("ab") as log:
             keeper = subprocess.Popen(
                 [sys.executable, "-m", "pipeline.workers.keeper", str(folder)],
+                env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

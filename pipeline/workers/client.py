@@ -40,7 +40,7 @@ def main(path: str, module: str, *arguments: str) -> None:
     request = {
         "module": module,
         "arguments": arguments,
-        "folder": os.getcwd(),
+        "folder": os.getcwd(),  # noqa: PTH109 (pathlib takes as long to import as all else)
         "environment": dict(os.environ),
         "umask": _umask(),
         "leads": os.getpgrp() == os.getpid(),

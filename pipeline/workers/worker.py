@@ -7,6 +7,7 @@ runs the command as `python` would; it imports this project's own modules anew, 
 import atexit
 import gc
 import importlib
+import io
 import json
 import os
 import runpy
@@ -28,10 +29,17 @@ _EVERYWHERE: Final = (
     *("mlflow.system_metrics.system_metrics_monitor", "alembic.command", "sqlalchemy.dialects.sqlite"),
     *("git", "opentelemetry.sdk.trace", "matplotlib.backends.backend_agg", "rich.table", "rich.progress"),
 )
+_COMPILER: Final = ("torch._inductor.compile_fx", "torch.export")  # also without compiling, PyTorch imports it
 _IMPORTED: Final = {
     "none": (*_EVERYWHERE, "dvc.cli"),
     "tensorflow": (*_EVERYWHERE, "pipeline.models.tensorflow", "mlflow.tensorflow"),
-    "pytorch": (*_EVERYWHERE, "pipeline.models.pytorch", "mlflow.pytorch", "torch._inductor.compile_fx", "torch.export"),
+    "pytorch": (
+        *_EVERYWHERE,
+        "pipeline.models.pytorch",
+        "mlflow.pytorch",
+        "torch._inductor.compile_fx",
+        "torch.export",
+    ),
 }
 """Whatever else a job imports meanwhile is in `sys.modules` of a fork alone, and is imported again by the next."""
 NAMES: Final = tuple(_IMPORTED)
@@ -39,7 +47,20 @@ _OWN: Final = ("pipeline", "hydra_plugins")
 """Packages that each command imports anew: another folder holds another project, and files are edited."""
 _READ_AT_IMPORT: Final = (
     *("HOME", "XDG_", "LANG", "LC_", "LD_", "MALLOC_", "PYTHON", "GOMP_", "KMP_", "MKL_", "OMP_", "OPENBLAS_"),
-    *("CUBLAS_", "CUDA_", "CUDNN_", "NCCL_", "NVIDIA_", "KERAS_", "TF_", "TFDS_", "XLA_", "PYTORCH_", "TORCH", "TRITON_"),
+    *(
+        "CUBLAS_",
+        "CUDA_",
+        "CUDNN_",
+        "NCCL_",
+        "NVIDIA_",
+        "KERAS_",
+        "TF_",
+        "TFDS_",
+        "XLA_",
+        "PYTORCH_",
+        "TORCH",
+        "TRITON_",
+    ),
     *("MPL", "MLFLOW_", "GIT_PYTHON_"),
 )
 """Beginnings of names of variables that a library may read while it is imported."""
@@ -156,6 +177,8 @@ class Worker:
 
     def _lost(self, child: _Child) -> None:
         """Its client was killed: so is the fork, and the group of processes that the client led."""
+        if child.client.fileno() == -1:  # both have just ended
+            return
         self._selector.unregister(child.client)
         child.client.close()
         (os.killpg if child.leads else os.kill)(child.pid, signal.SIGKILL)
@@ -163,8 +186,7 @@ class Worker:
     def _become_fork(self, client: socket.socket, streams: list[int], command: Command) -> None:
         os.setsid()
         end_with_parent()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._selector.close()
         for open_one in (self._listener, client, *(child.client for child in self._children.values())):
             open_one.close()
@@ -175,6 +197,7 @@ class Worker:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
+        assert isinstance(sys.stdout, io.TextIOWrapper)
         sys.stdout.reconfigure(line_buffering=os.isatty(1), write_through="PYTHONUNBUFFERED" in command.environment)
         os.environ.clear()
         os.environ.update(command.environment)
@@ -191,10 +214,8 @@ class Worker:
 
 
 def _tell(client: socket.socket, answer: dict[str, Any]) -> None:
-    try:
+    with suppress(OSError):  # it was killed: the end of its stream says so
         client.sendall(json.dumps(answer).encode() + b"\n")
-    except OSError:  # it was killed: the end of its stream says so
-        pass
 
 
 class _Exit:
