@@ -42,6 +42,14 @@ def pytest_unconfigure() -> None:
     _OPEN.close()
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which commands could not be warm, and why: each costs ten seconds."""
+    said = (Path(os.environ[workers.VARIABLE]) / "log").read_text().splitlines()
+    fresh = Counter(line for line in said if "as a fresh process" in line and not line.startswith("probe:"))
+    for line, count in fresh.items():
+        terminalreporter.write_line(f"{count} x {line}")
+
+
 def _scope(item: pytest.Item) -> str:
     """What runs in one process: a test, or a group of them."""
     group = item.get_closest_marker("xdist_group")

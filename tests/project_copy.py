@@ -21,11 +21,13 @@ from pipeline.tracking import ensure_store
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = "PIPELINE_TESTS"
 """Names a folder that all processes of this run of the tests share, see conftest."""
+_AT_FIRST = dict(os.environ)  # frameworks that are loaded set variables
 TINY = (
     "model.layers=[{type:conv,filters:4,kernel_size:3,stride:2,activation:relu},{type:flatten},"
-    "{type:dense,units:classes}]"
+    "{type:dense,units:classes}]",
+    "train.threads=1",  # two would wait for those of the test beside this one
 )
-"""A network that trains in no time; with a name of its own."""
+"""A network that trains in no time."""
 
 
 def once(name: str, make: Callable[[Path], None]) -> Path:
@@ -126,9 +128,10 @@ def _command(module: str, arguments: tuple[str, ...], cold: bool) -> list[str]:
 
 
 def clean_environment(*, warm: bool = True) -> dict[str, str]:
-    """This process's environment without settings of DVC, Hydra, MLflow or Python; a `python` first on PATH."""
+    """The environment of the tests without settings of DVC, Hydra, MLflow or Python; a `python` first on PATH."""
     dropped = ("DVC_", "HYDRA_", "MLFLOW_", "PYTHONPATH", "PYTHONSAFEPATH")
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+    inherited = {name: value for name, value in _AT_FIRST.items() if not name.startswith(dropped)}
+    inherited |= {name: os.environ[name] for name in (SHARED, workers.VARIABLE) if name in os.environ}
     programs = [once("programs", _make_programs)] if warm else []
     programs.append(Path(sys.executable).parent)
     return inherited | {"PATH": os.pathsep.join([*map(str, programs), os.environ["PATH"]])}

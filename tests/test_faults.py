@@ -19,7 +19,7 @@ from pipeline.data.dataset import Dataset
 from pipeline.errors import DataChangedError
 from pipeline.tracking import Tracker
 
-TRAIN = ("pipeline.train", "framework=pytorch", "evaluate.plots=false", TINY)
+TRAIN = ("pipeline.train", "framework=pytorch", "evaluate.plots=false", *TINY)
 
 
 @pytest.fixture

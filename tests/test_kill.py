@@ -26,7 +26,7 @@ from servers import Mlflow
 
 KILLS = int(os.environ.get("KILLS", "1"))  # of each training
 EXECUTION = os.environ.get("EXECUTION", "")
-TRAIN = ("pipeline.train", "train.epochs=3", "seeds=[0,1]", "train.batch_size=32", "evaluate.plots=false", TINY)
+TRAIN = ("pipeline.train", "train.epochs=3", "seeds=[0,1]", "train.batch_size=32", "evaluate.plots=false", *TINY)
 SETTINGS = ("train.augment.flip=true", "train/schedule=cosine")
 
 
@@ -197,7 +197,7 @@ def test_a_kill_amid_the_removal_of_checkpoints_leaves_no_half_to_go_on_with(pro
 
 
 def test_a_trainer_that_is_killed_alone_is_named_and_goes_on(project: Path) -> None:
-    arguments = [*TRAIN[:-1], "framework=pytorch", "model=lenet5", "seeds=[0]", "train.epochs=8"]
+    arguments = [*TRAIN, "framework=pytorch", "seeds=[0]", "train.epochs=40"]
     process = start(project, *arguments)
     until(process, " epoch 2/")
     os.kill(trainer(project), signal.SIGKILL)
@@ -248,7 +248,7 @@ def test_a_training_goes_on_without_its_server_and_is_there_later(project: Path,
 
 
 def test_a_killed_sweep_leaves_no_orphan_and_goes_on_where_it_was(project: Path) -> None:
-    given = ["pipeline.train", "-m", "framework=pytorch", TINY, "seeds=[0]", "train.epochs=40"]
+    given = ["pipeline.train", "-m", "framework=pytorch", *TINY, "seeds=[0]", "train.epochs=40"]
     arguments = [*given, "train.optimizer.learning_rate=1e-3,2e-3", "tracking.log_model=false", "evaluate.plots=false"]
     process = start(project, *arguments, cold=True)
     until(process, "pytorch 0.002 s0 epoch 2/")
@@ -278,7 +278,7 @@ def test_a_killed_sweep_leaves_no_orphan_and_goes_on_where_it_was(project: Path)
 
 def test_a_killed_dvc_leaves_no_orphan_and_its_stage_goes_on(project: Path) -> None:
     """Without workers, then with: it is the same training."""
-    edit(project / "conf/train/default.yaml", epochs="40")
+    edit(project / "conf/train/default.yaml", epochs="40", threads="1")
     edit(project / "conf/config.yaml", seeds="[0]")
     for stage in ("config", "download", "prepare"):
         arguments = ["--sync"] if stage == "config" else ["--params", "params.yaml"]

@@ -61,7 +61,7 @@ def test_a_network_that_does_not_fit_the_images_is_refused(project: Path) -> Non
 
 
 def test_a_sweep_ranks_its_jobs_and_names_the_failed_one(project: Path) -> None:
-    arguments = ["framework=pytorch", TINY, "train.optimizer.learning_rate=1e30,1e-3", "seeds=[0]", "train.epochs=1"]
+    arguments = ["framework=pytorch", *TINY, "train.optimizer.learning_rate=1e30,1e-3", "seeds=[0]", "train.epochs=1"]
     done = run_module(project, "pipeline.train", "-m", *arguments, COLUMNS="150")
     assert done.returncode == 1
     assert "1 done, 1 failed" in done.stdout
@@ -88,7 +88,7 @@ def test_a_sweep_ranks_its_jobs_and_names_the_failed_one(project: Path) -> None:
 
 
 def test_an_interrupted_run_is_killed_in_mlflow(project: Path) -> None:
-    arguments = ["framework=pytorch", TINY, "train.epochs=500", "seeds=[7]"]
+    arguments = ["framework=pytorch", *TINY, "train.epochs=500", "seeds=[7]"]
     with start(project, "pipeline.train", *arguments) as process:
         assert process.stdout is not None
         for line in process.stdout:

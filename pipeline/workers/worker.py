@@ -64,7 +64,7 @@ _READ_AT_IMPORT: Final = (
     *("MPL", "MLFLOW_", "GIT_PYTHON_"),
 )
 """Beginnings of names of variables that a library may read while it is imported."""
-_READ_LATER: Final = ("MLFLOW_TRACKING_", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_", "PYTHONUNBUFFERED")
+_READ_LATER: Final = ("MLFLOW_TRACKING_", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_", "MLFLOW_SERVER_", "PYTHONUNBUFFERED")
 
 
 @dataclass(frozen=True)
@@ -197,8 +197,8 @@ class Worker:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
-        assert isinstance(sys.stdout, io.TextIOWrapper)
-        sys.stdout.reconfigure(line_buffering=os.isatty(1), write_through="PYTHONUNBUFFERED" in command.environment)
+        assert isinstance(sys.__stdout__, io.TextIOWrapper)  # libraries wrap `sys.stdout`
+        sys.__stdout__.reconfigure(line_buffering=os.isatty(1), write_through="PYTHONUNBUFFERED" in command.environment)
         os.environ.clear()
         os.environ.update(command.environment)
         os.umask(command.umask)
