@@ -27,7 +27,7 @@ TESTS = {
     "paired": ("test_verdict.py", "test_verdict_simulated.py"),
     "metrics": ("test_metrics.py",),
     "data/plan": ("test_plan.py",),
-    "tracking/journal": ("test_journal_files.py", "test_journal.py"),
+    "tracking/journal": ("test_journal.py",),
     "checkpoint": ("test_checkpoint.py", "test_security.py"),
 }
 """Of each module, what is quick first."""
@@ -48,7 +48,14 @@ _PRELOADED = (
         "mlflow",
         "hypothesis.strategies",
     ),
-    *("mlflow.store.tracking.sqlalchemy_store", "statsmodels.stats.weightstats", "hydra.main", "pydantic", "PIL.Image"),
+    *(
+        "hypothesis.strategies",
+        "mlflow.store.tracking.sqlalchemy_store",
+        "statsmodels.stats.weightstats",
+        "hydra.main",
+        "pydantic",
+        "PIL.Image",
+    ),
 )
 
 
@@ -81,7 +88,7 @@ def _sites(tree: ast.AST):
                 yield line, f"{value!r}: another", _assign(node, "value", value + "~")
             case ast.If(test=test) | ast.IfExp(test=test) | ast.While(test=test):
                 yield line, f"if {ast.unparse(test)}: not", _assign(node, "test", ast.UnaryOp(ast.Not(), test))
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
+            case ast.UnaryOp(op=ast.USub()):
                 yield line, f"{ast.unparse(node)}: +", _assign(node, "op", ast.UAdd())
             case ast.Return(value=ast.expr() as value) if not (isinstance(value, ast.Constant) and value.value is None):
                 yield line, f"return {ast.unparse(value)}: None", _assign(node, "value", ast.Constant(None))
@@ -103,10 +110,6 @@ def _code(tree: ast.AST) -> Iterator[ast.AST]:
             if isinstance(node, ast.AST):
                 yield node
                 yield from _code(node)
-
-
-def _set(node: ast.AST, op: ast.AST, other: ast.AST):
-    return _assign(node, "ops", [other]) if isinstance(node, ast.Compare) else _assign(node, "op", other)
 
 
 def _assign(node: ast.AST, name: str, value: object):
