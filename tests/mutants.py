@@ -73,12 +73,11 @@ def faults(source: str) -> Iterator[tuple[int, str, str]]:
 def _sites(tree: ast.AST):
     for node in _code(tree):
         line = getattr(node, "lineno", 0)
-        match node:
-            case ast.Compare(ops=[op]) | ast.BinOp(op=op) | ast.BoolOp(op=op) | ast.AugAssign(op=op) if (
-                type(op) in _SWAPS
-            ):
-                other = _SWAPS[type(op)]()
-                yield line, f"{ast.unparse(node)}: {type(other).__name__}", _set(node, op, other)
+        op = node.ops[0] if isinstance(node, ast.Compare) else getattr(node, "op", None)
+        if type(op) in _SWAPS:
+            other = _SWAPS[type(op)]()
+            name, value = ("ops", [other, *node.ops[1:]]) if isinstance(node, ast.Compare) else ("op", other)
+            yield line, f"{ast.unparse(node)}: {type(other).__name__}", _assign(node, name, value)
         match node:
             case ast.Constant(value=bool(value)):
                 yield line, f"{value}: {not value}", _assign(node, "value", not value)
