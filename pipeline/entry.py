@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .config import Config, compose, load
 from .errors import BusyError, ResultError, UserError
@@ -76,12 +76,33 @@ def parse_call(stage: str, arguments: Sequence[str]) -> Call:
     parser.add_argument("--output", type=Path, metavar="DIR", help="write here (default: the DVC stage's own folders)")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_intermixed_args(arguments)
-    config = load(options.params, options.overrides) if options.params else compose(options.overrides)
-    return Call(config, options.output, options.params is not None)
+    if not options.params:
+        return Call(compose(options.overrides), options.output, snapshot=False)
+    config = load(options.params, options.overrides)
+    declared = _STAGES.get(stage)
+    return Call(cast(Config, _Declared(stage, config, declared)) if declared else config, options.output, snapshot=True)
 
 
 Stage = Callable[..., None]
 _STAGES: dict[str, tuple[str, ...]] = {}
+
+
+class _Declared:
+    """The configuration as a stage of DVC may read it: the sections that it declared, and no others."""
+
+    def __init__(self, stage: str, whole: Any, sections: Sequence[str], prefix: str = "") -> None:
+        self._stage, self._whole, self._sections, self._prefix = stage, whole, sections, prefix
+
+    def __getattr__(self, name: str) -> Any:
+        section = self._prefix + name
+        if section in self._sections:
+            return getattr(self._whole, name)
+        if any(other.startswith(f"{section}.") for other in self._sections):
+            return _Declared(self._stage, getattr(self._whole, name), self._sections, f"{section}.")
+        raise AttributeError(
+            f"the stage {self._stage} reads the section {section}, which it does not declare (see `stage_sections`): "
+            "DVC would not run it again when that changes"
+        )
 
 
 def stage_sections(name: str, *sections: str) -> tuple[str, ...]:

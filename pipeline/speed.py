@@ -72,7 +72,7 @@ def measure(dataset: Dataset, model: ModelConfig, train: TrainConfig, speed: Spe
         sizes = {kind: _block_size(kind, paces[kind], speed, _most_images(dataset)) for kind in KINDS}
         rounds: list[dict[str, dict[str, list[float]]]] = []
         waited, idle = dict.fromkeys(FRAMEWORKS, 0.0), dict.fromkeys(FRAMEWORKS, 0.0)
-        machine = _Machine([*workers.values()])
+        others = OtherPrograms([*workers.values()])
         with steps("speed", speed.rounds, "rounds") as progress:
             for number in range(speed.rounds):
                 order = FRAMEWORKS if number % 2 == 0 else FRAMEWORKS[::-1]
@@ -86,9 +86,9 @@ def measure(dataset: Dataset, model: ModelConfig, train: TrainConfig, speed: Spe
                         idle[other.name] += other.cpu_seconds() - before
                 rounds.append(row)
                 progress()
-        others = machine.others_share()
+        others_share = others.cpu_share()
     document = _document(ready, sizes, rounds, {name: idle[name] / waited[name] for name in FRAMEWORKS})
-    return document | {"others_cpu_share": others}
+    return document | {"others_cpu_share": others_share}
 
 
 def _document(
@@ -154,8 +154,8 @@ class _Worker:
         return float(times.user + times.system)
 
 
-class _Machine:
-    """How busy the machine is with other things."""
+class OtherPrograms:
+    """How busy the machine is with them, since this was made."""
 
     def __init__(self, workers: Sequence[_Worker]) -> None:
         self._workers = workers
@@ -165,7 +165,7 @@ class _Machine:
         own = sum(worker.cpu_seconds() for worker in self._workers) + time.process_time()
         return psutil.cpu_times(), own
 
-    def others_share(self) -> float:
+    def cpu_share(self) -> float:
         """Of all cores' time since the start, what neither the workers nor this process used; 0 to 1."""
         now, own = self._used()
         spent = [b - a for a, b in zip(self._all, now, strict=True)]

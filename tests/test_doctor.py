@@ -29,7 +29,7 @@ def test_a_good_project_is_told_to_be_good_within_ten_seconds(project: Path) -> 
     began = time.monotonic()
     done = run_module(project, "pipeline.doctor")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert time.monotonic() - began < 20  # 10 on a machine that does nothing else
+    assert time.monotonic() - began < 10
     lines = done.stdout.splitlines()
     assert {line.split()[0] for line in lines} <= {"ok", "warn"}
     wanted = ("python", "packages", "gpu", "disk", "store", "journal", "checkpoints", "configuration", "data", "dvc")

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from mlflow.entities import Run
 from project_copy import edit, run, run_module
+from scipy import stats
 
 from pipeline import compare, workers
 
@@ -74,12 +75,12 @@ def test_both_frameworks_take_turns_and_the_idle_one_rests(project: Path) -> Non
     assert len(document["rounds"]) == 3
     for kind, ratio in document["ratios"].items():
         rates = [np.median(row[kind]["pytorch"]) / np.median(row[kind]["tensorflow"]) for row in document["rounds"]]
+        interval = stats.ttest_1samp(np.log(rates), 0).confidence_interval(0.95)
         assert ratio["mean"] == pytest.approx(np.exp(np.mean(np.log(rates))))
-        assert ratio["low"] <= ratio["mean"] <= ratio["high"]
+        assert (ratio["low"], ratio["high"]) == pytest.approx((np.exp(interval.low), np.exp(interval.high)))
     sides = document["sides"]
     assert sides["tensorflow"]["threads"] == sides["pytorch"]["threads"]
     assert sides["tensorflow"]["cpus"] == sides["pytorch"]["cpus"]
-    assert 0 <= document["others_cpu_share"] <= 1
     for side in sides.values():
         assert side["idle_cpu_share"] < 0.2
         assert side["training_images_per_second"] > 0
@@ -94,8 +95,16 @@ def test_the_comparison_answers_the_question(project: Path, client: mlflow.Mlflo
     for metric, found in document["metrics"].items():
         values = [[side[seed][metric] for seed in ("0", "1")] for side in scores]
         assert found["difference"]["mean"] == pytest.approx(np.mean(values[0]) - np.mean(values[1]), abs=1e-6)
-        assert found["difference"]["low"] <= found["difference"]["mean"] <= found["difference"]["high"]
-        assert found["verdict"]["kind"] in ("a_better", "b_better", "equivalent", "inconclusive")
+        mean, low, high = (found["difference"][name] for name in ("mean", "low", "high"))
+        assert high - mean == pytest.approx(mean - low)
+        assert (high - mean > found["difference"]["standard_error"] > 0) == (values[0] != values[1])
+        assert (low <= 0 <= high) == (found["difference"]["p_value"] >= 0.05)
+        kind = "inconclusive"
+        if not low <= 0 <= high:
+            kind = "a_better" if (mean > 0) == (metric == "accuracy") else "b_better"
+        elif max(-found["equivalence"]["low"], found["equivalence"]["high"]) < found["equivalence"]["margin"]:
+            kind = "equivalent"
+        assert found["verdict"]["kind"] == kind
     assert document["parity"]["passed"]
     small = json.loads((project / "results/comparison/difference.json").read_text())
     assert small["test"]["accuracy"] == document["metrics"]["accuracy"]["difference"]["mean"]

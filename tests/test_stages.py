@@ -2,12 +2,14 @@
 
 import ast
 import importlib
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 import yaml
 
 from pipeline import entry
+from pipeline.config import compose, write
 
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -85,9 +87,22 @@ def test_a_stage_of_one_framework_depends_on_its_own_door_only(stage: str) -> No
 
 
 @pytest.mark.parametrize("stage", [name for name in STAGES if name != "config"])
-def test_a_stage_is_handed_the_sections_that_it_lists(stage: str) -> None:
+def test_a_stage_can_read_the_sections_that_it_lists_and_no_others(stage: str, tmp_path: Path) -> None:
+    """DVC runs it again where one of these changes, and only there."""
     importlib.import_module(f"pipeline.{stage}")
-    assert set(entry.sections_of(stage)) - {"framework"} == set(STAGES[stage]["params"])
+    whole = compose()
+    write(whole, tmp_path / "params.yaml")
+    read = entry.parse_call(stage, ["--params", str(tmp_path / "params.yaml")]).config
+    listed = STAGES[stage]["params"]
+    for section in listed:
+        assert attrgetter(section)(read) == attrgetter(section)(whole)
+    others = set(type(whole).model_fields) - {name.split(".")[0] for name in listed} - {"framework"}
+    others |= {f"{name.split('.')[0]}.margin" for name in listed if "." in name}
+    assert len(others) >= 6
+    for section in others:
+        with pytest.raises(AttributeError, match=f"the stage {stage} reads the section {section}, "):
+            attrgetter(section)(read)
+    assert ("${item.framework}" in STAGES[stage].get("cmd", "")) == ("framework" in entry.sections_of(stage))
 
 
 @pytest.mark.parametrize("stage", [name for name in STAGES if name != "config"])
