@@ -30,7 +30,7 @@ FOLDER: Final = Path("checkpoints")
 _STATE: Final = "state.safetensors"
 _ENDED: Final = "ended"
 _KEEP_DAYS: Final = 14
-_KEEP_BYTES: Final = 4 << 30
+KEEP_BYTES: Final = 4 << 30
 
 
 @dataclass
@@ -202,7 +202,7 @@ def tidy(root: Path) -> int:
     for folder in folders:
         size = _size(folder)
         total += size
-        if time.time() - _modified(folder) < _KEEP_DAYS * 86_400 and total <= _KEEP_BYTES:
+        if time.time() - _modified(folder) < _KEEP_DAYS * 86_400 and total <= KEEP_BYTES:
             continue
         lock = FileLock(folder / "lock", timeout=0)
         try:

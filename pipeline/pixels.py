@@ -10,7 +10,7 @@ from .data.dataset import Split
 from .data.picture import histogram_of
 from .progress import steps
 
-_CHUNK_BYTES: Final = 1 << 22  # a sum over it fits into 32 bits
+CHUNK_BYTES: Final = 1 << 22  # a sum over it fits into 32 bits
 _MEAN_SIDE: Final = 128  # pixels, at most: the means of all classes lie in memory at once
 
 
@@ -31,7 +31,7 @@ def survey(split: Split, labels: Collection[int]) -> Pixels:
     block = -(-height // _MEAN_SIDE), -(-width // _MEAN_SIDE)
     histogram = np.zeros((channels, 256), np.int64)
     sums: dict[int, np.ndarray] = {}
-    size = max(1, _CHUNK_BYTES // (height * width * channels))
+    size = max(1, CHUNK_BYTES // (height * width * channels))
     with steps("describe", count, "images") as progress:
         for start in range(0, count, size):
             chunk, own = images[start : start + size], split.labels[start : start + size]

@@ -1,21 +1,27 @@
 """What checkpoints take of the disk: bounded, and never at the cost of one that a process is at work on."""
 
+import json
 import os
+import re
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from filelock import FileLock
+from safetensors.numpy import save_file
 
-from pipeline import checkpoint
-from pipeline.checkpoint import FOLDER, held, tidy
+from pipeline import checkpoint as checkpoints
+from pipeline.checkpoint import FOLDER, Checkpoint, Progress, held, key_of, tidy
 from pipeline.config import compose
 from pipeline.data.obtain import obtain
 from pipeline.entry import select
+from pipeline.errors import BusyError
+from pipeline.identity import code_digest
 from pipeline.job import Job
-from pipeline.models.classifier import Device
+from pipeline.models.classifier import Device, EpochResult, State
 from pipeline.train import SECTIONS
 
 DAY = 86_400.0
@@ -31,7 +37,7 @@ def cut_short(root: Path, name: str, *, size: int, age: float) -> Path:
 
 
 def test_old_ones_go_then_the_oldest_beyond_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "_KEEP_BYTES", 250)
+    monkeypatch.setattr(checkpoints, "KEEP_BYTES", 250)
     new, recent = (cut_short(tmp_path, name, size=100, age=age) for name, age in (("new", 0), ("recent", 60)))
     beyond, stale = (cut_short(tmp_path, name, size=100, age=age) for name, age in (("beyond", 90), ("old", 15 * DAY)))
     assert tidy(tmp_path) == 200
@@ -52,15 +58,182 @@ def test_one_that_a_process_holds_stays(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-def test_what_a_kill_left_half_written_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     monkeypatch.chdir(tmp_path)
-    config = compose(["framework=pytorch", "data.max_train=300", "data.max_test=60"])
-    job = Job(**select(config, SECTIONS), dataset=obtain(config.data, tmp_path), output=tmp_path, sweep={})
-    key: Any = SimpleNamespace(device=Device("cpu", "cpu", 1), execution="eager")  # all that is asked of the classifier
-    with held(tmp_path, job, key, 0) as first:
+    return job_of(tmp_path)
+
+
+def job_of(root: Path, *overrides: str, sweep: dict[str, Any] | None = None) -> Job:
+    config = compose(["framework=pytorch", "data.max_train=300", "data.max_test=60", *overrides])
+    return Job(**select(config, SECTIONS), dataset=obtain(config.data, root), output=root, sweep=sweep or {})
+
+
+def on(device: Device, execution: str = "eager") -> Any:
+    """All that is asked of a classifier."""
+    return SimpleNamespace(device=device, execution=execution)
+
+
+CPU = on(Device("cpu", "cpu", 1))
+
+
+def test_what_a_kill_left_half_written_goes(job: Job, tmp_path: Path) -> None:
+    with held(tmp_path, job, CPU, 0) as first:
         first.slot.write_text("run\n")
         (first.slot.parent / ".tmp123abc").write_bytes(bytes(100))
-    with held(tmp_path, job, key, 0) as second:
+    with held(tmp_path, job, CPU, 0) as second:
         assert second.slot == first.slot
         assert not (second.slot.parent / ".tmp123abc").exists()
         assert second.slot.exists()
+
+
+def test_one_process_holds_it_and_is_named(job: Job, tmp_path: Path) -> None:
+    began = time.time()
+    with held(tmp_path, job, CPU, 0) as checkpoint:
+        folder = checkpoint.slot.parent
+        assert folder.parent == tmp_path / "checkpoints"
+        holder = json.loads((folder / "holder.json").read_text())
+        assert (holder["pid"], holder["host"]) == (os.getpid(), os.uname().nodename)
+        assert began <= holder["since"] <= time.time()
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder["since"]))
+        told = f"pytorch: the same is being trained by process {os.getpid()} on {os.uname().nodename} since {since}; "
+        with pytest.raises(BusyError, match=f"^{re.escape(told)}wait for it, or end it$"), held(tmp_path, job, CPU, 0):
+            pass
+        (folder / "holder.json").write_text("{")
+        with pytest.raises(BusyError, match="is being trained by another process; "), held(tmp_path, job, CPU, 0):
+            pass
+        with held(tmp_path, job, CPU, 1), held(tmp_path, job, CPU, None):  # other seeds, and all of them
+            pass
+    with held(tmp_path, job, CPU, 0):
+        pass
+
+
+def test_what_there_is_nothing_to_go_on_with_leaves_no_folder(job: Job, tmp_path: Path) -> None:
+    def folder_after(*names: str) -> Path:
+        with held(tmp_path, job, CPU, 0) as checkpoint:
+            for name in names:
+                (checkpoint.slot.parent / name).touch()
+        return checkpoint.slot.parent
+
+    assert not folder_after().exists()
+    assert not folder_after("ended").exists()
+    for name in ("run", "state.safetensors"):
+        folder = folder_after(name)
+        assert not (folder / "holder.json").exists()
+        assert (folder / name).exists()
+        (folder / name).unlink()
+
+
+def test_whatever_decides_the_bits_is_in_the_key_and_nothing_else(job: Job, tmp_path: Path) -> None:
+    def changed(*overrides: str) -> Job:
+        return job_of(tmp_path, *overrides)
+
+    gpu, compiled, threads = on(Device("gpu", "H", 1)), on(CPU.device, "compiled"), on(Device("cpu", "cpu", 2))
+    keys = [
+        key_of(job, CPU, 0),
+        key_of(job, CPU, 1),
+        key_of(job, CPU, None),
+        key_of(changed("seeds=[0]"), CPU, None),
+        *(key_of(changed(one), CPU, 0) for one in ("train.epochs=7", "model=lenet5", "data.split_seed=1")),
+        *(key_of(job, other, 0) for other in (gpu, compiled, threads)),
+        key_of(job_of(tmp_path, sweep={"id": "s"}), CPU, 0),
+        key_of(changed("framework=tensorflow"), CPU, 0),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert [key.partition("-")[0] for key in keys] == ["pytorch"] * 11 + ["tensorflow"]
+    same = ("train.memory_mebibytes=3", "train.checkpoint_minutes=1", "seeds=[0]", "evaluate.plots=false")
+    assert {key_of(changed(one), CPU, 0) for one in same} == {keys[0]}
+    digests = [code_digest("pytorch"), code_digest("tensorflow")]
+    assert len(set(digests)) == 2
+
+
+STATE = State({"w": np.arange(6, dtype=np.float32)}, {"momentum": {"w": np.ones(6)}, "empty": {}}, 7)
+
+
+def progress() -> Progress:
+    facts: dict[str, Any] = {"history": [{"epoch": 1, "loss": 0.5}], "model": "m", "done": True, "seconds": 1.5}
+    loss, correct = [np.array([1.0, 2.0]), np.array([3.0])], [np.array([1, 2]), np.array([4])]
+    return Progress(epoch=2, step=3, loss=loss, correct=correct, **facts)
+
+
+def test_all_that_training_continues_from_is_read_back(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path)
+    assert checkpoint.load() is None
+    checkpoint.save(STATE, progress())
+    checkpoint.wait()
+    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
+    found = checkpoint.load()
+    assert found is not None
+    state, reached = found
+    assert state.step == 7
+    assert state.weights.keys() == {"w"}
+    assert state.weights["w"].dtype == np.float32
+    assert state.weights["w"].tolist() == list(range(6))
+    assert state.slots.keys() == {"momentum", "empty"}
+    assert state.slots["momentum"]["w"].tolist() == [1.0] * 6
+    assert state.slots["empty"] == {}
+    assert [part.tolist() for part in reached.loss] == [[1.0, 2.0, 3.0]]
+    assert [part.tolist() for part in reached.correct] == [[1, 2, 4]]
+    wanted = vars(progress()) | {"loss": None, "correct": None}
+    assert vars(reached) | {"loss": None, "correct": None} == wanted
+    checkpoint.save(STATE, Progress(), wait=True)  # before the first step
+    found = checkpoint.load()
+    assert found is not None
+    assert [part.tolist() for part in (*found[1].loss, *found[1].correct)] == [[], []]
+    assert found[1].correct[0].dtype == np.int64
+    checkpoint.discard()
+    checkpoint.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_end_of_all_is_noted(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path)
+    assert not checkpoint.ended
+    checkpoint.end()
+    assert checkpoint.ended
+    assert Checkpoint(tmp_path).ended
+
+
+def test_training_waits_for_a_checkpoint_only_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*arguments: Any) -> None:
+        time.sleep(0.3)
+        save_file(*arguments)
+
+    monkeypatch.setattr(checkpoints, "save_file", slow)
+    checkpoint = Checkpoint(tmp_path)
+    began = checkpoint.written
+    checkpoint.save(STATE, progress())
+    assert checkpoint.seconds < 0.1
+    assert not (tmp_path / "state.safetensors").exists()
+    assert began < checkpoint.written <= time.monotonic()
+    checkpoint.save(STATE, progress())  # the one before comes first
+    assert (tmp_path / "state.safetensors").exists()
+    assert 0.2 < checkpoint.seconds < 0.6
+    checkpoint.save(STATE, progress(), wait=True)
+    assert 0.8 < checkpoint.seconds < 1.5
+
+
+def test_where_none_can_be_written_training_goes_on_with_the_one_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = Checkpoint(tmp_path)
+    checkpoint.save(STATE, Progress(epoch=5), wait=True)
+    (tmp_path / "state.part").mkdir()
+    checkpoint.save(STATE, Progress(epoch=6), wait=True)
+    assert re.match(rf"{re.escape(str(tmp_path))}: no checkpoint: .*; training goes on\n$", capsys.readouterr().err)
+    found = checkpoint.load()
+    assert found is not None
+    assert found[1].epoch == 5
+
+
+def test_steps_add_up_within_an_epoch() -> None:
+    reached = Progress(epoch=4)
+    for count, seconds, waited in ((2, 1.0, 0.5), (3, 2.0, 0.25)):
+        reached.add(EpochResult(np.full(count, 0.5), np.full(count, 9), seconds), waited)
+    assert (reached.epoch, reached.step, reached.seconds) == (4, 5, 3.75)
+    assert np.concatenate(reached.loss).tolist() == [0.5] * 5
+    assert np.concatenate(reached.correct).tolist() == [9] * 5
+    reached.next_epoch()
+    assert (reached.epoch, reached.step, reached.seconds, reached.loss, reached.correct) == (5, 0, 0.0, [], [])

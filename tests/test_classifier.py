@@ -1,6 +1,7 @@
 """What every door promises, whichever framework is behind it, judged against a reference in NumPy alone."""
 
 import functools
+import hashlib
 import itertools
 import json
 import shutil
@@ -542,7 +543,7 @@ def reshape(
         path = folder / "weights.safetensors"
         save_file({name: np.ascontiguousarray(value) for name, value in change(load_file(path)).items()}, path)
         if digest:
-            describe(weights=doors._digest(path.read_bytes()))(folder)
+            describe(weights=hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest())(folder)
 
     return damage
 

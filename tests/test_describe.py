@@ -26,7 +26,7 @@ from pipeline.data.stored import StoredArray
 from pipeline.data.writing import write_dataset
 from pipeline.errors import UserError
 from pipeline.figures import data as figures
-from pipeline.tracking import Tracker, views
+from pipeline.tracking import Run, Tracker, views
 
 pytestmark = pytest.mark.xdist_group("describe")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -204,7 +204,7 @@ def test_what_a_training_would_suffer_from_is_said(tmp_path: Path) -> None:
 def test_a_walk_in_pieces_counts_and_averages_as_numpy_does(
     tmp_path: Path, shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pixels, "_CHUNK_BYTES", 3 * int(np.prod(shape)))
+    monkeypatch.setattr(pixels, "CHUNK_BYTES", 3 * int(np.prod(shape)))
     images = np.random.default_rng(0).integers(0, 256, (20, *shape), np.uint8)
     labels = np.arange(20) % 3
     np.save(tmp_path / "images.npy", images)
@@ -311,11 +311,11 @@ def test_the_stage_logs_each_data_set_once(
 def test_a_run_that_failed_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = _made(tmp_path / "data", (8, 8, 1), ("x", "y", "z", "w"))
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise UserError("disk full")
 
     with monkeypatch.context() as broken:
-        broken.setattr(describe, "_markdown", fail)
+        broken.setattr(Run, "log_dataset", fail)
         with pytest.raises(UserError, match="disk full"):
             _described(dataset, tmp_path / "out")
     _described(dataset, tmp_path / "out")

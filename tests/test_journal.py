@@ -1,6 +1,7 @@
 """Every point that was logged is in MLflow once, whatever happens in between."""
 
 import contextlib
+import signal
 import sqlite3
 import threading
 from collections import Counter
@@ -13,6 +14,7 @@ import mlflow
 import pytest
 from filelock import Timeout
 from mlflow.models import Model
+from project_copy import run_module
 from servers import Mlflow, nobody
 
 from pipeline import sync
@@ -41,8 +43,6 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def server(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mlflow]:
     server = Mlflow(root / "server")
-    Tracker(compose().tracking, root / "server")  # builds the store apart: in seconds, not in many
-    (root / "server/mlflow.db").rename(root / "server/server.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
     yield server
     server.kill()
@@ -50,13 +50,13 @@ def server(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mlflow]:
 
 def model_of(run: Run, name: str) -> None:
     """What `Run.log_model` leaves, without a framework."""
-    folder = run._journal.attach_folder("model")
+    folder = run.journal.attach_folder("model")
     folder.mkdir()
     (folder / "weights").write_bytes(b"1234")
     Model().save(str(folder / "MLmodel"))
-    stored = str(folder.relative_to(run._journal.folder))
+    stored = str(folder.relative_to(run.journal.folder))
     point = ("of_model", 0.5, 1_700_000_000_000, 3)
-    run._journal.append({"event": "model", "stored": stored, "name": name, "step": 9, "points": [point]})
+    run.journal.append({"event": "model", "stored": stored, "name": name, "step": 9, "points": [point]})
 
 
 def log_everything(run: Run, root: Path) -> None:
@@ -122,8 +122,7 @@ def test_a_server_that_dies_and_comes_back_has_everything_once(
     assert "Traceback" not in said
     assert synchronise() == 0
     assert "2 more are being written" in capsys.readouterr().out
-    for journal in tracker._sender._mine:  # as the end of this process would
-        journal.close()
+    tracker.close()  # as the end of this process would
     assert synchronise() == 1
     assert "does not answer" in capsys.readouterr().err
     server.start()
@@ -168,7 +167,7 @@ def test_a_crash_between_sending_and_noting_it_changes_nothing(
         with tracker.run(name, tags={}) as run:
             log_everything(run, root)
             model_of(run, "m")
-        journal: Journal = run._journal
+        journal: Journal = run.journal
         journal.close()
         return Journal(journal.folder)
 
@@ -211,17 +210,29 @@ def test_a_crash_between_sending_and_noting_it_changes_nothing(
     assert outputs == 2 * (places + 1)  # a data set and a model each
 
 
+KILLED = """
+import os, signal
+from pathlib import Path
+from test_journal import log_everything
+from pipeline.config import compose
+from pipeline.tracking import Tracker
+root = Path.cwd()
+tracker = Tracker(compose().tracking, root)
+with tracker.run("r", tags={}, slot=root / "slot") as run:
+    log_everything(run, root)
+    assert tracker.drain()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 def test_a_run_whose_process_was_killed_ends_killed_and_can_go_on(root: Path, tracking: TrackingConfig) -> None:
     slot = root / "slot"
+    (root / "killed.py").write_text(KILLED)
+    done = run_module(root, "killed", PYTHONPATH=str(Path(__file__).parent))
+    assert done.returncode == -signal.SIGKILL, done.stderr
     tracker = Tracker(tracking, root)
-    with contextlib.ExitStack() as stack:
-        run = tracker._start("r", None, {}, slot)
-        log_everything(run, root)
-        assert tracker.drain()
-        journal: Journal = run._journal
-        stack.callback(journal.close)  # as a kill would: no `end` is written
-    events = journal.folder / "events.jsonl"
-    with events.open("ab") as file:  # amid a line
+    (folder,) = (root / "journal").glob("*/")
+    with (folder / "events.jsonl").open("ab") as file:  # amid a line
         file.write(b'{"event":"metrics","time":17')
     assert [one.killed for one in find(root)] == [True]
     client = mlflow.MlflowClient(tracker.uri)
@@ -267,7 +278,7 @@ def test_what_waits_can_go_to_another_store(root: Path, tracking: TrackingConfig
     tracker = Tracker(tracking, root)
     with tracker.run("r", tags={}) as run:
         log_everything(run, root)
-    run._journal.close()
+    run.journal.close()
     assert synchronise("--to", "ftp://x") == 2
     other = f"sqlite:///{root / 'other.db'}"
     assert synchronise("--to", other) == 0
@@ -317,15 +328,19 @@ def test_a_journal_that_was_sent_but_not_removed_goes_with_the_next_process(
     assert not list((root / "journal").iterdir())
 
 
-def test_a_journal_that_points_outside_of_itself_is_not_followed(root: Path, tracking: TrackingConfig) -> None:
-    tracker = Tracker(tracking, root)
+def test_a_journal_that_points_outside_of_itself_is_not_followed(
+    root: Path, tracking: TrackingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (root / "secret").write_text("s")
-    journal = Journal.create(root)
-    journal.append(tracker._begin("r", None, {}))
-    journal.append({"event": "file", "time": 1, "stored": "../../secret", "folder": None})
-    journal.append({"event": "end", "time": 2, "status": "FINISHED"})
-    journal.close()
-    (failure,) = send(root, find(root))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody())
+    away = Tracker(tracking, root)
+    with away.run("r", tags={}) as run:
+        run.journal.append({"event": "file", "time": 1, "stored": "../../secret", "folder": None})
+    away.close()
+    uri = f"sqlite:///{root / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    tracker = Tracker(tracking, root)
+    (failure,) = send(root, find(root), to=uri)
     assert "outside of the journal" in failure
     (found,) = mlflow.MlflowClient(tracker.uri).search_runs([tracker.experiment_id])
     assert not mlflow.MlflowClient(tracker.uri).list_artifacts(found.info.run_id)

@@ -64,6 +64,24 @@ def test_calibration_error_is_the_gap_of_each_bin_weighted_by_its_examples() -> 
     assert found == pytest.approx(3 / 4 * middle + 1 / 4 * top, rel=1e-13)
 
 
+def test_fifteen_bins_unless_told() -> None:
+    outputs = outputs_of([0.936, 0.064], [0.94, 0.06])  # 15 bins part at 0.933, 16 at 0.9375
+    labels = np.array([0, 1])
+    assert score(outputs, labels) == score(outputs, labels, calibration_bins=15)
+    assert score(outputs, labels) != score(outputs, labels, calibration_bins=16)
+
+
+def test_each_example_is_scaled_by_itself() -> None:
+    """One with large outputs does not push another's below what float64 holds."""
+    outputs = np.array([[1.0, 2.0], [5000.0, 4000.0]])
+    np.testing.assert_allclose(np.exp(log_probabilities(outputs)[0]), [1 / (1 + np.e), np.e / (1 + np.e)], rtol=1e-14)
+
+
+def test_a_class_that_occurs_once_and_is_predicted_once_has_its_scores() -> None:
+    found = per_class(np.array([[1, 0], [0, 3]]))
+    assert [found[name].tolist() for name in ("precision", "recall", "f1")] == [[1, 1], [1, 1], [1, 1]]
+
+
 def test_bins_are_judged_apart_so_that_errors_of_two_bins_do_not_cancel() -> None:
     outputs = outputs_of([0.55, 0.45], [0.95, 0.05])  # too modest in one bin, too sure in another
     labels = np.array([0, 1])

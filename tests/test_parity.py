@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from tracing import Tracer, compare, noise, trace
 
 from pipeline.config import ModelConfig
+from pipeline.data.plan import EpochPlan
 from pipeline.errors import UserError
 from pipeline.models.architecture import Architecture
+from pipeline.models.classifier import EpochResult, State
 from pipeline.parity import Level, reason
 
 # The planted differences are PyTorch's, in this process; TensorFlow has one of its own.
@@ -92,17 +95,36 @@ def test_the_doors_as_they_are_pass_every_level(traced: Callable[[str], Path], d
     assert 0 < deviations["trajectory float64"] < 1e-11
 
 
+def _plant(patch: pytest.MonkeyPatch, **changed: Callable[..., Any]) -> None:
+    """Have PyTorch's classifier do this in place of its own methods, each handed the original first."""
+    import pipeline.models.pytorch as door
+
+    original = door.PyTorchClassifier
+    methods = {name: functools.partialmethod(method, getattr(original, name)) for name, method in changed.items()}
+    patch.setattr(door, "PyTorchClassifier", type("Planted", (original,), {**methods}))
+
+
+def _other(**update: Any) -> Callable[..., None]:
+    """A constructor that is given another configuration of training."""
+
+    def planted(self: Any, original: Any, architecture: Any, train: Any) -> None:
+        optimizer = train.optimizer.model_copy(update=update.get("optimizer", {}))
+        original(self, architecture, train.model_copy(update=update | {"optimizer": optimizer}))
+
+    return planted
+
+
+def _planned(patch: pytest.MonkeyPatch, change: Callable[[EpochPlan], EpochPlan]) -> None:
+    """Whatever is asked of the classifier, it takes another plan."""
+
+    def planted(self: Any, original: Any, plan: EpochPlan) -> Any:
+        return original(self, change(plan))
+
+    _plant(patch, seen=planted, train_epoch=planted, probe=planted)
+
+
 def _epsilon(patch: pytest.MonkeyPatch) -> None:
-    from pipeline.models.pytorch import PyTorchClassifier
-
-    original = PyTorchClassifier.__dict__["_optimizer"].func
-
-    def planted(self: Any) -> Any:
-        optimizer = original(self)
-        optimizer.param_groups[0]["eps"] = 1e-7  # Keras' default
-        return optimizer
-
-    _replace_optimizer(patch, planted)
+    _plant(patch, __init__=_other(optimizer={"epsilon": 1e-7}))  # Keras' default
 
 
 def _momentum_form(patch: pytest.MonkeyPatch) -> None:
@@ -119,50 +141,43 @@ def _momentum_form(patch: pytest.MonkeyPatch) -> None:
                 buffer.mul_(group["momentum"]).sub_(parameter.grad, alpha=group["lr"])
                 parameter.add_(buffer)
 
-    _replace_optimizer(patch, lambda self: KerasSgd(self._network.parameters(), lr=0.1, momentum=0.9))
+    patch.setattr(torch.optim, "SGD", KerasSgd)
 
 
 def _coupled_decay(patch: pytest.MonkeyPatch) -> None:
     import torch
 
-    _replace_optimizer(patch, lambda self: torch.optim.Adam(self._network.parameters(), weight_decay=0.1, fused=True))
-
-
-def _replace_optimizer(patch: pytest.MonkeyPatch, create: Callable[[Any], Any]) -> None:
-    from pipeline.models.pytorch import PyTorchClassifier
-
-    planted = functools.cached_property(create)
-    planted.__set_name__(PyTorchClassifier, "_optimizer")
-    patch.setattr(PyTorchClassifier, "_optimizer", planted)
+    patch.setattr(torch.optim, "AdamW", torch.optim.Adam)
 
 
 def _input_scale(patch: pytest.MonkeyPatch) -> None:
-    from pipeline.models.pytorch import PyTorchClassifier
+    import pipeline.models.pytorch.classifier as door
 
-    patch.setattr(PyTorchClassifier, "_scaled", lambda self, images: images.to(self._dtype) / 256)
+    patch.setattr(door, "unit_scale", lambda precision: 1 / 256)
 
 
 def _flatten_layout(patch: pytest.MonkeyPatch) -> None:
-    from pipeline.models.pytorch import network
+    """Channels first, which is to say that the rows of the kernel behind it are of other inputs."""
+    height, width, channels = SHAPE[0] - 2, SHAPE[1] - 2, 3
+    rows = np.arange(height * width * channels).reshape(height, width, channels).transpose(2, 0, 1).ravel()
 
-    original = network.Network._apply_layer
+    def moved(state: State, rows: np.ndarray) -> State:
+        of_each = [state.weights, *state.slots.values()]
+        weights, *slots = ({**one, "dense1/kernel": one["dense1/kernel"][rows]} for one in of_each)
+        return replace(state, weights=weights, slots=dict(zip(state.slots, slots, strict=True)))
 
-    def planted(self: Any, spec: Any, x: Any, key: Any) -> Any:
-        return x.flatten(1) if spec.layer.type == "flatten" else original(self, spec, x, key)
-
-    patch.setattr(network.Network, "_apply_layer", planted)
+    _plant(
+        patch,
+        restore=lambda self, original, state: original(self, moved(state, rows)),
+        state=lambda self, original: moved(original(self), np.argsort(rows)),
+    )
 
 
 def _dropped_last_batch(patch: pytest.MonkeyPatch) -> None:
-    from pipeline.models.pytorch import PyTorchClassifier
+    def whole(self: Any, original: Any, plan: EpochPlan) -> Any:
+        return original(self, plan.segment(0, plan.full_steps))
 
-    for name in ("seen", "train_epoch"):
-        original = getattr(PyTorchClassifier, name)
-
-        def planted(self: Any, plan: Any, original: Any = original) -> Any:
-            return original(self, plan.segment(0, plan.full_steps))
-
-        patch.setattr(PyTorchClassifier, name, planted)
+    _plant(patch, seen=whole, train_epoch=whole)
 
 
 def _initial_weight(patch: pytest.MonkeyPatch) -> None:
@@ -177,55 +192,49 @@ def _initial_weight(patch: pytest.MonkeyPatch) -> None:
 
 
 def _biased_variance(patch: pytest.MonkeyPatch) -> None:
-    from pipeline.models.pytorch import network
+    """As Keras keeps it: what each step adds to the running variance is smaller by 1 / N."""
+    name, momentum, values = "batch_norm1/variance", 0.1, (SHAPE[0] - 2) * (SHAPE[1] - 2)
 
-    original = network.Network._apply_layer
+    def planted(self: Any, original: Any, plan: EpochPlan) -> Any:
+        results = []
+        for step in range(plan.steps):
+            part, before = plan.segment(step, step + 1), self.state().weights[name]
+            results.append(original(self, part))
+            after, count = self.state(), len(part.order) * values
+            added = after.weights[name] - (1 - momentum) * before
+            biased = (1 - momentum) * before + added * (count - 1) / count
+            self.restore(replace(after, weights=after.weights | {name: biased.astype(before.dtype)}))
+        return EpochResult(*(np.concatenate([getattr(r, what) for r in results]) for what in ("loss", "correct")), 1.0)
 
-    def planted(self: Any, spec: Any, x: Any, key: Any) -> Any:
-        if spec.layer.type != "batch_norm" or not self.training:
-            return original(self, spec, x, key)
-        module = self.layers[spec.name]
-        before = module.running_var.clone()
-        result = original(self, spec, x, key)
-        biased = x.detach().var((0, 2, 3), unbiased=False)
-        module.running_var.data.copy_((1 - module.momentum) * before + module.momentum * biased)  # as Keras keeps it
-        return result
-
-    patch.setattr(network.Network, "_apply_layer", planted)
+    _plant(patch, train_epoch=planted)
 
 
 def _example_order(patch: pytest.MonkeyPatch) -> None:
-    from pipeline.models.pytorch import PyTorchClassifier
+    def turned(plan: EpochPlan) -> EpochPlan:
+        starts = range(0, len(plan.order), plan.batch_size)
+        order = np.concatenate([plan.order[start : start + plan.batch_size][::-1] for start in starts])
+        return replace(plan, order=order)
 
-    original = PyTorchClassifier._batch
-    patch.setattr(PyTorchClassifier, "_batch", lambda self, rows, draws: original(self, rows.flip(0), draws))
+    _planned(patch, turned)
 
 
 def _mirrored_twice(patch: pytest.MonkeyPatch) -> None:
-    from pipeline.models.pytorch import classifier
+    def mirrored(plan: EpochPlan) -> EpochPlan:
+        return replace(plan, augmentation=plan.augmentation ^ np.array([0, 0, 1, 0, 0]))
 
-    original = classifier.augmented
-    patch.setattr(classifier, "augmented", lambda images, *rest: original(images, *rest).flip(2))
+    _planned(patch, mirrored)
 
 
-def _unbiased_deviation(patch: pytest.MonkeyPatch) -> None:
-    from pipeline.models.pytorch import network
+def _other_deviation(patch: pytest.MonkeyPatch) -> None:
+    def planted(self: Any, original: Any, architecture: Any, train: Any) -> None:
+        deviation = tuple(value * 1.005 for value in architecture.channel_std)
+        original(self, replace(architecture, channel_std=deviation), train)
 
-    def forward(self: Any, x: Any) -> Any:
-        return (x - self.running_mean[:, None, None]) / (self.running_var[:, None, None] * 1.01).sqrt()
-
-    patch.setattr(network._Normalisation, "forward", forward)
+    _plant(patch, __init__=planted)
 
 
 def _dtype(patch: pytest.MonkeyPatch) -> None:
-    from pipeline.models.pytorch import PyTorchClassifier
-
-    original = PyTorchClassifier.__init__
-
-    def planted(self: Any, architecture: Any, train: Any) -> None:
-        original(self, architecture, train.model_copy(update={"precision": "float32"}))
-
-    patch.setattr(PyTorchClassifier, "__init__", planted)
+    _plant(patch, __init__=_other(precision="float32"))
 
 
 PLANTED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str, str, str]] = {
@@ -239,7 +248,7 @@ PLANTED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str, str, str]] =
     "batch-norm variance": (_biased_variance, "adam", "trajectory float64", "batch_norm1/variance after step 1"),
     "example order": (_example_order, "adam", "batches", "step 0 (float64): digest"),
     "augmentation": (_mirrored_twice, "augmented", "batches", "step 0 (float64): digest"),
-    "normalisation": (_unbiased_deviation, "adam", "outputs", "outputs of the first batch: relative"),
+    "normalisation": (_other_deviation, "adam", "outputs", "outputs of the first batch: relative"),
     "dtype": (_dtype, "adam", "batches", "step 0 (float64): dtype float64 and float32"),
 }
 

@@ -13,9 +13,9 @@ from .plan import EpochPlan
 from .stored import StoredArray
 
 _CHUNK_BYTES: Final = 1 << 26
-_PIECE_BYTES: Final = 1 << 24
+PIECE_BYTES: Final = 1 << 24
 _PREDICTED: Final = 8192  # images that are read at once, at most
-_BATCH: Final = 512  # that the doors predict at once: pieces are of whole ones, so that the bits are the same
+BATCH: Final = 512  # that the doors predict at once: pieces are of whole ones, so that the bits are the same
 
 
 class Predictor(Protocol):
@@ -32,8 +32,8 @@ def predict(classifier: Predictor, images: StoredArray) -> np.ndarray:
 
 def pieces_of(images: StoredArray, most: int = _PREDICTED) -> Iterator[np.ndarray]:
     """All of them in order, at most so many at once, and no more than fit into 16 MiB where 512 do."""
-    fitting = _PIECE_BYTES // max(1, images.nbytes // max(1, len(images)))
-    size = max(1, min(most, fitting) // _BATCH) * _BATCH
+    fitting = PIECE_BYTES // max(1, images.nbytes // max(1, len(images)))
+    size = max(1, min(most, fitting) // BATCH) * BATCH
     for start in range(0, len(images), size):
         yield images[start : start + size]
 

@@ -38,7 +38,7 @@ class Run:
     """An open run. All is on disk when a call returns, and in MLflow seconds later, where that answers."""
 
     def __init__(self, tracker: "Tracker", journal: Journal) -> None:
-        self.tracker, self._journal = tracker, journal
+        self.tracker, self.journal = tracker, journal
         self._there: dict[str, set[int]] = {}
         """Steps of the points that a run which goes on had before: these are not added again."""
         self._last: dict[str, tuple[int, float, int]] = {}
@@ -56,7 +56,7 @@ class Run:
     @property
     def reference(self) -> str:
         """The run's id in MLflow, or, as long as that has not answered, its journal's."""
-        return self._journal.position.run_id or local(self._journal.uid)
+        return self.journal.position.run_id or local(self.journal.uid)
 
     def next_step(self, prefix: str) -> int:
         """One more than the last step of the metrics with that prefix."""
@@ -68,7 +68,7 @@ class Run:
         now, names = milliseconds(), list(new)
         for start in range(0, len(names), _POINTS_PER_EVENT):
             part = {name: new[name] for name in names[start : start + _POINTS_PER_EVENT]}
-            self._journal.append({"event": "metrics", "time": now, "step": step, "values": part})
+            self.journal.append({"event": "metrics", "time": now, "step": step, "values": part})
         self._last |= {name: (step, value, now) for name, (value,) in new.items()}
 
     @_timed
@@ -80,17 +80,17 @@ class Run:
             new = [(first_step + i, float(value)) for i, value in enumerate(series) if first_step + i not in there]
             for piece in _pieces(new):
                 event = {"event": "metrics", "time": now, "step": piece[0][0], "values": {name: [v for _, v in piece]}}
-                self._journal.append(event)
+                self.journal.append(event)
                 self._last[name] = (*piece[-1], now)
 
     @_timed
     def flush(self) -> None:
         """What was added survives a failure of the power."""
-        self._journal.to_disk()
+        self.journal.to_disk()
 
     def end(self, status: str) -> None:
         """FINISHED, FAILED or KILLED."""
-        self._journal.append({"event": "end", "time": milliseconds(), "status": status})
+        self.journal.append({"event": "end", "time": milliseconds(), "status": status})
         self.flush()
 
     @_timed
@@ -111,19 +111,19 @@ class Run:
     @_timed
     def log_text(self, text: str, path: str) -> None:
         """Store a text as the artifact `path`."""
-        self._journal.append({"event": "text", "time": milliseconds(), "text": text, "path": path})
+        self.journal.append({"event": "text", "time": milliseconds(), "text": text, "path": path})
 
     @_timed
     def log_file(self, source: Path, folder: str | None = None) -> None:
         """Store a file among the artifacts."""
-        stored = self._journal.attach(source)
-        self._journal.append({"event": "file", "time": milliseconds(), "stored": stored, "folder": folder})
+        stored = self.journal.attach(source)
+        self.journal.append({"event": "file", "time": milliseconds(), "stored": stored, "folder": folder})
 
     @_timed
     def log_dataset(self, *, name: str, fingerprint: str, context: str, source: Mapping[str, str]) -> None:
         """Name the data of this run: `fingerprint` is at most 36 characters, `source` says where they came from."""
         facts = {"name": name, "digest": fingerprint, "context": context, "source": dict(source)}
-        self._journal.append({"event": "dataset", "time": milliseconds(), **facts})
+        self.journal.append({"event": "dataset", "time": milliseconds(), **facts})
 
     def show(
         self,
@@ -138,7 +138,7 @@ class Run:
         `sweeps`: of a sweep's id the parameters that it varies.
         """
         facts = {"current": list(current), "report": report, "sweeps": dict(sweeps or {})}
-        self._journal.append({"event": "views", "time": milliseconds(), **facts})
+        self.journal.append({"event": "views", "time": milliseconds(), **facts})
 
     def log_model(
         self,
@@ -170,7 +170,7 @@ class Run:
         signature = ModelSignature(Schema([images]), Schema([TensorSpec(example.dtype, (-1, classes))]))
         # torch.export traces the example, and would fix its batch size if that were one
         format_options = {"serialization_format": "pt2", "input_example": example} if framework == "pytorch" else {}
-        folder = self._journal.attach_folder("model")
+        folder = self.journal.attach_folder("model")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             flavor.save_model(
@@ -182,7 +182,7 @@ class Run:
                 **format_options,
             )
         points = [(key, value, when, at) for key in metrics for at, value, when in [self._last[key]]]
-        stored = str(folder.relative_to(self._journal.folder))
+        stored = str(folder.relative_to(self.journal.folder))
         event = {
             "event": "model",
             "time": milliseconds(),
@@ -191,7 +191,7 @@ class Run:
             "step": step,
             "points": points,
         }
-        self._journal.append(event)
+        self.journal.append(event)
         self._models.add(name)
         self.tracker.model_seconds += time.perf_counter() - began
         return name
@@ -215,7 +215,7 @@ class Run:
         names = list(values)
         for start in range(0, len(names), _NAMES_PER_EVENT):
             part = {name: values[name] for name in names[start : start + _NAMES_PER_EVENT]}
-            self._journal.append({"event": event, "time": milliseconds(), "values": part})
+            self.journal.append({"event": event, "time": milliseconds(), "values": part})
 
 
 def milliseconds() -> int:

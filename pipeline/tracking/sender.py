@@ -62,6 +62,13 @@ class Sender:
             self._mine = [journal for journal in self._mine if not journal.finish()]
             self._sending.release()
 
+    def close(self) -> None:
+        """Let other processes have the journals."""
+        with self._sending:
+            for journal in self._mine:
+                journal.close()
+            self._mine = []
+
     def _run(self) -> None:
         pause, others = _EVERY_SECONDS, left_behind(self._root)
         while True:

@@ -177,6 +177,10 @@ class Tracker:
                 journals.release(folder)
         slot.unlink(missing_ok=True)
 
+    def close(self) -> None:
+        """Let go of what waits: another process, such as `sync`, may send it. For the end of this process's use."""
+        self._sender.close()
+
     def link(self, path: str) -> str:
         """The address of a page of the UI (see `views`): on the server, or on the one that `make ui` starts."""
         server = (

@@ -1,0 +1,226 @@
+"""The files of a journal: what is in them, who holds them, and when they go."""
+
+import json
+import os
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock, Timeout
+
+from pipeline.tracking import journal as journals
+from pipeline.tracking.journal import Journal, Position
+
+DAY = 86_400.0
+END = {"event": "end", "status": "FINISHED"}
+
+
+def filled(root: Path, *events: dict[str, Any], keep: bool = False) -> Journal:
+    journal = Journal.create(root, keep=keep)
+    for event in events:
+        journal.append(event)
+    return journal
+
+
+def sent(journal: Journal) -> Journal:
+    """As if MLflow had all of it."""
+    journal.position.offset = journal.size
+    journal.acknowledge()
+    return journal
+
+
+def test_a_journal_has_a_name_of_its_own_that_tells_when_and_which(tmp_path: Path) -> None:
+    before = time.time()
+    one, other = Journal.create(tmp_path), Journal.create(tmp_path)
+    assert one.folder.parent == tmp_path / "journal"
+    found = re.fullmatch(r"(\d{8}-\d{6})-(\d{6})-([0-9a-f]{32})", one.folder.name)
+    assert found
+    assert found[3] == one.uid != other.uid
+    stamp = time.mktime(time.strptime(found[1], "%Y%m%d-%H%M%S")) + int(found[2]) / 1e6
+    assert before - 1e-5 <= stamp <= time.time()
+    assert one.folder.name < other.folder.name
+    assert journals.folder_of(tmp_path, one.uid) == one.folder
+    assert journals.folder_of(tmp_path, "0" * 32) is None
+    assert not one.kept
+    assert Journal.create(tmp_path, keep=True).kept
+
+
+def test_a_reference_to_a_journal_is_told_from_an_id_of_mlflow() -> None:
+    reference = journals.local("abc")
+    assert journals.is_local(reference)
+    assert not journals.is_local("abc")
+    assert journals.uid_of(reference) == "abc"
+
+
+def test_events_are_lines_that_can_be_read_from_any_of_them_on(tmp_path: Path) -> None:
+    events: Sequence[dict[str, Any]] = ({"event": "begin", "name": "ä\n"}, {"event": "tags", "values": {}}, END)
+    journal = filled(tmp_path, *events)
+    assert [event for event, _ in journal.events()] == list(events)
+    ends = [end for _, end in journal.events()]
+    content = (journal.folder / "events.jsonl").read_bytes()
+    assert [json.loads(line) for line in content.splitlines()] == list(events)
+    assert b": " not in content
+    assert ends[-1] == len(content) == journal.size == journal.pending
+    assert list(journal.events(ends[0])) == [(event, end) for event, end in zip(events[1:], ends[1:], strict=True)]
+    assert list(journal.events(ends[-1])) == []
+    assert journal.begin == events[0]
+    assert Journal.create(tmp_path).begin == {}
+    journal.to_disk()
+
+
+def test_the_position_is_kept(tmp_path: Path) -> None:
+    journal = filled(tmp_path, END)
+    assert journal.position == Position() == journals.position_of(journal.folder)
+    journal.position = wanted = Position(journal.size, "sqlite:///x", "run", "7", True, {"m": "m-1"})
+    assert journals.position_of(journal.folder) == Position()
+    journal.acknowledge()
+    assert journals.position_of(journal.folder) == wanted
+    assert journal.pending == 0
+    assert not (journal.folder / "position.part").exists()
+    journal.close()
+    assert Journal(journal.folder).position == wanted
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"offset": 3, "unknown": 1}'])
+def test_a_damaged_position_is_that_of_nothing_sent(tmp_path: Path, content: str) -> None:
+    journal = filled(tmp_path, END)
+    (journal.folder / "position.json").write_text(content)
+    assert journals.position_of(journal.folder) == Position()
+
+
+def test_half_a_line_is_cut_off(tmp_path: Path) -> None:
+    journal = filled(tmp_path, {"event": "begin"}, END)
+    journal.close()
+    path = journal.folder / "events.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"event":"met')
+    again = Journal(journal.folder)
+    assert again.size == len(whole)
+    assert path.read_bytes() == whole
+    again.append(END)
+    assert [event["event"] for event, _ in again.events()] == ["begin", "end", "end"]
+
+
+def test_one_process_holds_it(tmp_path: Path) -> None:
+    journal = filled(tmp_path, END)
+    began = time.monotonic()
+    with pytest.raises(Timeout):
+        Journal(journal.folder)
+    assert time.monotonic() - began < 0.2
+    with pytest.raises(Timeout):
+        Journal(journal.folder, wait_seconds=0.3)
+    assert time.monotonic() - began > 0.3
+    journal.close()
+    Journal(journal.folder).close()
+
+
+def test_one_that_is_gone_leaves_no_lock(tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    folder = tmp_path / "journal/20260101-000000-000000-abc"
+    with pytest.raises(FileNotFoundError) as raised:
+        Journal(folder)
+    assert raised.value.filename == str(folder)
+    assert list((tmp_path / "journal").iterdir()) == []
+
+
+def test_a_folder_that_cannot_hold_a_lock_is_named(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_text("a file")
+    with pytest.raises(OSError, match=r"journal/\d{8}-\d{6}-\d{6}-[0-9a-f]{32}'$"):
+        Journal.create(tmp_path)
+
+
+def test_files_that_events_name_are_copied(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path)
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/b.txt").write_text("b")
+    places = [
+        journal.attach(tmp_path / "a.txt"),
+        journal.attach(tmp_path / "a.txt"),
+        journal.attach(tmp_path / "folder"),
+    ]
+    (tmp_path / "a.txt").write_text("changed")
+    assert all(re.fullmatch(r"files/[0-9a-f]{12}/(a\.txt|folder)", place) for place in places)
+    assert len(set(places)) == 3
+    assert [(journal.folder / place).read_text() for place in places[:2]] == ["a", "a"]
+    assert (journal.folder / places[2] / "b.txt").read_text() == "b"
+    later = journal.attach_folder("model")
+    assert later.name == "model"
+    assert later.parent.is_dir()
+    assert not later.exists()
+
+
+SESSIONS = {
+    "nothing": ([], True),
+    "begun": (["begin"], False),
+    "ended": (["begin", "metrics", "end"], True),
+    "goes on": (["begin", "end", "resume"], False),
+    "ended again": (["begin", "end", "resume", "tags", "end"], True),
+    "another's run": (["adopt", "metrics"], False),
+    "logged to after its end": (["begin", "end", "tags"], True),
+}
+
+
+@pytest.mark.parametrize(("events", "ended"), SESSIONS.values(), ids=SESSIONS)
+def test_whether_its_latest_session_has_ended(tmp_path: Path, events: list[str], ended: bool) -> None:
+    assert filled(tmp_path, *({"event": event} for event in events)).ended == ended
+
+
+def test_it_goes_when_nothing_of_it_is_needed(tmp_path: Path) -> None:
+    pending, unended = filled(tmp_path, END), sent(filled(tmp_path, {"event": "begin"}))
+    kept, refused = sent(filled(tmp_path, END, keep=True)), sent(filled(tmp_path, END))
+    refused.refuse({"event": "params", "values": {"a": "é"}}, "not so")
+    for journal in (pending, unended, kept, refused):
+        assert not journal.finish()
+        assert journal.folder.exists()
+    line = json.loads((refused.folder / "refused.jsonl").read_text())
+    assert line == {"reason": "not so", "event": "params", "values": {"a": "é"}}
+    done = sent(filled(tmp_path, END))
+    assert done.finish()
+    assert not done.folder.exists()
+    assert not Path(f"{done.folder}.lock").exists()
+
+
+def test_a_released_one_goes_as_soon_as_it_was_sent(tmp_path: Path) -> None:
+    kept, unsent = sent(filled(tmp_path, END, keep=True)), filled(tmp_path, END, keep=True)
+    journals.release(kept.folder)  # this process holds it: only that nobody goes on with it is noted
+    assert not kept.kept
+    for journal in (kept, unsent):
+        journal.close()
+        journals.release(journal.folder)
+    assert not kept.folder.exists()
+    assert unsent.folder.exists()
+    assert not unsent.kept
+    Journal(unsent.folder).close()
+    journals.release(tmp_path / "journal/nowhere")
+
+
+def old(journal: Journal, days: float) -> Journal:
+    """Last added to so long ago."""
+    journal.close()
+    os.utime(journal.folder / "events.jsonl", (time.time() - days * DAY,) * 2)
+    return journal
+
+
+def test_a_new_process_removes_what_waits_for_nobody(tmp_path: Path) -> None:
+    journals.tidy(tmp_path)
+    gone = [old(sent(filled(tmp_path, END)), 0), old(sent(filled(tmp_path, END, keep=True)), 15)]
+    stays = {
+        "may go on": old(sent(filled(tmp_path, END, keep=True)), 13),
+        "not sent": old(filled(tmp_path, END), 15),
+        "empty": old(Journal.create(tmp_path), 0),
+    }
+    held = sent(filled(tmp_path, END))
+    left = tmp_path / "journal/20260101-000000-000000-abc.lock"  # by one that was killed between the two removals
+    left.touch()
+    journals.tidy(tmp_path)
+    assert [journal.folder.exists() for journal in gone] == [False, False]
+    assert {name: journal.folder.exists() for name, journal in stays.items()} == dict.fromkeys(stays, True)
+    assert stays["may go on"].kept
+    assert held.folder.exists()
+    assert not left.exists()
+    with FileLock(f"{stays['not sent'].folder}.lock", timeout=0):  # nobody is left with it
+        pass
