@@ -1,4 +1,4 @@
-"""How many planted faults do the tests catch? `python tests/mutants.py [module ...] [--survivors FILE]`.
+"""How many planted faults do the tests catch? `python tests/mutants.py [module ...]`.
 
 Each fault is one small change of one module, in a clone of this repository: another comparison, operator, constant or
 condition, a call, a keyword or a returned value left out. It is caught where one of the module's tests fails.
@@ -27,7 +27,7 @@ TESTS = {
     "paired": ("test_verdict.py", "test_verdict_simulated.py"),
     "metrics": ("test_metrics.py",),
     "data/plan": ("test_plan.py",),
-    "tracking/journal": ("test_journal.py",),
+    "tracking/journal": ("test_journal_files.py",),
     "checkpoint": ("test_checkpoint.py", "test_security.py"),
 }
 """Of each module, what is quick first."""

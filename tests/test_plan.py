@@ -11,11 +11,12 @@ from pipeline.data.plan import EpochPlan, draw_epoch, learning_rates, require_vi
 from pipeline.errors import UserError
 from pipeline.models.architecture import Architecture
 
+TRAIN = compose().train
 CONSTANT = {"name": "constant", "warmup_steps": 0}
 
 
 def settings(batch_size: int, learning_rate: float = 1e-3, epochs: int = 10, **schedule: object) -> TrainConfig:
-    base = compose().train.model_dump() | {"batch_size": batch_size, "epochs": epochs, "schedule": CONSTANT | schedule}
+    base = TRAIN.model_dump() | {"batch_size": batch_size, "epochs": epochs, "schedule": CONSTANT | schedule}
     return TrainConfig.model_validate(base | {"optimizer": base["optimizer"] | {"learning_rate": learning_rate}})
 
 
