@@ -1,5 +1,7 @@
 """`python -m pipeline.train` as a Hydra application: one run, or with `-m` a sweep, each job in its own process.
 
+The processes of a sweep are forks of warm workers (see `workers`), which import what a job needs once.
+
 A job that fails neither stops nor hides the others; the sweep ends with a ranking and with the failures.
 """
 
@@ -94,6 +96,8 @@ def hydra_app(arguments: Sequence[str]) -> None:
     sys.argv = ["pipeline.train", *arguments]
     with contextlib.ExitStack() as stack:
         _Stack.current = stack
+        if flags & {"-m", "--multirun"}:
+            stack.enter_context(workers.available())
         try:
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
         except (HydraException, OmegaConfBaseException) as error:

@@ -24,6 +24,8 @@ from project_copy import TINY, clean_environment, clone_project, edit, run_modul
 from safetensors.numpy import load_file
 from servers import Mlflow
 
+from pipeline import workers
+
 KILLS = int(os.environ.get("KILLS", "1"))  # of each training
 EXECUTION = os.environ.get("EXECUTION", "")
 TRAIN = ("pipeline.train", "train.epochs=3", "seeds=[0,1]", "train.batch_size=32", "evaluate.plots=false", *TINY)
@@ -250,8 +252,9 @@ def test_a_training_goes_on_without_its_server_and_is_there_later(project: Path,
 def test_a_killed_sweep_leaves_no_orphan_and_goes_on_where_it_was(project: Path) -> None:
     given = ["pipeline.train", "-m", "framework=pytorch", *TINY, "seeds=[0]", "train.epochs=40"]
     arguments = [*given, "train.optimizer.learning_rate=1e-3,2e-3", "tracking.log_model=false", "evaluate.plots=false"]
-    process = start(project, *arguments, cold=True)
+    process = start(project, *arguments, cold=True, **{workers.VARIABLE: ""})  # with workers of its own
     until(process, "pytorch 0.002 s0 epoch 2/")
+    assert len(psutil.Process(process.pid).children(recursive=True)) >= 4  # who keeps them, one, its fork, its client
     assert_no_orphan_when_killed(project, process)
     said = finish(start(project, *arguments))
     assert "multirun/" in said.split(": goes on")[0]

@@ -34,8 +34,8 @@ def available(environment: Mapping[str, str] | None = None) -> Iterator[Path]:
     libraries look at it, runs in a fresh process. Where this is nested, or a process that started this one keeps
     workers, those serve.
     """
-    if VARIABLE in os.environ:
-        yield Path(os.environ[VARIABLE])
+    if kept := os.environ.get(VARIABLE):
+        yield Path(kept)
         return
     folder = Path(tempfile.mkdtemp(prefix="workers-"))  # for this user alone; a socket's path is short
     os.environ[VARIABLE] = str(folder)
