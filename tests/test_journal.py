@@ -227,8 +227,8 @@ with tracker.run("r", tags={}, slot=root / "slot") as run:
 
 def test_a_run_whose_process_was_killed_ends_killed_and_can_go_on(root: Path, tracking: TrackingConfig) -> None:
     slot = root / "slot"
-    (root / "killed.py").write_text(KILLED)
-    done = run_module(root, "killed", PYTHONPATH=str(Path(__file__).parent))
+    (root / "killed.py").write_text(f"import sys\nsys.path.append({str(Path(__file__).parent)!r})\n{KILLED}")
+    done = run_module(root, "killed")
     assert done.returncode == -signal.SIGKILL, done.stderr
     tracker = Tracker(tracking, root)
     (folder,) = (root / "journal").glob("*/")

@@ -3,11 +3,13 @@
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from filelock import FileLock, Timeout
 
@@ -50,6 +52,7 @@ def test_a_journal_has_a_name_of_its_own_that_tells_when_and_which(tmp_path: Pat
 
 def test_a_reference_to_a_journal_is_told_from_an_id_of_mlflow() -> None:
     reference = journals.local("abc")
+    assert reference == "journal:abc"  # it stands in files of results
     assert journals.is_local(reference)
     assert not journals.is_local("abc")
     assert journals.uid_of(reference) == "abc"
@@ -68,12 +71,12 @@ def test_events_are_lines_that_can_be_read_from_any_of_them_on(tmp_path: Path) -
     assert list(journal.events(ends[-1])) == []
     assert journal.begin == events[0]
     assert Journal.create(tmp_path).begin == {}
-    journal.to_disk()
 
 
 def test_the_position_is_kept(tmp_path: Path) -> None:
     journal = filled(tmp_path, END)
     assert journal.position == Position() == journals.position_of(journal.folder)
+    assert Position() == Position(0, "", None, None, False, {})
     journal.position = wanted = Position(journal.size, "sqlite:///x", "run", "7", True, {"m": "m-1"})
     assert journals.position_of(journal.folder) == Position()
     journal.acknowledge()
@@ -115,6 +118,44 @@ def test_one_process_holds_it(tmp_path: Path) -> None:
     assert time.monotonic() - began > 0.3
     journal.close()
     Journal(journal.folder).close()
+
+
+def opened(folder: Path) -> list[str]:
+    """Files in it, and its lock, that this process has open."""
+    return [file.path for file in psutil.Process().open_files() if file.path.startswith(str(folder))]
+
+
+def test_nothing_is_held_any_longer_whichever_thread_lets_go(tmp_path: Path) -> None:
+    closed, finished = filled(tmp_path, END), sent(filled(tmp_path, END))
+    for journal, let_go in ((closed, closed.close), (finished, finished.finish)):
+        assert len(opened(journal.folder)) == 2
+        thread = threading.Thread(target=let_go)
+        thread.start()
+        thread.join()
+        assert opened(journal.folder) == []
+
+
+def test_one_that_cannot_be_opened_is_not_held(tmp_path: Path) -> None:
+    journal = filled(tmp_path, END)
+    journal.close()
+    (journal.folder / "events.jsonl").unlink()
+    (journal.folder / "events.jsonl").mkdir()
+    with pytest.raises(IsADirectoryError) as raised:
+        Journal(journal.folder)
+    assert opened(journal.folder) == [], raised
+    with FileLock(f"{journal.folder}.lock", timeout=0):
+        pass
+
+
+def test_what_must_survive_the_power_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synchronised: list[str] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda number: synchronised.append(str(Path(f"/proc/self/fd/{number}").readlink()))
+    )
+    journal = filled(tmp_path, END)
+    assert synchronised == []
+    journal.to_disk()
+    assert synchronised == [str(journal.folder / "events.jsonl")]
 
 
 def test_one_that_is_gone_leaves_no_lock(tmp_path: Path) -> None:
@@ -207,7 +248,7 @@ def old(journal: Journal, days: float) -> Journal:
 
 def test_a_new_process_removes_what_waits_for_nobody(tmp_path: Path) -> None:
     journals.tidy(tmp_path)
-    gone = [old(sent(filled(tmp_path, END)), 0), old(sent(filled(tmp_path, END, keep=True)), 15)]
+    gone = [old(sent(filled(tmp_path, END)), 0), old(sent(filled(tmp_path, END, keep=True)), 14.5)]
     stays = {
         "may go on": old(sent(filled(tmp_path, END, keep=True)), 13),
         "not sent": old(filled(tmp_path, END), 15),
