@@ -1,5 +1,6 @@
 """What checkpoints take of the disk: bounded, and never at the cost of one that a process is at work on."""
 
+import hashlib
 import json
 import os
 import re
@@ -9,8 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from pipeline import checkpoint as checkpoints
@@ -19,12 +22,17 @@ from pipeline.config import compose
 from pipeline.data.obtain import obtain
 from pipeline.entry import select
 from pipeline.errors import BusyError
-from pipeline.identity import code_digest
+from pipeline.identity import code_digest, versions
 from pipeline.job import Job
 from pipeline.models.classifier import Device, EpochResult, State
 from pipeline.train import SECTIONS
 
 DAY = 86_400.0
+
+
+def opened(folder: Path) -> list[str]:
+    """Files in it that this process has open."""
+    return [file.path for file in psutil.Process().open_files() if file.path.startswith(str(folder))]
 
 
 def cut_short(root: Path, name: str, *, size: int, age: float) -> Path:
@@ -37,21 +45,25 @@ def cut_short(root: Path, name: str, *, size: int, age: float) -> Path:
 
 
 def test_old_ones_go_then_the_oldest_beyond_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "KEEP_BYTES", 250)
-    new, recent = (cut_short(tmp_path, name, size=100, age=age) for name, age in (("new", 0), ("recent", 60)))
-    beyond, stale = (cut_short(tmp_path, name, size=100, age=age) for name, age in (("beyond", 90), ("old", 15 * DAY)))
+    assert checkpoints.KEEP_BYTES == 4 * 2**30
+    monkeypatch.setattr(checkpoints, "KEEP_BYTES", 200)
+    new, recent = (cut_short(tmp_path, name, size=100, age=age) for name, age in (("a", 0), ("b", 60)))
+    beyond, stale = (cut_short(tmp_path, name, size=100, age=age) for name, age in (("c", 90), ("d", 14.5 * DAY)))
     assert tidy(tmp_path) == 200
     assert new.exists()
     assert recent.exists()
     assert not beyond.exists()
     assert not stale.exists()
+    assert opened(tmp_path) == []
 
 
 def test_one_that_a_process_holds_stays(tmp_path: Path) -> None:
     folder = cut_short(tmp_path, "long", size=100, age=15 * DAY)
     with FileLock(folder / "lock"):
         os.utime(folder, (time.time() - 15 * DAY,) * 2)
+        began = time.monotonic()
         assert tidy(tmp_path) == 100
+        assert time.monotonic() - began < 0.5
         assert folder.exists()
     os.utime(folder, (time.time() - 15 * DAY,) * 2)
     assert tidy(tmp_path) == 0
@@ -82,6 +94,7 @@ def test_what_a_kill_left_half_written_goes(job: Job, tmp_path: Path) -> None:
         first.slot.write_text("run\n")
         (first.slot.parent / ".tmp123abc").write_bytes(bytes(100))
     with held(tmp_path, job, CPU, 0) as second:
+        (second.slot.parent / "holder.json").unlink()  # by hand
         assert second.slot == first.slot
         assert not (second.slot.parent / ".tmp123abc").exists()
         assert second.slot.exists()
@@ -98,6 +111,9 @@ def test_one_process_holds_it_and_is_named(job: Job, tmp_path: Path) -> None:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder["since"]))
         told = f"pytorch: the same is being trained by process {os.getpid()} on {os.uname().nodename} since {since}; "
         with pytest.raises(BusyError, match=f"^{re.escape(told)}wait for it, or end it$"), held(tmp_path, job, CPU, 0):
+            pass
+        assert time.time() - began < 0.9
+        with pytest.raises(Timeout), FileLock(folder / "lock", timeout=0):  # by whose name `tidy` asks for it
             pass
         (folder / "holder.json").write_text("{")
         with pytest.raises(BusyError, match="is being trained by another process; "), held(tmp_path, job, CPU, 0):
@@ -119,6 +135,7 @@ def test_what_there_is_nothing_to_go_on_with_leaves_no_folder(job: Job, tmp_path
     assert not folder_after("ended").exists()
     for name in ("run", "state.safetensors"):
         folder = folder_after(name)
+        assert opened(folder) == []
         assert not (folder / "holder.json").exists()
         assert (folder / name).exists()
         (folder / name).unlink()
@@ -145,6 +162,19 @@ def test_whatever_decides_the_bits_is_in_the_key_and_nothing_else(job: Job, tmp_
     assert {key_of(changed(one), CPU, 0) for one in same} == {keys[0]}
     digests = [code_digest("pytorch"), code_digest("tensorflow")]
     assert len(set(digests)) == 2
+
+
+def test_a_checkpoint_of_yesterday_is_found_today(job: Job) -> None:
+    """The key is that of these facts."""
+    facts: dict[str, Any] = {
+        **{"job": job.defining(), "seed": 3, "seeds": None, "sweep": None},
+        **{"code": code_digest("pytorch"), "versions": versions("pytorch")},
+        **{"device": {"type": "cpu", "name": "cpu", "threads": 1}, "execution": "eager"},
+    }
+    for seed, seeds in ((3, None), (None, [0, 1, 2])):
+        text = json.dumps(facts | {"seed": seed, "seeds": seeds}, sort_keys=True)
+        digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        assert key_of(job, CPU, seed) == f"pytorch-{digest}"
 
 
 STATE = State({"w": np.arange(6, dtype=np.float32)}, {"momentum": {"w": np.ones(6)}, "empty": {}}, 7)
@@ -191,6 +221,7 @@ def test_the_end_of_all_is_noted(tmp_path: Path) -> None:
     assert not checkpoint.ended
     checkpoint.end()
     assert checkpoint.ended
+    assert (tmp_path / "ended").exists()
     assert Checkpoint(tmp_path).ended
 
 
@@ -202,6 +233,11 @@ def test_training_waits_for_a_checkpoint_only_where_that_is_asked_for(
         save_file(*arguments)
 
     monkeypatch.setattr(checkpoints, "save_file", slow)
+    checkpoint = Checkpoint(tmp_path)
+    checkpoint.save(STATE, progress())
+    checkpoint.discard()  # also one that is being written
+    time.sleep(0.4)
+    assert list(tmp_path.iterdir()) == []
     checkpoint = Checkpoint(tmp_path)
     began = checkpoint.written
     checkpoint.save(STATE, progress())
@@ -216,19 +252,52 @@ def test_training_waits_for_a_checkpoint_only_where_that_is_asked_for(
 
 
 def test_where_none_can_be_written_training_goes_on_with_the_one_before(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = Checkpoint(tmp_path)
     checkpoint.save(STATE, Progress(epoch=5), wait=True)
-    (tmp_path / "state.part").mkdir()
-    checkpoint.save(STATE, Progress(epoch=6), wait=True)
-    assert re.match(rf"{re.escape(str(tmp_path))}: no checkpoint: .*; training goes on\n$", capsys.readouterr().err)
+    for half in (True, False):
+
+        def full(_: Any, path: Path, *__: Any, half: bool = half) -> None:
+            if half:
+                path.write_bytes(b"half")
+            raise OSError("no room")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(checkpoints, "save_file", full)
+            checkpoint.save(STATE, Progress(epoch=6), wait=True)
+        assert capsys.readouterr().err == f"{tmp_path}: no checkpoint: no room; training goes on\n"
+        assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
     found = checkpoint.load()
     assert found is not None
     assert found[1].epoch == 5
 
 
+def test_a_crash_leaves_the_old_one_or_the_new_one_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synchronised: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synchronised.append(str(Path(f"/proc/self/fd/{fd}").readlink())))
+    checkpoint, before = Checkpoint(tmp_path), psutil.Process().num_fds()
+    checkpoint.save(STATE, progress(), wait=True)
+    assert synchronised == [str(tmp_path / "state.part"), str(tmp_path)]
+    assert psutil.Process().num_fds() == before
+
+
+def test_other_arrays_under_the_same_digest_are_not_continued_from(tmp_path: Path) -> None:
+    checkpoint, path = Checkpoint(tmp_path), tmp_path / "state.safetensors"
+    checkpoint.save(STATE, progress(), wait=True)
+    with safe_open(path, "numpy") as file:
+        metadata, arrays = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    weights = arrays.pop("weights/w")
+    told = f"^{re.escape(str(path))}: not continued from: its content is not what was written$"
+    for other in ({"weights/v": weights}, {"weights/w": weights.view(np.int32)}, {"weights/w": weights.reshape(2, 3)}):
+        save_file(arrays | other, path, metadata)
+        with pytest.warns(UserWarning, match=told) as warned:
+            assert checkpoint.load() is None
+        assert warned[0].filename == __file__
+
+
 def test_steps_add_up_within_an_epoch() -> None:
+    assert Progress() == Progress(1, 0, [], [], 0.0, [], None, False)
     reached = Progress(epoch=4)
     for count, seconds, waited in ((2, 1.0, 0.5), (3, 2.0, 0.25)):
         reached.add(EpochResult(np.full(count, 0.5), np.full(count, 9), seconds), waited)

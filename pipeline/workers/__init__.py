@@ -23,7 +23,6 @@ from typing import Final
 VARIABLE: Final = "PIPELINE_WORKERS"
 """Names the folder with the workers' sockets, for this process and those that it starts."""
 _CLIENT: Final = Path(__file__).with_name("client.py")
-_READY_SECONDS: Final = 10.0
 
 
 @contextmanager
@@ -49,14 +48,12 @@ def available(environment: Mapping[str, str] | None = None) -> Iterator[Path]:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the commands
             )
-        with keeper:
+        with keeper:  # closes its standard input, which ends it
             assert keeper.stdout is not None
             keeper.stdout.readline()  # the sockets are there
             yield folder
-            assert keeper.stdin is not None
-            keeper.stdin.close()  # ends it
     finally:
-        del os.environ[VARIABLE]
+        os.environ.pop(VARIABLE, None)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -5,6 +5,7 @@ which is when whoever started it does.
 """
 
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -38,6 +39,7 @@ def main(folder: Path) -> None:
             worker.send_signal(signal.SIGTERM)
         for worker in workers:
             worker.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
