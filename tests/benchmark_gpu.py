@@ -1,0 +1,200 @@
+"""`python tests/benchmark_gpu.py [FILE]`: what PyTorch's classifier does on a GPU, in one go of a few minutes.
+
+float64 against the CPU, the same bits twice, streamed against resident images, and images/s beside a bare step: the
+same network and optimiser on one batch that lies ready on the device, eager, under `torch.compile` and as a CUDA graph.
+Needs a GPU, PyTorch and what `pipeline.models` imports; neither TensorFlow nor MLflow. Prints a line each, and writes
+all as JSON where a FILE is given.
+"""
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from pipeline.config import compose  # noqa: E402
+from pipeline.data.dataset import Dataset  # noqa: E402
+from pipeline.data.feed import Feed  # noqa: E402
+from pipeline.data.plan import draw_epoch  # noqa: E402
+from pipeline.data.providers.source import ArraySource  # noqa: E402
+from pipeline.data.writing import write_dataset  # noqa: E402
+from pipeline.models import classifier as doors  # noqa: E402
+from pipeline.models.architecture import Architecture  # noqa: E402
+
+NETWORKS = ("simple_cnn", "lenet5", "resnet8")
+SHAPE, CLASSES, COUNT = (32, 32, 3), 10, 50_000  # as CIFAR-10's training split
+ROUNDS = 5
+
+
+def data(folder: Path, count: int) -> Dataset:
+    """Random images."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (count, *SHAPE), np.uint8)
+    labels = np.arange(count, dtype=np.int64) % CLASSES
+    folder.mkdir(parents=True)
+    parts = {"train": (images, labels), "test": (images[:100], labels[:100])}
+    source = ArraySource(parts, tuple(map(str, range(CLASSES))))
+    return write_dataset(source, compose(["data.validation_fraction=0.01"]).data, folder)
+
+
+def create(dataset: Dataset, *overrides: str) -> Any:
+    """A classifier at its beginning."""
+    config = compose([*overrides, "train.epochs=2"])
+    classifier = doors.create("pytorch", Architecture.of(config.model, dataset), config.train)
+    doors.initialise(classifier, 0)
+    return classifier
+
+
+def train(classifier: Any, dataset: Dataset, steps: int | None = None, limit: int = 1 << 40) -> dict[str, Any]:
+    """Weights, losses and images/s after one epoch, or so many steps of it."""
+    split, size = dataset.split("train"), classifier.train.batch_size
+    feed = Feed(classifier, split, limit, size)
+    plan = draw_epoch(classifier.train, examples=len(split.labels), seed=0, epoch=0)
+    classifier.compile([size, len(split.labels) % size or size])
+    began, losses = time.perf_counter(), []
+    for piece in feed.pieces(plan.segment(0, steps or plan.steps)):
+        losses.append(classifier.train_epoch(piece).loss)
+    seconds = time.perf_counter() - began
+    arrays = classifier.state().weights | {"loss": np.concatenate(losses)}
+    return {"arrays": arrays, "rate": len(plan.segment(0, steps or plan.steps).order) / seconds, "feed": feed}
+
+
+def trajectory(network: str, folder: Path, target: Path) -> None:
+    """Twenty steps in float64, on the device that this process sees."""
+    overrides = (f"model={network}", "train.precision=float64", "train.batch_size=32", "train.augment.flip=true")
+    classifier = create(Dataset.open(folder), *overrides)
+    np.savez(target, device=classifier.device.type, **train(classifier, Dataset.open(folder), 20)["arrays"])
+
+
+def apart(one: Any, other: Any) -> float:
+    """The largest relative deviation of an array (2-norm)."""
+    names = [name for name in one if name != "device"]
+    return max(float(np.linalg.norm(one[n] - other[n]) / max(np.linalg.norm(other[n]), 1e-300)) for n in names)
+
+
+def bare(classifier: Any, dataset: Dataset) -> dict[str, Callable[[], Any]]:
+    """A step on one batch that is ready, in PyTorch's own objects: eager, compiled, as a CUDA graph."""
+    import torch
+    from torch.nn import functional
+
+    size, split = classifier.train.batch_size, dataset.split("train")
+    x = torch.tensor(split.images[:size], device="cuda").float() / 255
+    y, key = torch.tensor(split.labels[:size], device="cuda"), torch.tensor(0, device="cuda")
+    network = classifier._network
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True, capturable=True)
+
+    def step() -> Any:
+        optimizer.zero_grad(set_to_none=True)
+        loss = functional.cross_entropy(network(x, key), y)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    found: dict[str, Callable[[], Any]] = {"eager": step}
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(5):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    try:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            loss = step()
+        found["CUDA graph"] = lambda: (graph.replay(), loss)[1]
+    except RuntimeError as error:
+        print("CUDA graph:", str(error).splitlines()[0])
+    forward = torch.compile(lambda a, b: functional.cross_entropy(network(a, key), b), dynamic=False)
+
+    def compiled() -> Any:
+        optimizer.zero_grad(set_to_none=True)
+        loss = forward(x, y)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    found["torch.compile"] = compiled
+    return found
+
+
+def rate_of(step: Callable[[], Any], size: int, seconds: float = 1.0) -> float:
+    """Images/s, the device's work included."""
+    for _ in range(5):
+        step()
+    float(step())
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        for _ in range(20):
+            last = step()
+        float(last)
+        count += 20
+    return count * size / (time.perf_counter() - began)
+
+
+def main(target: str | None) -> None:
+    """See the module."""
+    import torch
+
+    facts: dict[str, Any] = {"card": torch.cuda.get_device_name(0), "torch": torch.__version__}
+    facts["cudnn"] = torch.backends.cudnn.version()
+    print(facts, flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        small, large = data(Path(scratch) / "small", 1500), data(Path(scratch) / "large", COUNT)
+        for network in NETWORKS:
+            found = {}
+            for device, seen in (("cpu", ""), ("gpu", os.environ.get("CUDA_VISIBLE_DEVICES", "0"))):
+                path = Path(scratch) / f"{network}-{device}.npz"
+                command = [sys.executable, __file__, "--trajectory", network, str(small.folder), str(path)]
+                subprocess.run(command, check=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": seen})
+                found[device] = dict(np.load(path))
+                assert str(found[device]["device"]) == device
+            facts[f"float64 {network}"] = apart(found["gpu"], found["cpu"])
+            print(f"float64, 20 steps, {network}: relative {facts[f'float64 {network}']:.1e} from the CPU", flush=True)
+        for size in (64, 512):
+            overrides = ("model=resnet8", f"train.batch_size={size}")
+            twice = [train(create(large, *overrides), large) for _ in range(2)]
+            streamed = train(create(large, *overrides), large, limit=32 << 20)
+            assert streamed["feed"].streamed
+            assert not twice[0]["feed"].streamed
+            bits = [{name: value.tobytes() for name, value in run["arrays"].items()} for run in (*twice, streamed)]
+            facts[f"same bits twice {size}"], facts[f"streamed to the same bits {size}"] = (
+                bits[0] == bits[1],
+                bits[0] == bits[2],
+            )
+            classifier = create(large, *overrides)
+            rates: dict[str, list[float]] = {"pipeline": [], "streamed": []}
+            train(classifier, large)
+            steps = bare(create(large, *overrides), large)
+            for _ in range(ROUNDS):
+                rates["pipeline"].append(train(classifier, large)["rate"])
+                rates["streamed"].append(train(classifier, large, limit=32 << 20)["rate"])
+                for name, step in steps.items():
+                    rates.setdefault(name, []).append(rate_of(step, size))
+            medians = {name: float(np.median(values)) for name, values in rates.items()}
+            facts[f"images/s {size}"] = medians
+            facts[f"MiB {size}"] = torch.cuda.max_memory_allocated() / 2**20
+            shares = ", ".join(
+                f"{name} {rate:,.0f} ({medians['pipeline'] / rate:.2f})" for name, rate in medians.items()
+            )
+            print(f"resnet8, batch {size}, images/s (share that the pipeline has of it): {shares}", flush=True)
+            print({key: value for key, value in facts.items() if key.endswith(f" {size}")}, flush=True)
+            del classifier, steps
+            gc.collect()
+    if target:
+        Path(target).write_text(json.dumps(facts, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--trajectory"]:
+        trajectory(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
+    else:
+        main(*sys.argv[1:2] or [None])
