@@ -106,6 +106,8 @@ def _code(tree: ast.AST) -> Iterator[ast.AST]:
         for node in value if isinstance(value, list) else [value]:
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
                 continue
+            if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
+                continue
             if isinstance(node, ast.AST):
                 yield node
                 yield from _code(node)

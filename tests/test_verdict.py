@@ -209,3 +209,132 @@ def test_a_spread_of_0_over_seeds_is_not_taken_for_certainty() -> None:
     found = paired.differences(a, b, labels, bins=BINS, resamples=2000)["accuracy"]
     assert np.subtract(found.a, found.b) == pytest.approx([0.01, 0.01])
     assert found.reference().error > 0.005
+
+
+# What it says
+
+
+def say(found: Difference, margin: float) -> str:
+    return sentence(judge(found, margin), found, margin, "X", "Y")
+
+
+ONE_SEED = (
+    "Inconclusive: one seed cannot tell X and Y from the luck of their initial weights; at least 2 more are needed. "
+)
+SENTENCES = {
+    "A is better": (
+        (difference([0.97, 0.96, 0.98], [0.93, 0.91, 0.94]), 0.005),
+        "X is better. X minus Y: +4.33 points, 95 % interval +2.90 to +5.77.",
+    ),
+    "B is better": (
+        (difference([0.93, 0.91, 0.94], [0.97, 0.96, 0.98]), 0.005),
+        "Y is better. X minus Y: -4.33 points, 95 % interval -5.77 to -2.90.",
+    ),
+    "a loss is in nats": (
+        (difference([0.3, 0.31, 0.32], [0.2, 0.211, 0.22], metric="loss"), 0.02),
+        "Y is better. X minus Y: +0.0997 nats, 95 % interval +0.0982 to +0.1011.",
+    ),
+    "better by less than matters": (
+        (difference([0.97, 0.96, 0.98], [0.969, 0.9588, 0.9789], metric="calibration_error"), 0.01),
+        "Y is better, by less than the margin of 1 points. X minus Y: +0.11 points, 95 % interval +0.09 to +0.13.",
+    ),
+    "equivalent": (
+        (difference([0.97, 0.96, 0.98, 0.97], [0.971, 0.9595, 0.9798, 0.97]), 0.0025),
+        "Equivalent within the margin of 0.25 points. X minus Y: -0.01 points, 95 % interval -0.11 to +0.10; "
+        "equivalence test p = 0.002.",
+    ),
+    "equivalent for sure": (
+        (difference([0.97, 0.96, 0.98, 0.97], [0.971, 0.9595, 0.9798, 0.97]), 0.01),
+        "Equivalent within the margin of 1 points. X minus Y: -0.01 points, 95 % interval -0.11 to +0.10; "
+        "equivalence test p < 0.001.",
+    ),
+    "one seed": (
+        (Difference("accuracy", (0.97,), (0.96,), 0.01, float("nan"), 1e-6), 0.005),
+        f"{ONE_SEED}Of these two models X is ahead: X minus Y: +1.00 points, 95 % interval +0.80 to +1.20, over the "
+        "examples alone.",
+    ),
+    "one seed, the other way": (
+        (Difference("loss", (0.97,), (0.96,), 0.01, float("nan"), 1e-6), 0.005),
+        f"{ONE_SEED}Of these two models Y is ahead: X minus Y: +0.0100 nats, 95 % interval +0.0080 to +0.0120, over "
+        "the examples alone.",
+    ),
+    "one seed, alike": (
+        (Difference("accuracy", (0.96,), (0.96,), 0.0, float("nan"), 1e-6), 0.005),
+        f"{ONE_SEED}Of these two models neither is ahead: X minus Y: 0.00 points, 95 % interval -0.20 to +0.20, over "
+        "the examples alone.",
+    ),
+    "some more seeds": (
+        (difference([0.970, 0.965, 0.973], [0.966, 0.968, 0.967], example_variance=1e-7), 0.005),
+        "Inconclusive: about 20 more seeds would settle it. X minus Y: +0.23 points, 95 % interval -0.92 to +1.38.",
+    ),
+    "a few more seeds": (
+        (difference([0.02, 0.04, 0.03, 0.0], [0.0, 0.0, 0.0, 0.0], metric="loss"), 0.001),
+        "Inconclusive: about 3 more seeds would settle it. X minus Y: +0.0225 nats, 95 % interval -0.0047 to +0.0497.",
+    ),
+    "no number of seeds": (
+        (difference([0.970, 0.969], [0.968, 0.968], example_variance=1e-4), 0.005),
+        "Inconclusive, and more seeds would not settle it: the test split is too small for a margin of 0.5 points. "
+        "X minus Y: +0.15 points, 95 % interval -1.81 to +2.11.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("asked", "told"), SENTENCES.values(), ids=SENTENCES)
+def test_the_verdict_in_words(asked: tuple[Difference, float], told: str) -> None:
+    assert say(*asked) == told
+
+
+# How many more seeds
+
+
+def chance(found: Difference, margin: float, seeds: np.ndarray | int) -> np.ndarray:
+    """Of a verdict, where nothing is known of the examples: Student's t, shifted."""
+    freedom, size = np.asarray(seeds) - 1, abs(found.mean)
+    error = np.sqrt(found.seed_variance / np.asarray(seeds))
+    better = stats.t.cdf(size / error - stats.t.ppf(0.975, freedom), freedom)
+    low, high = (stats.t.cdf((margin + sign * size) / error - stats.t.ppf(0.95, freedom), freedom) for sign in (-1, 1))
+    return np.maximum(better, low + high - 1)
+
+
+@pytest.mark.parametrize("margin", [0.002, 0.01, 0.03, 0.08])
+@pytest.mark.parametrize("seeds", [3, 8, 40])
+def test_the_chance_of_a_verdict_is_that_of_the_tests(margin: float, seeds: int) -> None:
+    for a in ([0.02, 0.06, -0.02, 0.01], [0.0, 0.03, -0.02, -0.013]):
+        found = difference(a, [0.0] * 4, metric="loss")
+        assert power(found, margin, seeds) == pytest.approx(chance(found, margin, seeds), abs=1e-9)
+
+
+def test_the_margin_of_accuracy_counts_the_images_that_it_takes() -> None:
+    found = replace(difference([0.002, 0.001, 0.0], [0.0] * 3), examples=400)
+    at_margin = found.reference(9, margin=0.02)
+    plain = found.reference(9)
+    ends = [0.02 + sign * found.mean - at_margin.error * at_margin.quantile(0.95) for sign in (-1, 1)]
+    expected = sum(plain.below(end / plain.error) for end in ends) - 1
+    better = plain.below(found.mean / plain.error - plain.quantile(0.975))
+    assert at_margin.error > 2 * plain.error
+    assert power(found, 0.02, 9) == pytest.approx(max(better, expected))
+
+
+def test_where_nothing_varies_it_is_settled_or_never() -> None:
+    same, other = difference([0.9, 0.8], [0.9, 0.8]), difference([0.9, 0.8], [0.8, 0.7])
+    assert power(same, 0.005, 3) == 1.0  # equivalent
+    assert power(replace(other, seed_variance=0.0), 0.005, 3) == 1.0  # better
+    assert power(replace(same, examples=10), 0.005, 3) == 0.0  # the margin is less than an image
+    assert power(replace(same, examples=100_000), 0.005, 3) == 1.0
+
+
+@pytest.mark.parametrize(("mean", "more"), [(0.1256, 495), (0.1254, None), (1.18, 3), (1.0, 5)])
+def test_the_fewest_seeds_that_are_enough_are_named(mean: float, more: int | None) -> None:
+    """At most 500 in all."""
+    a = np.array([-1.2, -0.5, 0.1, 0.6, 1.0])
+    found = difference(list(a / a.std(ddof=1) + mean - a.mean() / a.std(ddof=1)), [0.0] * 5, metric="loss")
+    verdict = judge(found, 1e-9)
+    assert verdict == Verdict("inconclusive", False, more)
+    enough = np.flatnonzero(chance(found, 1e-9, np.arange(6, 501)) >= 0.8)
+    assert more == (enough[0] + 1 if len(enough) else None)
+
+
+def test_of_one_seed_two_more_are_asked_for() -> None:
+    assert judge(Difference("accuracy", (0.97,), (0.9,), 0.07, float("nan"), 1e-8), 0.005) == Verdict(
+        "inconclusive", False, 2
+    )
