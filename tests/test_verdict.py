@@ -140,6 +140,127 @@ def test_the_probability_of_beating_counts_ties_half_and_knows_the_direction() -
     assert paired.wins(difference([0.3, 0.1, 0.2, 0.2], [0.1, 0.3, 0.1, 0.2], metric="loss")).probability == 0.375
 
 
+def resampled(a: np.ndarray, b: np.ndarray, labels: np.ndarray, metric: str, resamples: int, seed: int) -> np.ndarray:
+    """(resamples, S): differences of the metric on resampled examples, one by one."""
+    rows = np.random.default_rng(seed).integers(0, len(labels), (resamples, len(labels)))
+    found = [
+        [
+            getattr(metrics.score(x[drawn], labels[drawn], 5), metric)
+            - getattr(metrics.score(y[drawn], labels[drawn], 5), metric)
+            for x, y in zip(a, b, strict=True)
+        ]
+        for drawn in rows
+    ]
+    return np.array(found)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "loss", "calibration_error"])
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_variances_come_from_the_same_resampled_examples_for_all_seeds(metric: str, seed: int) -> None:
+    a, b, labels = pair(3, 40, gain=0.3)
+    given = {} if seed == 0 else {"seed": seed}
+    found = paired.differences(a, b, labels, bins=5, resamples=60, **given)[metric]
+    covariance = np.cov(resampled(a, b, labels, metric, 60, seed).T)
+    own, shared = np.diag(covariance).mean(), covariance[~np.eye(3, dtype=bool)].mean()
+    assert found.example_variance == pytest.approx(max(shared, 0), rel=1e-9)
+    assert found.noise_variance == pytest.approx(max(own - shared, 0), rel=1e-9)
+    assert found.seed_variance == pytest.approx(np.var(np.subtract(found.a, found.b), ddof=1))
+    assert found.examples == 40
+    one = paired.differences(a[:1], b[:1], labels, bins=5, resamples=60, **given)[metric]
+    own = resampled(a[:1], b[:1], labels, metric, 60, seed).var(ddof=1)
+    assert (one.example_variance, one.noise_variance, one.examples) == (pytest.approx(own), 0.0, 40)
+    assert np.isnan(one.seed_variance)
+    assert one.reference() == paired.Reference(pytest.approx(own**0.5), 1, 0)
+
+
+def test_examples_that_all_seeds_share_never_lower_the_error() -> None:
+    """Their covariance may be found negative by chance."""
+    for number in range(40):
+        a, b, labels = pair(2, 30, seed=number)
+        for found in paired.differences(a, b, labels, bins=5, resamples=50).values():
+            assert found.example_variance >= 0
+            assert found.noise_variance >= 0
+
+
+def test_what_is_known_of_the_error_is_the_share_of_the_examples() -> None:
+    found = replace(difference(A, B, example_variance=4e-6), noise_variance=1e-7)
+    for seeds in (None, 9):
+        between, count = found.seed_variance / (seeds or 4), seeds or 4
+        reference = found.reference(seeds)
+        assert reference.error == pytest.approx((between + 4e-6) ** 0.5)
+        assert reference.known == pytest.approx(4e-6 / (between * (5 / 3) ** 2 + 4e-6))
+        assert reference.freedom == count - 1
+    noisy = replace(found, noise_variance=found.seed_variance * 100)
+    assert noisy.reference().known == pytest.approx(4e-6 / (noisy.noise_variance / 4 + 4e-6))
+    nothing = Difference("loss", (1.0, 1.0), (1.0, 1.0), 0.0, 0.0, 0.0)
+    assert nothing.reference() == paired.Reference(0.0, 1.0, 1)
+
+
+def test_a_margin_adds_to_the_error_of_accuracy_alone() -> None:
+    found = replace(difference([0.972, 0.97], [0.971, 0.97], example_variance=1e-6), examples=2000)
+    added = (0.005 - found.mean) / 2000
+    assert found.reference(margin=0.005).error ** 2 == pytest.approx(found.reference().error ** 2 + added)
+    assert found.reference(margin=1e-4).error == found.reference().error
+    assert replace(found, examples=0).reference(margin=0.005) == found.reference()
+    for metric in ("loss", "calibration_error"):
+        assert replace(found, metric=metric).reference(margin=0.005) == found.reference()
+
+
+def test_the_distribution_is_students_or_the_normal_at_its_ends() -> None:
+    for value in (-2.0, 0.0, 0.7):
+        assert paired.Reference(1.0, 0, 4).below(value) == pytest.approx(stats.t(4).cdf(value))
+        assert paired.Reference(1.0, 1, 4).below(value) == pytest.approx(stats.norm.cdf(value))
+    for probability in (0.6, 0.95):
+        assert paired.Reference(1.0, 0, 4).quantile(probability) == pytest.approx(stats.t(4).ppf(probability))
+        assert paired.Reference(1.0, 1, 4).quantile(probability) == pytest.approx(stats.norm.ppf(probability))
+    for known in (1e-4, 0.3, 0.9999):  # and between them otherwise
+        middle = paired.Reference(1.0, known, 1)
+        assert stats.norm.ppf(0.975) - 0.01 < middle.quantile(0.975) < stats.t(1).ppf(0.975) + 0.2
+        assert middle.below(middle.quantile(0.975)) == pytest.approx(0.975, abs=1e-7)
+
+
+def test_without_any_error_it_is_certain() -> None:
+    same, other = (Difference("loss", (1.0, 1.0), (b, b), 1.0 - b, 0.0, 0.0) for b in (1.0, 0.75))
+    assert (same.p_value, other.p_value) == (1.0, 0.0)
+    assert same.interval() == (0.0, 0.0)
+    assert other.interval() == other.equivalence_interval(0.1) == (0.25, 0.25)
+    assert [other.p_equivalence(margin) for margin in (0.25, 0.2, 0.3)] == [1.0, 1.0, 0.0]
+
+
+def test_a_side_is_ahead_by_what_is_better_of_the_metric() -> None:
+    for metric, higher in (("accuracy", True), ("loss", False), ("calibration_error", False)):
+        assert difference(A, B, metric=metric).favours_a == higher
+        assert difference(B, A, metric=metric).favours_a == (not higher)
+
+
+def test_many_examples_are_resampled_part_by_part() -> None:
+    """As many numbers as fit into memory at once; more of them come to the same."""
+    a, b, labels = pair(2, 3000)
+    few, many = (paired.differences(a, b, labels, bins=BINS, resamples=count) for count in (2000, 8000))
+    for metric, found in few.items():
+        assert many[metric].noise_variance == pytest.approx(found.noise_variance, rel=0.15)
+        assert many[metric].seed_variance == found.seed_variance
+
+
+def test_the_probability_of_beating_lies_within_0_and_1() -> None:
+    ahead = paired.wins(difference([0.3, 0.3], [0.1, 0.1]))
+    behind = paired.wins(difference([0.1, 0.1], [0.3, 0.3]))
+    assert (ahead.probability, ahead.high, behind.probability, behind.low) == (1.0, 1.0, 0.0, 0.0)
+    assert ahead.low == pytest.approx(proportion_confint(2, 2, method="wilson")[0])
+    assert behind.high == pytest.approx(1 - ahead.low)
+
+
+def test_a_test_by_seed_names_its_seed() -> None:
+    labels = np.zeros(20, np.int64)
+    right, wrong = np.array([1.0, 0.0], np.float32), np.array([0.0, 1.0], np.float32)
+    a = np.stack([np.tile(right, (20, 1))] * 2)
+    b = a.copy()
+    b[1, :6] = wrong
+    found = paired.mcnemar(a, b, labels, (7, 9))
+    assert [(one.seed, one.only_a, one.only_b) for one in found] == [(7, 0, 0), (9, 6, 0)]
+    assert [one.p_value for one in found] == [1.0, pytest.approx(2 * 0.5**6)]
+
+
 SURE = ([0.97, 0.971, 0.969, 0.970, 0.9705], [0.95, 0.9515, 0.948, 0.951, 0.9502])
 CASES = {
     "A is higher": (difference(*SURE), 0.005, "a_better", False),
