@@ -4,11 +4,13 @@ import contextlib
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -268,3 +270,83 @@ def test_workers_end_with_whoever_kept_them(folder: Path, monkeypatch: pytest.Mo
     assert process.wait(5) == 1  # it says that its worker was ended
     os.kill(child, signal.SIGKILL)
     process.communicate()
+
+
+# Whatever befalls one command is nothing to the others
+
+
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of workers of this test's own."""
+    monkeypatch.delenv(workers.VARIABLE)
+    with workers.available(clean_environment(warm=False)) as place:
+        yield place
+
+
+def told(folder: Path, **options: Any) -> str:
+    """What a command finds imported: nothing in a fresh process."""
+    environment = clean_environment() | {"TELL": ""}
+    command = workers.command(None, "probe")
+    done = subprocess.run(command, cwd=folder, env=environment, input="", capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+def test_a_client_that_says_nothing_or_nonsense_ends_no_other(folder: Path) -> None:
+    with asleep(folder) as (process, _):
+        for said in (b"", b"\0\0\0\4[1]x", b"\0\0\0\2hm"):
+            with socket.socket(socket.AF_UNIX) as client, Path(os.devnull).open() as stream:
+                client.connect(f"{os.environ[workers.VARIABLE]}/none")
+                if said:
+                    socket.send_fds(client, [said], [stream.fileno()] * 3)
+        assert told(folder) == "['mlflow']"
+        assert process.poll() is None
+
+
+def test_a_command_that_is_ended_in_its_first_moment_ends_no_other(folder: Path) -> None:
+    with asleep(folder) as (process, _):
+        for number in range(30):
+            command = workers.command(None, "probe")
+            environment = clean_environment() | {"SLEEP": "deep"}
+            with subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+            ) as other:
+                time.sleep(0.03 + 0.002 * number)
+                os.killpg(other.pid, signal.SIGTERM if number % 2 else signal.SIGKILL)
+            assert other.returncode in (-signal.SIGTERM, -signal.SIGKILL)
+        assert process.poll() is None
+    assert told(folder) == "['mlflow']"
+
+
+def test_many_at_once_all_end(folder: Path) -> None:
+    environment = clean_environment() | {"END": "import time; time.sleep(1)"}
+    command = workers.command(None, "probe")
+    processes = [subprocess.Popen(command, cwd=folder, env=environment) for _ in range(60)]
+    assert {process.wait(60) for process in processes} == {0}
+    assert told(folder) == "['mlflow']"
+
+
+def test_where_a_worker_was_killed_commands_run_without_it(folder: Path, apart: Path) -> None:
+    assert told(folder) == "['mlflow']"
+    with asleep(folder) as (process, pids):
+        os.kill(psutil.Process(pids[0]).ppid(), signal.SIGKILL)
+        assert process.wait(5) == 1
+        assert gone(pids[0])
+    assert told(folder) == "[]"
+    assert "the worker none ended: -9" in (apart / "log").read_text()
+
+
+def test_where_a_worker_cannot_start_commands_run_without_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mlflow.py").write_text("raise ImportError('broken')\n")
+    monkeypatch.delenv(workers.VARIABLE)
+    with workers.available(clean_environment() | {"PYTHONPATH": str(tmp_path)}):
+        assert told(folder) == "[]"
+        assert told(folder) == "[]"
+
+
+def test_what_cannot_be_handed_over_is_a_fresh_process(folder: Path) -> None:
+    """Signals that are ignored, as under `nohup`, and a stream that is closed."""
+    assert told(folder, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) == "[]"
+    assert told(folder, preexec_fn=lambda: os.close(1)) == "[]"

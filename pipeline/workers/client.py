@@ -29,12 +29,19 @@ def situation() -> dict[str, Any]:
         "processors": sorted(os.sched_getaffinity(0)),
         "niceness": os.nice(0),
         "limits": [resource.getrlimit(number) for number in _LIMITS],
+        "ignored": [number for number in _PASSED_ON if signal.getsignal(number) is signal.SIG_IGN],
+        "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
     }
 
 
 def main(path: str, module: str, *arguments: str) -> None:
     """Be that command."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is somebody to pass it on to
+    fresh = [sys.executable, "-m", module, *arguments]
+    if not all(map(_is_open, range(3))):
+        os.execv(sys.executable, fresh)
+    inherited = situation()
+    if signal.SIGINT not in inherited["ignored"]:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is somebody to pass it on to
     end_with_parent()
     worker = socket.socket(socket.AF_UNIX)
     request = {
@@ -44,7 +51,7 @@ def main(path: str, module: str, *arguments: str) -> None:
         "environment": dict(os.environ),
         "umask": _umask(),
         "leads": os.getpgrp() == os.getpid(),
-        "situation": situation(),
+        "situation": inherited,
     }
     content = json.dumps(request).encode()
     try:
@@ -56,7 +63,8 @@ def main(path: str, module: str, *arguments: str) -> None:
     except OSError:
         begun = {}
     if "pid" not in begun:
-        os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
+        worker.close()
+        os.execv(sys.executable, fresh)
     for number in _PASSED_ON:
         signal.signal(number, lambda number, _: os.kill(begun["pid"], number))
     ended = json.loads(answers.readline() or "{}")
@@ -78,6 +86,14 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it ended just before
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _umask() -> int:

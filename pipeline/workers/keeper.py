@@ -1,9 +1,10 @@
 """Keeps the workers of `pipeline.workers.available`: `python -m pipeline.workers.keeper FOLDER`.
 
-It listens for each, starts it when somebody asks for it (as inetd does), and ends all when its standard input ends,
-which is when whoever started it does.
+It listens for each, and starts it when somebody asks for it (as inetd does). Where one ends, its commands run as fresh
+processes from then on. All end when standard input ends, which is when whoever started this does.
 """
 
+import os
 import selectors
 import shutil
 import signal
@@ -17,7 +18,7 @@ from .worker import NAMES
 
 def main(folder: Path) -> None:
     """Until standard input ends."""
-    selector, workers = selectors.DefaultSelector(), []
+    selector, workers = selectors.DefaultSelector(), {}
     selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
     for name in NAMES:
         listener = socket.socket(socket.AF_UNIX)
@@ -31,13 +32,19 @@ def main(folder: Path) -> None:
                 if key.data is None:
                     return
                 selector.unregister(key.fileobj)
-                descriptor = key.fd
-                command = [sys.executable, "-m", "pipeline.workers.worker", key.data, str(descriptor)]
-                workers.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[descriptor]))
+                if isinstance(key.fileobj, socket.socket):  # somebody asks for it
+                    command = [sys.executable, "-m", "pipeline.workers.worker", key.data, str(key.fd)]
+                    worker = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[key.fd])
+                    key.fileobj.close()  # it is the worker's now: whoever asks a worker that ended is told at once
+                    workers[key.data] = worker
+                    selector.register(os.pidfd_open(worker.pid), selectors.EVENT_READ, key.data)
+                else:
+                    (folder / key.data).unlink(missing_ok=True)
+                    print(f"the worker {key.data} ended: {workers.pop(key.data).wait()}", file=sys.stderr, flush=True)
     finally:
-        for worker in workers:
+        for worker in workers.values():
             worker.send_signal(signal.SIGTERM)
-        for worker in workers:
+        for worker in workers.values():
             worker.wait()
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -10,6 +10,7 @@ import importlib
 import io
 import json
 import os
+import resource
 import runpy
 import selectors
 import signal
@@ -64,6 +65,7 @@ _READ_AT_IMPORT: Final = (
     *("MPL", "MLFLOW_", "GIT_PYTHON_"),
 )
 """Beginnings of names of variables that a library may read while it is imported."""
+_PATIENCE_SECONDS: Final = 2.0
 _READ_LATER: Final = ("MLFLOW_TRACKING_", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_", "MLFLOW_SERVER_", "PYTHONUNBUFFERED")
 
 
@@ -93,6 +95,8 @@ class Worker:
     def __init__(self, listener: socket.socket, before: dict[str, str]) -> None:
         self._listener, self._before, self._after = listener, before, dict(os.environ)
         self._situation = json.loads(json.dumps(situation()))
+        self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self._files[1], self._files[1]))  # two for each fork
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
         self._children: dict[int, _Child] = {}
@@ -117,9 +121,13 @@ class Worker:
 
     def _accept(self) -> Command | None:
         """None in the worker itself."""
-        client, _ = self._listener.accept()
-        client.settimeout(10)
+        streams: list[int] = []
         try:
+            client, _ = self._listener.accept()
+        except OSError:  # it is gone
+            return None
+        try:
+            client.settimeout(_PATIENCE_SECONDS)
             head, streams, *_ = socket.recv_fds(client, 4, 3)
             content = bytearray()
             while len(content) < int.from_bytes(head, "big"):
@@ -127,8 +135,10 @@ class Worker:
                     raise ConnectionError("it is gone")
                 content += part
             asked = json.loads(content)
-        except OSError:
+        except (OSError, ValueError):  # it is gone, or says nothing
             client.close()
+            for stream in streams:
+                os.close(stream)
             return None
         client.settimeout(None)
         other = [] if asked.pop("situation") == self._situation else ["limits, user or processors"]
@@ -137,7 +147,7 @@ class Worker:
             print(f"{command.module}: as a fresh process, for another {', '.join(other)}", file=sys.stderr, flush=True)
             client.sendall(b"{}\n")
             client.close()
-        elif pid := os.fork():
+        elif pid := self._fork():
             self._watch(_Child(pid, client, command.leads))
         else:
             self._become_fork(client, streams, command)
@@ -145,6 +155,16 @@ class Worker:
         for stream in streams:
             os.close(stream)
         return None
+
+    def _fork(self) -> int:
+        """With the handlers of a fresh process, from its first moment on: that of this one would end every fork."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        pid = os.fork()
+        if not pid:
+            os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return pid
 
     def _otherwise(self, asked: dict[str, str]) -> list[str]:
         """The variables under which the libraries might not be the same, had this command imported them."""
@@ -181,12 +201,14 @@ class Worker:
             return
         self._selector.unregister(child.client)
         child.client.close()
-        (os.killpg if child.leads else os.kill)(child.pid, signal.SIGKILL)
+        os.kill(child.pid, signal.SIGKILL)
+        if child.leads:
+            with suppress(ProcessLookupError):  # it had not begun to lead a group
+                os.killpg(child.pid, signal.SIGKILL)
 
     def _become_fork(self, client: socket.socket, streams: list[int], command: Command) -> None:
-        os.setsid()
         end_with_parent()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._files)
         self._selector.close()
         for open_one in (self._listener, client, *(child.client for child in self._children.values())):
             open_one.close()
