@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import tempfile
 from collections import Counter
@@ -31,6 +32,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Warm workers and a folder for all processes of this run."""
     if not hasattr(config, "workerinput"):
+        for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+            if signal.getsignal(number) is signal.SIG_IGN:  # in the background, or under `nohup`: tests send them
+                signal.signal(number, handler)
         os.environ[SHARED] = _OPEN.enter_context(
             tempfile.TemporaryDirectory(prefix="tests-", ignore_cleanup_errors=True)
         )

@@ -226,11 +226,17 @@ def _mirrored_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 def _other_deviation(patch: pytest.MonkeyPatch) -> None:
-    def planted(self: Any, original: Any, architecture: Any, train: Any) -> None:
-        deviation = tuple(value * 1.005 for value in architecture.channel_std)
-        original(self, replace(architecture, channel_std=deviation), train)
+    """Inputs are divided by another deviation than the one that is told."""
+    name = "normalise1/variance"
 
-    _plant(patch, __init__=planted)
+    def scaled(state: State, factor: float) -> State:
+        return replace(state, weights=state.weights | {name: (state.weights[name] * factor)})
+
+    _plant(
+        patch,
+        restore=lambda self, original, state: original(self, scaled(state, 1.01)),
+        state=lambda self, original: scaled(original(self), 1 / 1.01),
+    )
 
 
 def _dtype(patch: pytest.MonkeyPatch) -> None:
