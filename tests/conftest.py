@@ -31,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Warm workers and a folder for all processes of this run."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
     if not hasattr(config, "workerinput"):
         for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
             if signal.getsignal(number) is signal.SIG_IGN:  # in the background, or under `nohup`: tests send them
@@ -111,8 +112,10 @@ def framework(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _no_store_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow itself sets it
+def _no_store_of_another_test() -> Iterator[None]:
+    """MLflow itself sets the variable; also before what a whole module shares is made."""
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 @pytest.fixture(scope="module")
