@@ -1,6 +1,7 @@
 """The data on one page: of every shape and number of classes, whatever they are called, once in MLflow."""
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -237,7 +238,7 @@ def hostile(home: Path) -> Path:
     (root / HOSTILE[0] / CORRUPT).write_bytes(b"not an image")
     data = compose(["data=folder", f"data.root={root}", "data.corrupt=skip", "data.validation_fraction=0.3"]).data
     make(data, home / "hostile/prepared")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.chdir(home):  # this comes before `_at_home`
         warnings.simplefilter("error")
         describe.describe(Dataset.open(home / "hostile/prepared"), home / "hostile/page", TRACKING)
     return home / "hostile/page/index.html"
