@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
+from sqlalchemy.exc import SADeprecationWarning
 
 from pipeline import describe, pixels
 from pipeline.config import compose, write
@@ -240,6 +241,7 @@ def hostile(home: Path) -> Path:
     make(data, home / "hostile/prepared")
     with warnings.catch_warnings(), contextlib.chdir(home):  # this comes before `_at_home`
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", SADeprecationWarning)  # MLflow's own, once in a process
         describe.describe(Dataset.open(home / "hostile/prepared"), home / "hostile/page", TRACKING)
     return home / "hostile/page/index.html"
 
