@@ -129,10 +129,12 @@ def test_nothing_is_held_any_longer_whichever_thread_lets_go(tmp_path: Path) -> 
     closed, finished = filled(tmp_path, END), sent(filled(tmp_path, END))
     for journal, let_go in ((closed, closed.close), (finished, finished.finish)):
         assert len(opened(journal.folder)) == 2
+        before = psutil.Process().num_fds()
         thread = threading.Thread(target=let_go)
         thread.start()
         thread.join()
         assert opened(journal.folder) == []
+        assert psutil.Process().num_fds() == before - 2  # removed files are in no list
 
 
 def test_one_that_cannot_be_opened_is_not_held(tmp_path: Path) -> None:

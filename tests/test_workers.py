@@ -185,13 +185,14 @@ def test_it_ends_when_the_process_that_started_it_does(folder: Path) -> None:
 
 def test_nothing_is_carried_from_one_command_to_the_next(folder: Path) -> None:
     environment = clean_environment()
-    code = "import random, pipeline\nprint(random.random(), hasattr(pipeline, 'mark'))\npipeline.mark = 1"
+    code = "import random, numpy, pipeline\nprint(random.random(), hasattr(pipeline, 'mark'), numpy.random.random())"
+    code += "\npipeline.mark = 1"
     said = set()
     for _ in range(3):
         command = workers.command(None, "probe")
         done = subprocess.run(command, cwd=folder, env=environment | {"END": code}, capture_output=True, text=True)
         said.add(done.stdout)
-    assert len(said) == 3  # no two random numbers are the same
+    assert len({line.split()[0] for line in said}) == len({line.split()[2] for line in said}) == 3
     assert {line.split()[1] for line in said} == {"False"}
 
 

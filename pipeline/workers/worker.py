@@ -216,10 +216,11 @@ class Worker:
             os.close(descriptor)
         sys.stdout.flush()
         sys.stderr.flush()
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # which colorama, imported by DVC, has wrapped
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
-        assert isinstance(sys.__stdout__, io.TextIOWrapper)  # libraries wrap `sys.stdout`
+        assert isinstance(sys.__stdout__, io.TextIOWrapper)
         sys.__stdout__.reconfigure(line_buffering=os.isatty(1), write_through="PYTHONUNBUFFERED" in command.environment)
         os.environ.clear()
         os.environ.update(command.environment)
