@@ -1,71 +1,143 @@
-"""Stage `compare`: which side is better here, and how sure are we?
+"""Decide which framework is better here, and how sure that is (stage `compare`).
 
-`python -m pipeline.compare --params params.yaml` compares the two frameworks as the pipeline trained them;
-`python -m pipeline.compare sweep=<id>` and `python -m pipeline.compare a='<filter>' b='<filter>'` what is in MLflow.
+  python -m pipeline.compare --params params.yaml      the frameworks as the pipeline trained them
+  python -m pipeline.compare sweep=<id>                 the frameworks, under every configuration of a sweep in MLflow
+  python -m pipeline.compare a='<filter>' b='<filter>'  any two arms in MLflow, each a filter as its UI takes it, like
+                                                        params.`train.optimizer.name` = "adam"
+
+Pairs two arms seed by seed and test image by test image. Refuses where parity failed, or the arms were not asked the
+same. Writes results/comparison, multirun/<id>/comparison or outputs/<time>-comparison.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-from .comparison import compare_sides
-from .config import CompareConfig, EvaluateConfig, TrackingConfig
+from .comparison.arm import from_results, manifest_of
+from .comparison.from_mlflow import SweepArms, compare_filters
+from .comparison.result import PairSpeed, compare_arms
+from .config.call import parse_call, select, stage_sections
+from .config.schema.compare import CompareConfig
+from .config.schema.evaluate import EvaluateConfig
+from .config.schema.tracking import TrackingConfig
+from .config.schema.whole import Config
+from .core import frameworks
+from .core.errors import ParityError, UserError
+from .core.exits import command
+from .core.paths import PREPARED, RESULTS, main_root
+from .core.progress import steps
+from .core.signals import end_on_signals
 from .data.dataset import Dataset
-from .data.obtain import PREPARED
-from .entry import end_on_sigterm, parse_call, select, stage_sections, user_errors
-from .errors import ParityError
-from .fairness import differences, told
-from .publish import publish, show
-from .side import from_results, read_json
+from .equality.fairness import differences, differing_sections, in_words
+from .equality.levels import ParityResult
+from .evaluation.speed import SpeedResult
+from .reports.publish import publish
+from .reports.table import show, show_all
+from .tracking.tracker import Tracker
 
 SECTIONS = stage_sections("compare", "evaluate", "compare", "tracking")
-FRAMEWORKS = ("tensorflow", "pytorch")
-_BUSY = 0.15  # of the CPU used by other programs while speed was measured: worth a note
+_ASKED: Final = ("sweep", "a", "b")
+_BUSY: Final = 0.15  # of the CPU used by other programs while speed was measured: worth a note
 
 
-@user_errors
+@command
 def main(arguments: Sequence[str]) -> None:
-    """The DVC stage; with `sweep=` or `a=` and `b=`, what is in MLflow."""
-    end_on_sigterm()
-    if any(argument.split("=")[0] in ("sweep", "a", "b") for argument in arguments):
-        from .selection import compare_stored
-
-        compare_stored(arguments)
+    """Run the DVC stage; with `sweep=` or `a=` and `b=`, compare what is in MLflow."""
+    end_on_signals()
+    asked = {key: value for key, sign, value in (a.partition("=") for a in arguments) if sign and key in _ASKED}
+    others = [argument for argument in arguments if argument.partition("=")[0] not in _ASKED]
+    call = parse_call("compare", others, __doc__)
+    if not asked:
+        compare_results(**select(call.config, SECTIONS))
         return
-    pipeline(**select(parse_call("compare", arguments).config, SECTIONS))
+    if set(asked) not in ({"sweep"}, {"a", "b"}):
+        raise UserError(f"{' and '.join(asked)}: allowed: sweep=<id>, or both a=<filter> and b=<filter>")
+    if empty := [key for key, value in asked.items() if not value]:
+        raise UserError(f"{empty[0]} is empty; allowed: sweep=<id>, or a=<filter> and b=<filter>")
+    tracker = Tracker(call.config.tracking, main_root())
+    if "sweep" in asked:
+        compare_sweep(tracker, asked["sweep"], call.config)
+    else:
+        compare_two(tracker, asked["a"], asked["b"], call.config)
 
 
-def pipeline(*, evaluate: EvaluateConfig, compare: CompareConfig, tracking: TrackingConfig) -> None:
-    """Write `results/comparison/` and print the table."""
-    results = Path("results")
-    parity = require_fair(results)
-    a, b = (from_results(framework, results) for framework in FRAMEWORKS)
-    speed = read_json(results / "speed/speed.json")
-    busy = speed["others_cpu_share"]
+def compare_results(*, evaluate: EvaluateConfig, compare: CompareConfig, tracking: TrackingConfig) -> None:
+    """Compare each framework with the reference; write `results/comparison/` and print the table."""
+    parity = require_fair(RESULTS)
+    speed = SpeedResult.read(RESULTS / "speed/speed.json")
+    busy = speed.others_cpu_share
     notes = [f"While speed was measured, other programs used {busy:.0%} of the CPU."] if busy > _BUSY else []
-    found = compare_sides(a, b, compare, evaluate.calibration_bins, notes=notes, parity=parity, speed=speed)
-    where = publish(found, results / "comparison", Dataset.open(PREPARED), tracking, front=True)
-    show(found, results / "comparison/table.txt", where)
+    reference, *others = frameworks.names()
+    a, dataset, home = from_results(reference, RESULTS), Dataset.open(PREPARED), RESULTS / "comparison"
+    comparisons = {}
+    for name in others:
+        b, output = from_results(name, RESULTS), home if len(others) == 1 else home / name
+        evidence = {"speed": PairSpeed.of(speed, name), "parity": parity.of_arm(name)}
+        comparison = compare_arms(a, b, compare, evaluate.calibration_bins, notes=notes, **evidence)  # type: ignore[arg-type]
+        where = publish(comparison, output, dataset, tracking, front=True)
+        show(comparison, output / "table.txt", where)
+        comparisons[b.title] = comparison
+    if len(others) > 1:
+        show_all(comparisons, f"{home}/<framework>/report.html")
 
 
-def require_fair(results: Path) -> Mapping[str, Any]:
-    """What `parity` wrote. Raises `ParityError` unless both sides compute the same, trained alike, as was traced."""
-    parity: Mapping[str, Any] = read_json(results / "parity/parity.json")
-    if not parity["passed"]:
-        raise ParityError(f"refused: the two frameworks do not compute the same: {parity['reason']}")
-    one, other = (read_json(results / framework / "manifest.json") for framework in FRAMEWORKS)
-    for manifest in (one, other):
-        del manifest["settings"]["seeds"]  # those that both have are compared
-    found = differences(one["settings"], other["settings"]) | differences(one["machine"], other["machine"], "machine.")
-    if found:
-        raise ParityError(f"refused: {' and '.join(FRAMEWORKS)} were not trained alike: {told(found)}")
-    traced = read_json(results / "parity/manifest.json")["settings"]
-    shared = {key: (traced[key], one["settings"][key]) for key in ("model", "train", "data")}
-    found = {k: v for key, (a, b) in shared.items() for k, v in differences(a, b, f"{key}.").items()}
-    if found:
-        raise ParityError(f"refused: parity was shown for other settings than were trained: {told(found)}")
+def require_fair(results: Path) -> ParityResult:
+    """Return what `parity` found. Raises `ParityError` unless all compute the same, trained alike, as was traced."""
+    parity = ParityResult.read(results / "parity/parity.json")
+    if not parity.passed:
+        raise ParityError(f"refused: the frameworks do not compute the same: {parity.reason}")
+    manifests = {name: manifest_of(results / name / "manifest.json") for name in frameworks.names()}
+    (reference, one), *others = manifests.items()
+    for name, other in others:
+        differing = differing_sections(one, other)
+        differing.pop("seeds", None)  # those that both have are compared
+        if differing:
+            raise ParityError(f"refused: {reference} and {name} were not trained alike: {in_words(differing)}")
+    traced = ParityResult.traced_settings(results / "parity/manifest.json")
+    for key in ("model", "train", "data"):
+        if differing := differences(traced[key], one.settings[key], f"{key}."):
+            raise ParityError(f"refused: parity was shown for other settings than were trained: {in_words(differing)}")
     return parity
+
+
+def compare_sweep(tracker: Tracker, sweep: str, config: Config) -> None:
+    """Compare the frameworks under every configuration of a sweep; write into the sweep's folder."""
+    arms = SweepArms(tracker, sweep)
+    own = Path("multirun") / sweep
+    home = (own if own.exists() else Path("outputs") / sweep) / "comparison"
+    comparisons = {}
+    with tempfile.TemporaryDirectory() as folder, steps("compare", len(arms), "comparisons") as progress:
+        for number, stored in enumerate(arms.compare(config, Path(folder))):
+            output = home / str(number) if len(arms) > 1 else home
+            where = publish(
+                stored.comparison,
+                output,
+                stored.dataset,
+                config.tracking,
+                label=stored.label.rpartition("=")[2],
+                parent=arms.parent,
+                tags={"sweep": sweep},
+            )
+            comparisons[stored.label] = stored.comparison
+            progress()
+    if len(arms) == 1:
+        show(stored.comparison, output / "table.txt", where)
+    else:
+        show_all(comparisons, f"{home}/<number>/report.html")
+    if arms.left_out:
+        print(f"Left out, as trained in one framework only: {arms.left_out} of {arms.configurations} configurations.")
+
+
+def compare_two(tracker: Tracker, a: str, b: str, config: Config) -> None:
+    """Compare what two filters match; write below `outputs/`."""
+    output = Path("outputs") / time.strftime("%Y-%m-%d_%H-%M-%S-comparison")
+    with tempfile.TemporaryDirectory() as folder:
+        stored = compare_filters(tracker, a, b, config, Path(folder))
+    where = publish(stored.comparison, output, stored.dataset, config.tracking, tags={"a": a, "b": b})
+    show(stored.comparison, output / "table.txt", where)
 
 
 if __name__ == "__main__":

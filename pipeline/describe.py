@@ -1,224 +1,31 @@
-"""Stage `describe`: the prepared data on one page, before anything is trained on them."""
+"""Describe the prepared data on one page, before anything is trained on them (stage `describe`).
 
-import base64
-import html
-import io
-import json
+  python -m pipeline.describe data=fashion_mnist     the page of any data, fetched and prepared where that is needed
+
+Writes results/data, and logs the page to MLflow once for each fingerprint of data.
+"""
+
 import sys
-import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Sequence
 
-import numpy as np
-from filelock import FileLock
-from jinja2 import Environment, StrictUndefined
-from PIL import Image
+from .config.call import parse_call, stage_sections
+from .core.exits import command
+from .core.paths import PREPARED, RESULTS, main_root
+from .core.signals import end_on_signals
+from .data.cache import obtain
+from .data.dataset import Dataset
+from .reports.data_page import describe
 
-from . import environment
-from .config import TrackingConfig
-from .data.dataset import SPLITS, Dataset, balance
-from .data.obtain import PREPARED, obtain
-from .entry import end_on_sigterm, main_root, parse_call, stage_sections, user_errors
-from .errors import UserError
-from .figures import data as figures
-from .figures.data import Row
-from .figures.style import data_uri, save
-from .pixels import Pixels, survey
-from .tracking import EXPERIMENT_ID, RUN_ID, Tracker, is_local, views
-from .tracking.reader import described
-
-SECTIONS = stage_sections("describe", "tracking")
-OUTPUT = Path("results/data")
-_TEMPLATE = Path(__file__).with_name("describe.html.j2")
-_MOST_CLASSES: Final = 100  # with images on the page
-_MOST_NAMED: Final = 50  # images that were left out; all of them are in the JSON file
-_LOSSLESS_VALUES: Final = 4096  # beyond, an image in the page is a JPEG, which takes a fraction of the bytes
-_PARAGRAPH: Final = 1500  # characters in MLflow, where a text ends at 8,000
-_CHANNELS: Final = {1: ("grey",), 3: ("red", "green", "blue")}
-_RECENT: Final = ("class_counts", "channel_mean", "channel_std", "test_images_in_train", "skipped")
+stage_sections("describe", "tracking")
 
 
-@user_errors
+@command
 def main(arguments: Sequence[str]) -> None:
-    """The DVC stage (`--params`), or the page of any data (`data=... [--output DIR]`)."""
-    end_on_sigterm()
-    call = parse_call("describe", arguments)
+    """Describe the prepared data (`--params`), or any data."""
+    end_on_signals()
+    call = parse_call("describe", arguments, __doc__, output=True)
     dataset = Dataset.open(PREPARED) if call.snapshot else obtain(call.config.data, main_root())
-    describe(dataset, call.output or OUTPUT, call.config.tracking)
-
-
-def describe(dataset: Dataset, output: Path, tracking: TrackingConfig) -> None:
-    """Write the page, its pictures and `description.json` into `output`, and log them once for these data.
-
-    Raises `UserError` where the data set was prepared by an earlier version.
-    """
-    if missing := [key for key in _RECENT if key not in dataset.facts]:
-        raise UserError(f"{dataset.folder / 'dataset.json'}: has no {missing[0]}; run `dvc repro prepare --force`")
-    output.mkdir(parents=True, exist_ok=True)
-    labels = shown_labels(len(dataset.classes))
-    pixels = survey(dataset.split("train"), labels)
-    rows = _rows(dataset, labels, pixels)
-    description = _description(dataset, pixels, rows)
-    (output / "description.json").write_text(json.dumps(description, indent=2) + "\n")
-    size = figures.tile_size(*dataset.image_shape[:2])
-    figures.sheet(rows, size).save(output / "samples.png")
-    pictures = {}
-    drawn = {
-        "classes": figures.class_counts(dataset.facts["class_counts"], dataset.classes),
-        "pixels": figures.pixel_values(pixels.histogram),
-    }
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the figures' font has not
-        for name, figure in drawn.items():
-            pictures[name] = data_uri(figure)
-            save(figure, output / f"{name}.png")
-    (output / "index.html").write_text(_page(dataset, description, rows, size, pictures))
-    print(f"Data: {output / 'index.html'}")
-    print(_track(dataset, description, output, tracking))
-
-
-def shown_labels(classes: int) -> list[int]:
-    """The labels whose images are shown: all, or as many as a person looks at, evenly spread."""
-    return np.linspace(0, classes - 1, min(classes, _MOST_CLASSES)).round().astype(int).tolist()  # type: ignore[no-any-return]
-
-
-def _rows(dataset: Dataset, labels: Sequence[int], pixels: Pixels) -> list[Row]:
-    """The first images of each class: content order is a random order, the same wherever the data were prepared."""
-    train = dataset.split("train")
-    wanted = figures.images_in_a_row(*dataset.image_shape[:2], len(dataset.classes))
-    rows = []
-    for label in labels:
-        own = np.flatnonzero(train.labels == label)
-        examples = {example: figures.thumbnail(train.images[example]) for example in own[:wanted].tolist()}
-        mean = figures.thumbnail(pixels.means[label]) if label in pixels.means else None
-        rows.append(Row(label, dataset.classes[label], len(own), mean, examples))
-    return rows
-
-
-def _description(dataset: Dataset, pixels: Pixels, rows: Sequence[Row]) -> dict[str, Any]:
-    """Everything that the page tells, for programs."""
-    return dataset.facts | {
-        "balance": balance(dataset.facts),
-        "notes": notes(dataset.facts),
-        "pixel_histogram": pixels.histogram.tolist(),
-        "shown": {row.name: list(row.examples) for row in rows},
-    }
-
-
-def notes(facts: Mapping[str, Any]) -> list[str]:
-    """What should be known before the numbers of a training are believed, in sentences."""
-    found = []
-    if copies := facts["test_images_in_train"]:
-        total = facts["examples"]["test"]
-        found.append(
-            f"{copies:,} of {total:,} test images ({copies / total:.1%}) are in the training split as well, pixel by "
-            "pixel, under the same label or another: a network may know them by heart."
-        )
-    for split in SPLITS:
-        counts = facts["class_counts"][split]
-        if empty := [name for name, count in zip(facts["classes"], counts, strict=True) if not count]:
-            more = f" and {len(empty) - 3:,} more" if len(empty) > 3 else ""
-            found.append(f"Without a {split} image: {', '.join(empty[:3])}{more}.")
-    if skipped := facts["skipped"]:
-        found.append(f"Images left out, as they cannot be decoded: {len(skipped):,}.")
-    return found
-
-
-def _page(
-    dataset: Dataset,
-    description: Mapping[str, Any],
-    rows: Sequence[Row],
-    size: tuple[int, int],
-    pictures: Mapping[str, str],
-) -> str:
-    """HTML; `size`: width and height of an image on the page; `pictures`: `data:` addresses by name."""
-    jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    histogram = np.array(description["pixel_histogram"])
-    share = histogram / histogram.sum(axis=1, keepdims=True)
-    moments = zip(_CHANNELS[len(share)], description["channel_mean"], description["channel_std"], share, strict=True)
-    return jinja.from_string(_TEMPLATE.read_text()).render(
-        data=description,
-        total=sum(description["examples"].values()),
-        imbalanced=description["balance"].endswith("of the rare classes"),
-        rows=[(row, _uri(row.mean), [(example, _uri(x)) for example, x in row.examples.items()]) for row in rows],
-        letters=max(8, min(18, *(len(row.name) for row in rows))),
-        columns=1 if len(rows) <= figures.COLUMN else 2,
-        size=size,
-        pictures=pictures,
-        channels=[(name, mean, std, values[0], values[255]) for name, mean, std, values in moments],
-        skipped=list(description["skipped"].items())[:_MOST_NAMED],
-        settings={key: value for key, value in description["source"].items() if value not in (None, {}, [])},
-    )
-
-
-def _uri(picture: Image.Image | None) -> str | None:
-    if picture is None:
-        return None
-    lossless = picture.width * picture.height * len(picture.getbands()) <= _LOSSLESS_VALUES
-    buffer = io.BytesIO()
-    picture.save(buffer, **({"format": "PNG"} if lossless else {"format": "JPEG", "quality": 90}))
-    kind = "png" if lossless else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _track(dataset: Dataset, description: Mapping[str, Any], output: Path, tracking: TrackingConfig) -> str:
-    """Log the page, unless these data have one already; return where it is."""
-    root = main_root()
-    with FileLock(root / "mlflow.db.describe.lock"):  # two jobs of DVC's queue would both find none
-        tracker = Tracker(tracking, root)
-        known = None if tracker.silence else described(tracker, dataset.fingerprint)
-        reference = known.id if known else _log(tracker, dataset, description, output)
-    if is_local(reference):
-        return f"{output / 'index.html'}"
-    where = tracker.link(views.run_link(tracker.experiment_id, reference, "index.html"))
-    return f"MLflow{'' if tracker.uri.startswith('http') else ' (`make ui` serves it)'}: {where}"
-
-
-def _log(tracker: Tracker, dataset: Dataset, description: Mapping[str, Any], output: Path) -> str:
-    tags = {
-        "stage": "describe",
-        "data": dataset.name,
-        "data.fingerprint": dataset.fingerprint,
-        **environment.origin(),
-    }
-    source = environment.data_source(str(dataset.folder), dataset.name)
-    numbers = {f"data/{split}_images": count for split, count in description["examples"].items()} | {
-        "data/classes": len(dataset.classes),
-        "data/test_images_in_train": description["test_images_in_train"],
-        "data/skipped_images": len(description["skipped"]),
-    }
-    with tracker.run(f"data {dataset.name}", tags=tags) as run:
-        run.log_params({"data": description["source"]})
-        run.log_metrics(numbers, step=0)
-        run.log_dataset(name=dataset.name, fingerprint=dataset.fingerprint, context="description", source=source)
-        for path in sorted(output.iterdir()):
-            run.log_file(path)
-        run.describe(_markdown(description, views.run_link(EXPERIMENT_ID, RUN_ID, "index.html"), RUN_ID))
-    return run.reference
-
-
-def _markdown(description: Mapping[str, Any], page: str, run_id: str) -> str:
-    height, width, channels = description["image_shape"]
-    counts = " | ".join(f"{count:,}" for count in description["examples"].values())
-    table = [
-        f"| image | {' | '.join(description['examples'])} |",
-        "|--|--|--|--|",
-        f"| {width}x{height} {'grey' if channels == 1 else 'colour'} | {counts} |",
-    ]
-    paragraphs = [
-        f"[The page]({page.removeprefix('/')}) \u00b7 **{_plain(description['balance'])}**",
-        "\n".join(table),
-        *(_plain(note) for note in description["notes"]),
-        *(f"![{name}](get-artifact?run_uuid={run_id}&path={name}.png)" for name in ("samples", "classes")),
-    ]
-    return "\n\n".join(paragraphs)
-
-
-def _plain(text: str) -> str:
-    """Names are a user's: no markup of theirs, and no more of it than MLflow takes."""
-    signs = (f"\\{sign}" if sign in "\\`*_[]|#~" else sign for sign in html.escape(" ".join(text.split())))
-    return "".join(signs)[:_PARAGRAPH]
+    describe(dataset, call.output or RESULTS / "data", call.config.tracking)
 
 
 if __name__ == "__main__":

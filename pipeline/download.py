@@ -1,19 +1,22 @@
-"""Stage `download`: the upstream files into `data/raw`."""
+"""Fetch and verify the upstream files of `data` (stage `download`).
+
+Writes data/raw, which appears whole or not at all. `data.mirror` names a folder or a URL that holds the files.
+"""
 
 import sys
 
-from .config import DataConfig
-from .data.obtain import RAW
+from .config.call import stage
+from .config.schema.data import DataConfig
+from .core.files import atomic_directory
+from .core.paths import RAW
+from .data.downloader import AGAIN
 from .data.providers import fetch
-from .data.upstream import AGAIN
-from .data.whole import replacing
-from .entry import stage
 
 
-@stage("download", "data")
+@stage("download", "data", description=__doc__)
 def main(*, data: DataConfig) -> None:
-    """Fetch and verify the upstream files of `data`; `data/raw` appears whole or not at all."""
-    with replacing(RAW) as building:
+    """Fetch into `data/raw`."""
+    with atomic_directory(RAW) as building:
         fetch(data, building)
     if data.provider == "folder":  # DVC does not look at what is outside of the repository
         print(f"{data.root}: after a change of its images {AGAIN}")

@@ -1,21 +1,26 @@
-"""Stage `prepare`: `data/raw` to canonical arrays in `data/prepared`."""
+"""Prepare the upstream files: decode, put into content order, split, store (stage `prepare`).
+
+Reads data/raw, writes data/prepared, which appears whole or not at all.
+"""
 
 import sys
 
-from .config import DataConfig
+from .config.call import stage
+from .config.schema.data import DataConfig
+from .core.files import atomic_directory
+from .core.paths import PREPARED, RAW
+from .data.build import write_dataset
+from .data.cache import stamp
 from .data.dataset import summary
-from .data.obtain import PREPARED, RAW
 from .data.providers import opened
-from .data.whole import replacing
-from .data.writing import write_dataset
-from .entry import stage
 
 
-@stage("prepare", "data")
+@stage("prepare", "data", description=__doc__)
 def main(*, data: DataConfig) -> None:
-    """Decode, put into content order, split, store; `data/prepared` appears whole or not at all."""
-    with replacing(PREPARED) as building, opened(data, RAW) as source:
+    """Prepare `data/raw` into `data/prepared`."""
+    with atomic_directory(PREPARED) as building, opened(data, RAW) as source:
         facts = write_dataset(source, data, building).facts
+    stamp(PREPARED)
     print(summary(facts))
 
 

@@ -1,35 +1,39 @@
-"""`python -m pipeline.sync`: bring what waits in journals to MLflow. Doing so twice changes nothing.
+"""Bring what waits in journals to MLflow. Doing so twice changes nothing.
 
-Runs whose process was killed end KILLED there.
+  python -m pipeline.sync [--to URI]
+
+Runs whose process was killed end KILLED there. Ends with code 1 where something still waits.
 """
 
 import sys
-from argparse import ArgumentParser
 from collections.abc import Sequence
 
-from .entry import end_on_sigterm, main_root, user_errors
-from .errors import UnsentError
-from .progress import steps
+from .config.call import parser_of
+from .core.errors import UnsentError
+from .core.exits import command
+from .core.paths import main_root
+from .core.progress import steps
+from .core.signals import end_on_signals
 
 
-@user_errors
+@command
 def main(arguments: Sequence[str]) -> None:
-    """Ends with 0 when nothing waits any longer, 1 where something still does, 2 where `--to` is no store."""
-    end_on_sigterm()
-    parser = ArgumentParser(prog="python -m pipeline.sync", description=__doc__)
+    """Send. Raises `UnsentError` where something still waits, `UserError` where `--to` is no store."""
+    end_on_signals()
+    parser = parser_of("sync", __doc__)
     parser.add_argument("--to", metavar="URI", help="a store other than the one that the runs were meant for")
     to = parser.parse_args(arguments).to
-    from .tracking import outbox
+    from .tracking import outbox  # MLflow takes seconds to import: not for a --help
 
     root = main_root()
-    found = outbox.find(root)
-    with steps("sync", len(found), "journals") as progress:
-        failures = outbox.send(root, found, to, lambda _: progress(1))
+    waiting = outbox.find(root)
+    with steps("sync", len(waiting), "journals") as progress:
+        failures = outbox.send(root, waiting, to, lambda _: progress(1))
     left = outbox.find(root)
     if left and not failures:
         failures = [f"MLflow refused some of {one.name}: see {one.folder}, then delete it" for one in left]
     more = f"; {busy} more are being written, and sent, by processes at work" if (busy := outbox.at_work(root)) else ""
-    print(f"{len(found) - len(left)} journals sent, {len(left)} wait{more}")
+    print(f"{len(waiting) - len(left)} journals sent, {len(left)} wait{more}")
     if failures:
         raise UnsentError("\n".join(failures))
 

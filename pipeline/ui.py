@@ -1,4 +1,7 @@
-"""`python -m pipeline.ui [--port N]`: the MLflow UI over this repository's store, on 127.0.0.1."""
+"""Serve the MLflow UI over this repository's store, on 127.0.0.1, and print links to what people come for.
+
+python -m pipeline.ui [--port N]      `make ui` does the same
+"""
 
 import contextlib
 import os
@@ -8,24 +11,26 @@ import subprocess
 import sys
 import time
 import urllib.request
-from argparse import ArgumentParser
 from collections.abc import Sequence
 
-from .config import compose
+from .config.call import parser_of
+from .config.compose import compose
+from .core.errors import UserError
+from .core.exits import command
+from .core.paths import PREPARED, main_root
+from .core.signals import end_on_signals
 from .data.dataset import Dataset
-from .data.obtain import PREPARED
-from .entry import end_on_sigterm, main_root, user_errors
-from .errors import UserError
-from .tracking import Tracker, outbox, views
+from .tracking import outbox, views
 from .tracking.reader import StoredRun, described, find_runs
 from .tracking.store import artifact_root
+from .tracking.tracker import Tracker
 
 
-@user_errors
+@command
 def main(arguments: Sequence[str]) -> None:
     """Serve until interrupted. One worker, no job runner: the default server takes 15 processes and 3 GB."""
-    parser = ArgumentParser(prog="python -m pipeline.ui", description=__doc__)
-    parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", 5000)))
+    parser = parser_of("ui", __doc__)
+    parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", 5000)), help="default: PORT, else 5000")
     port = parser.parse_args(arguments).port
     root = main_root()
     tracker = Tracker(compose().tracking, root)
@@ -45,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     if artifacts := artifact_root(tracker.uri):
         command += ["--default-artifact-root", artifacts]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    end_on_sigterm()
+    end_on_signals()
     print("MLflow UI: starting", flush=True)
     # a group of its own: the server starts processes of its own, and they are ended with it
     with subprocess.Popen(command, env=environment, start_new_session=True) as server:
@@ -64,20 +69,20 @@ def _print(server: str, tracker: Tracker) -> None:
     """Links to what people come for: the UI's own first page shows no numbers and hides the seeds."""
     experiment = tracker.experiment_id
     pages = {
-        "Leaderboard": views.view_link(experiment, "leaderboard"),
-        "Seeds": views.view_link(experiment, "runs"),
-        "Curves": views.view_link(experiment, "curves", charts=True),
-        "Models": views.models_link(experiment),
+        "Leaderboard": views.view_page(experiment, "leaderboard"),
+        "Seeds": views.view_page(experiment, "runs"),
+        "Curves": views.view_page(experiment, "curves", charts=True),
+        "Models": views.models_page(experiment),
     }
     if compared := find_runs(tracker, "tags.stage = 'compare'"):
-        pages["Report"] = views.run_link(experiment, compared[0].id, "report.html")
+        pages["Report"] = views.run_page(experiment, compared[0].id, "report.html")
     if shown := _data(tracker):
-        pages["Data"] = views.run_link(experiment, shown.id, "index.html")
+        pages["Data"] = views.run_page(experiment, shown.id, "index.html")
     viewed = tracker.client.get_experiment(experiment).tags
     for swept in find_runs(tracker, "tags.stage = 'sweep'")[:1]:
         key = f"sweep-{swept.tags['sweep']}"
         if f"{views.TAG}{key}" in viewed:  # a link to a view that is not there leads nowhere
-            pages["Sweep"] = views.view_link(experiment, key, charts=True)
+            pages["Sweep"] = views.view_page(experiment, key, charts=True)
     if waiting := outbox.find(main_root()):
         print(f"{len(waiting)} journals are not in MLflow: `python -m pipeline.sync` sends them", flush=True)
     for name, page in pages.items():

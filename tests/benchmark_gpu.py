@@ -22,13 +22,13 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from pipeline.config import compose  # noqa: E402
+from pipeline.config.compose import compose
+from pipeline.data.build import write_dataset  # noqa: E402
 from pipeline.data.dataset import Dataset  # noqa: E402
-from pipeline.data.feed import Feed  # noqa: E402
+from pipeline.data.loader import BatchLoader  # noqa: E402
 from pipeline.data.plan import draw_epoch  # noqa: E402
 from pipeline.data.providers.source import ArraySource  # noqa: E402
-from pipeline.data.writing import write_dataset  # noqa: E402
-from pipeline.models import classifier as doors  # noqa: E402
+from pipeline.models import backend  # noqa: E402
 from pipeline.models.architecture import Architecture  # noqa: E402
 
 NETWORKS = ("simple_cnn", "lenet5", "resnet8")
@@ -50,15 +50,15 @@ def data(folder: Path, count: int) -> Dataset:
 def create(dataset: Dataset, *overrides: str) -> Any:
     """A classifier at its beginning."""
     config = compose([*overrides, "train.epochs=2"])
-    classifier = doors.create("pytorch", Architecture.of(config.model, dataset), config.train)
-    doors.initialise(classifier, 0)
+    classifier = backend.create("pytorch", Architecture.of(config.model, dataset), config.train)
+    backend.initialise(classifier, 0)
     return classifier
 
 
 def train(classifier: Any, dataset: Dataset, steps: int | None = None, limit: int = 1 << 40) -> dict[str, Any]:
     """Weights, losses and images/s after one epoch, or so many steps of it."""
     split, size = dataset.split("train"), classifier.train.batch_size
-    feed = Feed(classifier, split, limit, size)
+    feed = BatchLoader(classifier, split, limit, size)
     plan = draw_epoch(classifier.train, examples=len(split.labels), seed=0, epoch=0)
     classifier.compile([size, len(split.labels) % size or size])
     began, losses = time.perf_counter(), []

@@ -47,25 +47,26 @@ class Random:
 
 def step(what: str, count: int, folder: Path) -> None:
     """One of the steps; prints the peak of this process's resident memory in MiB."""
-    from pipeline.config import ModelConfig, compose
+    from pipeline.config.compose import compose
+    from pipeline.config.schema.model import ModelConfig
+    from pipeline.data.build import write_dataset
     from pipeline.data.dataset import Dataset
-    from pipeline.data.feed import Feed, predict
+    from pipeline.data.loader import BatchLoader, predict
     from pipeline.data.plan import draw_epoch
-    from pipeline.data.writing import write_dataset
 
     config = compose(["train.epochs=1", "train.batch_size=256", f"train.memory_mebibytes={LIMIT}"])
     if what == "prepare":
         write_dataset(Random(count), config.data, folder)  # type: ignore[arg-type]
     else:
-        from pipeline.models import classifier as doors
+        from pipeline.models import backend
         from pipeline.models.architecture import Architecture
 
         dataset = Dataset.open(folder)
         model = ModelConfig.model_validate(NETWORK)
-        classifier = doors.create(what, Architecture.of(model, dataset), config.train)
+        classifier = backend.create(what, Architecture.of(model, dataset), config.train)
         split = dataset.split("train")
-        feed = Feed(classifier, split, LIMIT << 20, config.train.batch_size)
-        doors.initialise(classifier, 0)
+        feed = BatchLoader(classifier, split, LIMIT << 20, config.train.batch_size)
+        backend.initialise(classifier, 0)
         for piece in feed.pieces(draw_epoch(config.train, examples=len(split.labels), seed=0, epoch=0)):
             classifier.train_epoch(piece)
         predict(classifier, dataset.split("validation").images)

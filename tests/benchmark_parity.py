@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tracing import Tracer, compare
 
-from pipeline.config import CONF
-from pipeline.entry import main_root
+from pipeline.config.compose import CONF
+from pipeline.core.paths import main_root
 from pipeline.parity import FRAMEWORKS
 
 SCHEDULES = {

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import compose
+from pipeline.config.compose import compose
 from pipeline.data.dataset import Dataset
 from pipeline.data.plan import draw_epoch
-from pipeline.models import classifier as doors
+from pipeline.models import backend
 from pipeline.models.architecture import Architecture
 
 ROUNDS, STEPS_OF_THE_CEILING = 5, 6400
@@ -62,14 +62,14 @@ def main(framework: str, batch_sizes: list[int]) -> None:
     count = len(train.labels)
     for batch_size in batch_sizes:
         config = compose([f"framework={framework}", f"train.batch_size={batch_size}"])
-        classifier = doors.create(framework, Architecture(config.model, data.image_shape, 10), config.train)
-        classifier.attach(train.images[:], train.labels)
+        classifier = backend.create(framework, Architecture(config.model, data.image_shape, 10), config.train)
+        classifier.load_training_data(train.images[:], train.labels)
         classifier.compile([batch_size, count % batch_size])
-        doors.initialise(classifier, 0)
+        backend.initialise(classifier, 0)
         images, labels = np.array(train.images[:batch_size]), np.array(train.labels[:batch_size])
         step = ceiling_of(framework, classifier, images, labels)
         float(step())
-        doors.initialise(classifier, 0)
+        backend.initialise(classifier, 0)
         through, ceiling = [], []
         for _ in range(ROUNDS):
             plan = draw_epoch(config.train, examples=count, seed=0, epoch=0)

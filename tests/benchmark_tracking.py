@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from pipeline import train
-from pipeline.checkpoint import Checkpoint
-from pipeline.config import compose
-from pipeline.data.obtain import obtain
-from pipeline.entry import main_root, select
-from pipeline.job import Job
+from pipeline.config.call import select
+from pipeline.config.compose import compose
+from pipeline.core.paths import main_root
+from pipeline.data.cache import obtain
 from pipeline.tracking.sender import Sender
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.spec import RunSpec
 
 ORDER = ((1, 1), (0, 0), (1, 0), (0, 1), (0, 1), (1, 0), (0, 0), (1, 1))  # sending, checkpoint
 BLOCK = len(ORDER)

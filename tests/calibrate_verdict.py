@@ -17,8 +17,8 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from pipeline import paired
-from pipeline.verdict import judge
+from pipeline.comparison import paired_tests as paired
+from pipeline.comparison.verdict import judge
 
 SCENARIOS = {  # on the logit scale: deviation of (side x seed), of (side x example); scale of each training's own draw
     "like this pipeline": (0.01, 0.04, 0.1),  # 0.3 % of the examples differ, a twentieth of it by example, as measured

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from project_copy import SHARED, clean_environment, clone_project, once, run
 
-from pipeline import workers
-from pipeline.models.classifier import DOORS
+from pipeline.models.backend import DOORS
+from pipeline.sweeps import workers
 
 _OPEN = contextlib.ExitStack()
 _DURATIONS = Path(__file__).with_name("durations.json")

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from pipeline import download, prepare
-from pipeline.config import DataConfig, compose, load, write
+from pipeline.config.compose import compose, load, write
+from pipeline.config.schema.data import DataConfig
 from pipeline.data.dataset import SPLITS, Dataset
 
 CONTENT = np.random.default_rng(0).integers(0, 256, (200, 5, 6, 3), np.uint8)

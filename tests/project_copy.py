@@ -15,8 +15,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from pipeline import workers
-from pipeline.tracking import ensure_store
+from pipeline.sweeps import workers
+from pipeline.tracking.store import ensure_store
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = "PIPELINE_TESTS"

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from pipeline.config import TrainConfig
-from pipeline.config.schema import AugmentConfig
+from pipeline.config.schema.train import AugmentConfig, TrainConfig
 from pipeline.data.plan import EpochPlan
 from pipeline.models.architecture import Architecture, LayerSpec
-from pipeline.models.classifier import State
+from pipeline.models.backend import State
 from pipeline.models.dropout import keep
 
 Weights = Mapping[str, np.ndarray]

@@ -17,8 +17,8 @@ from typing import Any
 
 from project_copy import clean_environment, once
 
-from pipeline import workers
-from pipeline.tracking import ensure_store
+from pipeline.sweeps import workers
+from pipeline.tracking.store import ensure_store
 
 
 class _Handler(SimpleHTTPRequestHandler):

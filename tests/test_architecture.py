@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.config import ModelConfig, compose
-from pipeline.errors import UserError
+from pipeline.config.compose import compose
+from pipeline.config.schema.model import ModelConfig
+from pipeline.core.errors import UserError
 from pipeline.models.architecture import Architecture
 
 CONV = {"type": "conv", "filters": 8, "kernel_size": 3}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from project_copy import clone_project
 
 from pipeline import train
-from pipeline.config import compose
+from pipeline.config.compose import compose
 
 KEYS = sorted(
     {

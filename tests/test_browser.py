@@ -13,8 +13,9 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 from project_copy import start
 
-from pipeline.config import compose
-from pipeline.tracking import Tracker, views
+from pipeline.config.compose import compose
+from pipeline.tracking import views
+from pipeline.tracking.tracker import Tracker
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
@@ -138,9 +139,9 @@ def test_a_sweep_has_a_view_of_its_own(
         client.set_tag(run_id, "sweep", "seen")
     server = links["Leaderboard"].split("/#")[0]
     try:
-        _open(page, server + views.view_link(tracker.experiment_id, "sweep-seen"))
+        _open(page, server + views.view_page(tracker.experiment_id, "sweep-seen"))
         _expect_table(page, list(FRAMEWORKS), ["test/accuracy", "validation/accuracy"])
-        _open(page, server + views.view_link(tracker.experiment_id, "sweep-seen", charts=True))
+        _open(page, server + views.view_page(tracker.experiment_id, "sweep-seen", charts=True))
         expect(page.get_by_text("Parallel Coordinates")).to_be_visible(timeout=_PATIENCE)
     finally:
         for run_id in groups:
@@ -166,7 +167,7 @@ def test_a_model_shows_its_test_results(page: Page, links: dict[str, str], clien
     expect(page.locator(".ag-row a[href*='/models/m-']")).to_have_count(4, timeout=_PATIENCE)
     experiment = client.get_experiment_by_name("tensorflow-vs-pytorch").experiment_id
     model = client.search_logged_models([experiment])[0]
-    _open(page, links["Models"].split("/#")[0] + views.model_link(experiment, model.model_id))
+    _open(page, links["Models"].split("/#")[0] + views.model_page(experiment, model.model_id))
     expect(page.get_by_role("heading", name=model.name)).to_be_visible(timeout=_PATIENCE)
     expect(page.get_by_text("test/accuracy", exact=True).first).to_be_attached()
     assert not [metric for metric in model.metrics if metric.key == "train/step_loss"]  # of a step in between

@@ -17,7 +17,7 @@ from made_up import beside_a_mirror, examples, held, jpeg, md5, noise, prepare, 
 from project_copy import clean_environment
 from scipy.io import savemat
 
-from pipeline.config import compose
+from pipeline.config.compose import compose
 from pipeline.data.dataset import SPLITS, Dataset
 from pipeline.data.idx import write_idx
 
@@ -78,7 +78,7 @@ def test_both_libraries_prepare_mnist_to_the_same_bytes_and_load_nothing_into_wh
     first = files(datasets[0])
     assert len(first) == 7
     assert all(files(dataset) == first for dataset in datasets[1:])
-    assert datasets[0].facts["examples"] == {"train": 57_000, "validation": 3_000, "test": 10_000}
+    assert datasets[0].facts.examples == {"train": 57_000, "validation": 3_000, "test": 10_000}
 
 
 # CIFAR-10 in both libraries -----------------------------------------------------------------------
@@ -133,7 +133,7 @@ def test_both_libraries_prepare_colour_images_to_the_same_bytes(workspace: Path)
     one, other = datasets
     assert files(one) == files(other)
     assert one.image_shape == (32, 32, 3)
-    assert one.facts["examples"] == {"train": 160, "validation": 40, "test": 30}
+    assert one.facts.examples == {"train": 160, "validation": 40, "test": 30}
     assert held(one, "test") == examples(*batches.pop("test_batch"))
     assert held(one, "train", "validation") == sum((examples(*batch) for batch in batches.values()), Counter())
 
@@ -170,7 +170,7 @@ def test_a_set_without_a_test_part_gets_one_of_each_class(workspace: Path) -> No
     np.savetxt(workspace.parent / "mirror/semeion.data", table, "%d")
     declare("SEMEION", md5_checksum=md5(workspace.parent / "mirror/semeion.data"))
     dataset = prepare("torchvision", workspace, "data=torchvision", "data.name=SEMEION", "data.test_fraction=0.3")
-    assert dataset.facts["class_counts"]["test"] == [3] * 10
+    assert dataset.facts.class_counts["test"] == [3] * 10
     assert held(dataset, *SPLITS) == examples(images * 255, labels)
 
 
@@ -212,7 +212,7 @@ def test_a_set_whose_training_part_is_called_otherwise_and_whose_sizes_differ(wo
     dataset = prepare("torchvision", workspace, *PETS, "data.size=8")
     assert dataset.image_shape == (8, 8, 3)
     assert dataset.classes == ("Abyssinian", "Beagle")
-    assert dataset.facts["examples"]["test"] == 20
+    assert dataset.facts.examples["test"] == 20
     assert_refused(library("torchvision").run(workspace, "prepare", *PETS), "data.size = None", "pixels, train 1 ")
     assert Dataset.open(workspace / "data/prepared").fingerprint == dataset.fingerprint
 
@@ -220,8 +220,8 @@ def test_a_set_whose_training_part_is_called_otherwise_and_whose_sizes_differ(wo
 def test_an_image_that_torchvision_cannot_read_is_named_or_left_out(workspace: Path) -> None:
     pets(workspace, corrupt=31)
     dataset = prepare("torchvision", workspace, *PETS, "data.size=8", "data.corrupt=skip")
-    assert list(dataset.facts["skipped"]) == ["train 20"]
-    assert sum(dataset.facts["examples"].values()) == 59
+    assert list(dataset.facts.skipped) == ["train 20"]
+    assert sum(dataset.facts.examples.values()) == 59
     done = library("torchvision").run(workspace, "prepare", *PETS, "data.size=8")
     assert_refused(done, "cannot be decoded", "train 20: cannot identify", "data.corrupt=skip")
 

@@ -16,16 +16,16 @@ from filelock import FileLock, Timeout
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from pipeline import checkpoint as checkpoints
-from pipeline.checkpoint import FOLDER, Checkpoint, Progress, held, key_of, tidy
-from pipeline.config import compose
-from pipeline.data.obtain import obtain
-from pipeline.entry import select
-from pipeline.errors import BusyError
-from pipeline.identity import code_digest, versions
-from pipeline.job import Job
-from pipeline.models.classifier import Device, EpochResult, State
+from pipeline.config.call import select
+from pipeline.config.compose import compose
+from pipeline.core.errors import BusyError
+from pipeline.core.fingerprint import code_digest, versions
+from pipeline.data.cache import obtain
+from pipeline.models.backend import Device, EpochResult, State
 from pipeline.train import SECTIONS
+from pipeline.training import checkpoint as checkpoints
+from pipeline.training.checkpoint import FOLDER, Checkpoint, Progress, locked, key_of, tidy
+from pipeline.training.spec import RunSpec
 
 DAY = 86_400.0
 
@@ -91,19 +91,19 @@ CPU = on(Device("cpu", "cpu", 1))
 
 def test_what_a_kill_left_half_written_goes(job: Job, tmp_path: Path) -> None:
     with held(tmp_path, job, CPU, 0) as first:
-        first.slot.write_text("run\n")
-        (first.slot.parent / ".tmp123abc").write_bytes(bytes(100))
+        first.run_link.write_text("run\n")
+        (first.run_link.parent / ".tmp123abc").write_bytes(bytes(100))
     with held(tmp_path, job, CPU, 0) as second:
-        (second.slot.parent / "holder.json").unlink()  # by hand
-        assert second.slot == first.slot
-        assert not (second.slot.parent / ".tmp123abc").exists()
-        assert second.slot.exists()
+        (second.run_link.parent / "holder.json").unlink()  # by hand
+        assert second.run_link == first.run_link
+        assert not (second.run_link.parent / ".tmp123abc").exists()
+        assert second.run_link.exists()
 
 
 def test_one_process_holds_it_and_is_named(job: Job, tmp_path: Path) -> None:
     began = time.time()
     with held(tmp_path, job, CPU, 0) as checkpoint:
-        folder = checkpoint.slot.parent
+        folder = checkpoint.run_link.parent
         assert folder.parent == tmp_path / "checkpoints"
         holder = json.loads((folder / "holder.json").read_text())
         assert (holder["pid"], holder["host"]) == (os.getpid(), os.uname().nodename)
@@ -128,8 +128,8 @@ def test_what_there_is_nothing_to_go_on_with_leaves_no_folder(job: Job, tmp_path
     def folder_after(*names: str) -> Path:
         with held(tmp_path, job, CPU, 0) as checkpoint:
             for name in names:
-                (checkpoint.slot.parent / name).touch()
-        return checkpoint.slot.parent
+                (checkpoint.run_link.parent / name).touch()
+        return checkpoint.run_link.parent
 
     assert not folder_after().exists()
     assert not folder_after("ended").exists()

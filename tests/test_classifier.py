@@ -18,13 +18,14 @@ from project_copy import ROOT, clean_environment
 from reference import assert_same_bits
 from safetensors.numpy import load_file, save_file
 
-from pipeline import workers
-from pipeline.config import ModelConfig, TrainConfig
+from pipeline.config.schema.model import ModelConfig
+from pipeline.config.schema.train import TrainConfig
+from pipeline.core.errors import UserError
 from pipeline.data.plan import EpochPlan
-from pipeline.errors import UserError
-from pipeline.models import classifier as doors
+from pipeline.models import backend
 from pipeline.models.architecture import Architecture
-from pipeline.models.classifier import Classifier, State
+from pipeline.models.backend import Classifier, State
+from pipeline.sweeps import workers
 
 Weights = Mapping[str, np.ndarray]
 
@@ -142,9 +143,9 @@ def create(
 ) -> Classifier:
     """A new classifier with its examples, its weights drawn from seed 0."""
     train = settings(variant, precision, execution)
-    classifier = doors.create(framework, design(network, kind), train)
-    classifier.attach(*examples(kind))
-    doors.initialise(classifier, seed=0)
+    classifier = backend.create(framework, design(network, kind), train)
+    classifier.load_training_data(*examples(kind))
+    backend.initialise(classifier, seed=0)
     return classifier
 
 
@@ -154,7 +155,7 @@ created = functools.cache(create)
 def open_door(framework: str, *arguments: str, **settings: str) -> Classifier:
     """As `create`, but a classifier that was made before is started anew instead of compiled anew."""
     classifier = created(framework, *arguments, **settings)
-    doors.initialise(classifier, seed=0)
+    backend.initialise(classifier, seed=0)
     return classifier
 
 
@@ -211,7 +212,7 @@ def test_training_starts_from_the_weights_that_were_drawn(framework: str, precis
 def test_another_seed_starts_from_other_weights_and_before_the_first_step(framework: str) -> None:
     classifier = open_door(framework)
     classifier.train_epoch(epoch())
-    doors.initialise(classifier, seed=1)
+    backend.initialise(classifier, seed=1)
     drawn = classifier.architecture.initial_weights(1)
     assert_same_bits(classifier.state(), before_the_first_step(drawn, "float32"))
 
@@ -269,8 +270,8 @@ def test_read_only_memory_maps_serve_as_well_as_arrays(framework: str, tmp_path:
     for name, array in (("images", images), ("labels", labels)):
         np.save(tmp_path / f"{name}.npy", array)
         mapped.append(np.load(tmp_path / f"{name}.npy", mmap_mode="r"))
-    doors.initialise(classifier, seed=0)
-    classifier.attach(mapped[0], mapped[1])
+    backend.initialise(classifier, seed=0)
+    classifier.load_training_data(mapped[0], mapped[1])
     assert np.array_equal(classifier.predict(mapped[0]), outputs)
     assert np.array_equal(classifier.train_epoch(epoch()).loss, losses)
     assert_same_bits(classifier.state(), trained)
@@ -375,7 +376,7 @@ def test_every_optimizer_is_that_of_the_reference(framework: str, variant: str) 
 
 def test_batches_are_seen_as_scaled_images_in_the_order_of_the_plan(framework: str) -> None:
     classifier, plan, (images, labels) = open_door(framework), epoch(), examples()
-    for i, (x, y) in enumerate(classifier.seen(plan)):
+    for i, (x, y) in enumerate(classifier.iter_batches(plan)):
         rows = plan.order[i * BATCH_SIZE : (i + 1) * BATCH_SIZE]
         assert np.array_equal(x, images[rows].astype(np.float32) * (np.float32(1) / np.float32(255)))
         assert np.array_equal(y, labels[rows])
@@ -412,11 +413,11 @@ def test_other_examples_can_be_attached_after_training(framework: str) -> None:
     plan = EpochPlan(np.arange(19, -1, -1), BATCH_SIZE, np.full(2, 0.02), np.zeros(2, np.int64))
     reused, fresh = create(framework), open_door(framework)
     reused.train_epoch(epoch())
-    doors.initialise(reused, seed=0)
+    backend.initialise(reused, seed=0)
     for classifier in (reused, fresh):
-        classifier.attach(images, labels)
+        classifier.load_training_data(images, labels)
     found, expected = reused.train_epoch(plan), fresh.train_epoch(plan)
-    fresh.attach(*examples())
+    fresh.load_training_data(*examples())
     assert np.array_equal(found.loss, expected.loss)
     assert_same_bits(reused.state(), fresh.state())
 
@@ -445,7 +446,7 @@ def test_two_classifiers_of_one_seed_train_to_the_same_bits(framework: str) -> N
 def test_segments_of_a_plan_train_to_the_bits_of_the_whole(framework: str, cuts: list[int]) -> None:
     classifier = open_door(framework)
     whole, expected = classifier.train_epoch(epoch()), classifier.state()
-    doors.initialise(classifier, seed=0)
+    backend.initialise(classifier, seed=0)
     pieces = [epoch().segment(start, stop) for start, stop in itertools.pairwise(cuts)]
     results = [classifier.train_epoch(piece) for piece in pieces]
     assert np.array_equal(np.concatenate([result.loss for result in results]), whole.loss)
@@ -458,7 +459,7 @@ def test_compiling_leaves_the_state_and_the_training_as_they_were(framework: str
     for number in range(2):
         classifier.train_epoch(epoch(number))
     expected = classifier.state()
-    doors.initialise(classifier, seed=0)
+    backend.initialise(classifier, seed=0)
     for number in range(2):
         before = classifier.state()
         assert classifier.compile([16, 2]) > 0
@@ -487,13 +488,13 @@ def test_a_restored_state_continues_to_the_bits_of_an_uninterrupted_run(framewor
 def saved(framework: str, folder: Path) -> tuple[Classifier, Path]:
     classifier = open_door(framework)
     classifier.train_epoch(epoch())
-    doors.save(classifier, framework, folder / "model")
+    backend.save(classifier, framework, folder / "model")
     return classifier, folder / "model"
 
 
 def test_a_saved_classifier_predicts_the_same_bits(framework: str, tmp_path: Path) -> None:
     classifier, folder = saved(framework, tmp_path)
-    loaded = doors.load(folder)
+    loaded = backend.load(folder)
     images, _ = examples(seed=2)
     assert np.array_equal(loaded.predict(images), classifier.predict(images))
     assert (loaded.architecture, loaded.train) == (classifier.architecture, classifier.train)
@@ -502,9 +503,9 @@ def test_a_saved_classifier_predicts_the_same_bits(framework: str, tmp_path: Pat
 def test_a_saved_classifier_can_be_saved_over(framework: str, tmp_path: Path) -> None:
     classifier, folder = saved(framework, tmp_path)
     classifier.train_epoch(epoch(1))
-    doors.save(classifier, framework, folder)
+    backend.save(classifier, framework, folder)
     images, _ = examples()
-    assert np.array_equal(doors.load(folder).predict(images), classifier.predict(images))
+    assert np.array_equal(backend.load(folder).predict(images), classifier.predict(images))
 
 
 def truncate(name: str) -> Callable[[Path], None]:
@@ -578,7 +579,7 @@ def test_a_damaged_file_is_refused_with_its_path(framework: str, damage: Callabl
     _, folder = saved(framework, tmp_path)
     damage(folder)
     with pytest.raises(UserError) as raised:
-        doors.load(folder)
+        backend.load(folder)
     assert str(folder) in str(raised.value)
 
 
@@ -590,7 +591,7 @@ def leave_traces(framework: str, folder: Path) -> None:
     images, _ = examples("colour")
     classifier = create(framework, "two convs", "colour", execution="eager")
     classifier.train_epoch(epoch(0))
-    doors.save(classifier, framework, folder / "model")
+    backend.save(classifier, framework, folder / "model")
     np.save(folder / "outputs.npy", classifier.predict(images))
     exact = create(framework, "two convs", "colour", precision="float64", execution="eager")
     for number in range(2):
@@ -623,8 +624,8 @@ def stored_state(folder: Path, number: int) -> State:
 
 
 def test_what_one_framework_saves_the_other_loads(framework: str, left_by_the_other: Path) -> None:
-    loaded = doors.load(left_by_the_other / "model", framework)
-    assert type(loaded).__name__ == doors.DOORS[framework][1]
+    loaded = backend.load(left_by_the_other / "model", framework)
+    assert type(loaded).__name__ == backend.DOORS[framework][1]
     outputs = loaded.predict(examples("colour")[0])
     assert np.abs(outputs - np.load(left_by_the_other / "outputs.npy")).max() <= 1e-5
 

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from pipeline.comparison import compare_sides
-from pipeline.config import compose
-from pipeline.errors import UserError
-from pipeline.figures.looks import LOOKS
-from pipeline.publish import rows
-from pipeline.side import Side
+from pipeline.comparison.arm import Side
+from pipeline.comparison.result import compare_sides
+from pipeline.config.compose import compose
+from pipeline.core.errors import UserError
+from pipeline.reports.publish import rows
 
 LABELS = np.arange(400) % 4
 

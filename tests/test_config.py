@@ -9,9 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 from project_copy import copy_project, run_module
 
-from pipeline.config import CONF, compose, load, write
-from pipeline.config.compose import conf_digest
-from pipeline.errors import UserError
+from pipeline.config.compose import CONF, compose, conf_digest, load, write
+from pipeline.core.errors import UserError
 
 GROUPS = {"data", "model", "train", "evaluate", "tracking", "experiment", "train/optimizer", "train/schedule"}
 CHOICES = sorted((path.parent.relative_to(CONF).as_posix(), path.stem) for path in CONF.glob("*/**/[!_]*.yaml"))

@@ -12,7 +12,7 @@ import pytest
 from project_copy import clean_environment, copy_project
 from servers import Mlflow, nobody
 
-from pipeline import workers
+from pipeline.sweeps import workers
 
 PROCESSES, EPOCHS, STEPS = int(os.environ.get("CROWD", "16")), 3, 400
 CODE = f"""

@@ -11,14 +11,15 @@ import pytest
 from libraries import MNIST_FILES, needs_mnist_files
 
 from pipeline import download, prepare
-from pipeline.config import DataConfig, compose
-from pipeline.data.dataset import SPLITS, Dataset, SplitName, source_of
+from pipeline.config.compose import compose
+from pipeline.config.schema.data import DataConfig
+from pipeline.core.errors import UserError
+from pipeline.data.array_file import ArrayFile
+from pipeline.data.build import source_of, write_dataset
+from pipeline.data.dataset import SPLITS, Dataset, SplitName
 from pipeline.data.idx import write_idx
 from pipeline.data.providers import ArraySource, opened
 from pipeline.data.providers.bundled_provider import FILES, SAMPLE
-from pipeline.data.stored import StoredArray
-from pipeline.data.writing import write_dataset
-from pipeline.errors import UserError
 
 DIGITS = "d211fdcad21f758e3edce772b08d9444"
 ARRAYS = [f"{split}/{part}.npy" for split in SPLITS for part in ("images", "labels")]
@@ -68,7 +69,7 @@ def test_the_stages_prepare_the_sample_as_ever(tmp_path: Path, monkeypatch: pyte
     assert sorted(path.name for path in Path("data").iterdir()) == ["prepared", "raw"]
     dataset = Dataset.open(Path("data/prepared"))
     assert dataset.fingerprint == DIGITS
-    assert dataset.facts["examples"] == {"train": 11_400, "validation": 600, "test": 2_000}
+    assert dataset.facts.examples == {"train": 11_400, "validation": 600, "test": 2_000}
     assert not list(dataset.folder.glob("*.unordered"))
 
 
@@ -133,12 +134,12 @@ def test_a_prepared_data_set_holds_the_declared_arrays(whole: Dataset, raw: Arra
         assert split.images.shape == (len(split.labels), 28, 28, 1)
         assert split.images.dtype == np.uint8
         assert split.labels.dtype == np.int64
-        assert isinstance(split.images, StoredArray)
-        assert whole.facts["examples"][name] == len(split.labels)
-        assert whole.facts["class_counts"][name] == np.bincount(split.labels, minlength=10).tolist()
+        assert isinstance(split.images, ArrayFile)
+        assert whole.facts.examples[name] == len(split.labels)
+        assert whole.facts.class_counts[name] == np.bincount(split.labels, minlength=10).tolist()
     pixels = np.asarray(whole.split("train").images) / 255
-    assert whole.facts["channel_mean"] == pytest.approx([pixels.mean()], abs=1e-8)
-    assert whole.facts["channel_std"] == pytest.approx([pixels.std()], abs=1e-8)
+    assert whole.facts.channel_mean == pytest.approx([pixels.mean()], abs=1e-8)
+    assert whole.facts.channel_std == pytest.approx([pixels.std()], abs=1e-8)
     assert whole.name == "mnist_sample"
     assert whole.image_shape == (28, 28, 1)
     assert whole.classes == raw.classes
@@ -211,7 +212,7 @@ def test_a_fraction_that_leaves_nothing_is_refused(raw: ArraySource, tmp_path: P
 
 def test_no_fraction_takes_all_of_a_class(raw: ArraySource, tmp_path: Path) -> None:
     dataset = prepared(raw, tmp_path / "prepared", "validation_fraction=0.999", "max_train=100")
-    assert dataset.facts["class_counts"]["train"] == [1] * 10
+    assert dataset.facts.class_counts["train"] == [1] * 10
 
 
 def arrays(*labels: int, shape: tuple[int, ...] = (4, 4, 1), dtype: type = np.uint8) -> tuple[np.ndarray, np.ndarray]:
@@ -260,13 +261,13 @@ def test_the_names_of_the_classes_are_those_given_or_those_of_the_source(
 def test_images_that_are_all_the_same_are_prepared(tmp_path: Path) -> None:
     one = np.zeros((20, 4, 4, 1), np.uint8), np.arange(20) % 2
     dataset = prepared(ArraySource({"train": one, "test": one}, None), tmp_path / "prepared", "validation_fraction=0.2")
-    assert dataset.facts["test_images_in_train"] == 20
-    assert dataset.facts["channel_std"] == [0.0]
+    assert dataset.facts.test_images_in_train == 20
+    assert dataset.facts.channel_std == [0.0]
 
 
 def test_a_validation_part_of_upstream_is_kept(tmp_path: Path) -> None:
     dataset = prepared(ArraySource(GOOD | {"validation": arrays(1, 1, 0)}, None), tmp_path / "prepared", "max_train=20")
-    assert dataset.facts["examples"] == {"train": 20, "validation": 3, "test": 2}
+    assert dataset.facts.examples == {"train": 20, "validation": 3, "test": 2}
     assert split_examples(dataset, "validation") == examples(*arrays(1, 1, 0))
 
 

@@ -19,16 +19,19 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 from sqlalchemy.exc import SADeprecationWarning
 
-from pipeline import describe, pixels
-from pipeline.config import compose, write
+from pipeline import describe
+from pipeline.config.compose import compose, write
+from pipeline.core.errors import UserError
+from pipeline.data import pixels
+from pipeline.data.array_file import ArrayFile
+from pipeline.data.build import write_dataset
+from pipeline.data.cache import make, obtain
 from pipeline.data.dataset import Dataset, Split
-from pipeline.data.obtain import make, obtain
 from pipeline.data.providers import ArraySource
-from pipeline.data.stored import StoredArray
-from pipeline.data.writing import write_dataset
-from pipeline.errors import UserError
-from pipeline.figures import data as figures
-from pipeline.tracking import Run, Tracker, views
+from pipeline.reports.figures import data as figures
+from pipeline.tracking import views
+from pipeline.tracking.runs import Run
+from pipeline.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.xdist_group("describe")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -102,8 +105,8 @@ def test_the_page_of_the_sample_tells_what_is_in_the_data(home: Path, tmp_path: 
         assert f'id="{part}"' in page
     assert 'id="skipped"' not in page
     histogram = np.array(told["pixel_histogram"])
-    assert histogram.sum() == dataset.facts["examples"]["train"] * 28 * 28
-    assert histogram[0] @ np.arange(256) / 255 / histogram.sum() == pytest.approx(dataset.facts["channel_mean"][0])
+    assert histogram.sum() == dataset.facts.examples["train"] * 28 * 28
+    assert histogram[0] @ np.arange(256) / 255 / histogram.sum() == pytest.approx(dataset.facts.channel_mean[0])
     train = dataset.split("train")
     for name, places in told["shown"].items():
         assert {dataset.classes[train.labels[place]] for place in places} == {name}
@@ -210,7 +213,7 @@ def test_a_walk_in_pieces_counts_and_averages_as_numpy_does(
     images = np.random.default_rng(0).integers(0, 256, (20, *shape), np.uint8)
     labels = np.arange(20) % 3
     np.save(tmp_path / "images.npy", images)
-    found = pixels.survey(Split(StoredArray.open(tmp_path / "images.npy"), labels), [0, 2, 7])
+    found = pixels.survey(Split(ArrayFile.open(tmp_path / "images.npy"), labels), [0, 2, 7])
     for channel, counted in enumerate(found.histogram):
         assert np.array_equal(counted, np.bincount(images[..., channel].ravel(), minlength=256))
     assert found.means.keys() == {0, 2}

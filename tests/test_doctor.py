@@ -13,9 +13,10 @@ from project_copy import ROOT, clone_project, run, run_module
 from servers import nobody
 
 from pipeline import doctor
-from pipeline.config import compose
-from pipeline.tracking import Tracker, health
+from pipeline.config.compose import compose
+from pipeline.tracking import health
 from pipeline.tracking.journal import Journal
+from pipeline.tracking.tracker import Tracker
 
 
 @pytest.fixture

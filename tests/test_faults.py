@@ -14,10 +14,10 @@ import pytest
 from project_copy import TINY, clone_project, run_module, start
 from safetensors.numpy import load_file
 
-from pipeline.config import compose
+from pipeline.config.compose import compose
+from pipeline.core.errors import DataChangedError
 from pipeline.data.dataset import Dataset
-from pipeline.errors import DataChangedError
-from pipeline.tracking import Tracker
+from pipeline.tracking.tracker import Tracker
 
 TRAIN = ("pipeline.train", "framework=pytorch", "evaluate.plots=false", *TINY)
 

@@ -8,13 +8,13 @@ import reference
 from reference import assert_same_bits
 from tracing import noise
 
-from pipeline.config import compose
+from pipeline.config.compose import compose
 from pipeline.data.dataset import Dataset, Split
-from pipeline.data.feed import Feed, pieces_of, predict
+from pipeline.data.loader import BatchLoader, pieces_of, predict
 from pipeline.data.plan import EpochPlan, draw_epoch
-from pipeline.models import classifier as doors
+from pipeline.models import backend
 from pipeline.models.architecture import Architecture
-from pipeline.models.classifier import Classifier, State
+from pipeline.models.backend import Classifier, State
 
 SHAPE = (9, 8, 3)
 IMAGE_BYTES = 9 * 8 * 3
@@ -38,7 +38,7 @@ def create(framework: str, data: Dataset, *overrides: str) -> Classifier:
     config = compose([*common, *overrides])
     logits = {"type": "dense", "units": "classes"}
     model = config.model.model_validate(config.model.model_dump() | {"layers": [*network["layers"], logits]})
-    return doors.create(framework, Architecture.of(model, data), config.train)
+    return backend.create(framework, Architecture.of(model, data), config.train)
 
 
 def plans(classifier: Classifier, split: Split) -> Iterator[EpochPlan]:
@@ -55,11 +55,11 @@ def test_batches_are_augmented_as_by_hand(framework: str, data: Dataset, kinds: 
     images = split.images[:]
     for execution in {"tensorflow": ("eager", "compiled"), "pytorch": ("eager",)}[framework]:  # torch compiles the rest
         classifier = create(framework, data, *kinds, f"train.execution={execution}")
-        classifier.attach(images, split.labels)
+        classifier.load_training_data(images, split.labels)
         for plan in plans(classifier, split):
             expected = reference.augmented(images[plan.order], classifier.train.augment, plan.augmentation)
             assert not np.array_equal(expected, images[plan.order])
-            found = np.concatenate([batch for batch, _ in classifier.seen(plan)])
+            found = np.concatenate([batch for batch, _ in classifier.iter_batches(plan)])
             assert np.array_equal(found, expected.astype(np.float32) * scale)
 
 
@@ -68,12 +68,12 @@ def test_training_and_probe_take_the_augmented_images(framework: str, data: Data
     split = data.split("train")
     images = split.images[:]
     plan = next(plans(augmented, split)).segment(0, 3)
-    augmented.attach(images, split.labels)
+    augmented.load_training_data(images, split.labels)
     by_hand = reference.augmented(images[plan.order], augmented.train.augment, plan.augmentation)
-    plain.attach(by_hand, split.labels[plan.order])
+    plain.load_training_data(by_hand, split.labels[plan.order])
     same = EpochPlan(np.arange(len(plan.order)), plan.batch_size, plan.learning_rate, plan.dropout_keys)
     for classifier in (augmented, plain):
-        doors.initialise(classifier, 0)
+        backend.initialise(classifier, 0)
     assert augmented.probe(plan).loss == plain.probe(same).loss
     assert np.array_equal(augmented.train_epoch(plan).loss, plain.train_epoch(same).loss)
     assert_same_bits(augmented.state(), plain.state())
@@ -82,8 +82,8 @@ def test_training_and_probe_take_the_augmented_images(framework: str, data: Data
 # Streaming
 
 
-def train_all(classifier: Classifier, feed: Feed, split: Split) -> tuple[np.ndarray, State]:
-    doors.initialise(classifier, 0)
+def train_all(classifier: Classifier, feed: BatchLoader, split: Split) -> tuple[np.ndarray, State]:
+    backend.initialise(classifier, 0)
     losses = [classifier.train_epoch(piece).loss for plan in plans(classifier, split) for piece in feed.pieces(plan)]
     return np.concatenate(losses), classifier.state()
 
@@ -93,11 +93,11 @@ def test_streamed_images_train_to_the_bits_of_resident_ones(
     framework: str, data: Dataset, augmentation: Sequence[str]
 ) -> None:
     classifier, split = create(framework, data, *augmentation), data.split("train")
-    resident = Feed(classifier, split, split.images.nbytes, 16)
+    resident = BatchLoader(classifier, split, split.images.nbytes, 16)
     assert not resident.streamed
     losses, expected = train_all(classifier, resident, split)
     for limit in (1, 4 * 32 * IMAGE_BYTES, split.images.nbytes - 1):  # chunks of one, two, ... batches
-        feed = Feed(classifier, split, limit, 16)
+        feed = BatchLoader(classifier, split, limit, 16)
         assert feed.streamed
         found, state = train_all(classifier, feed, split)
         assert np.array_equal(found, losses)
@@ -108,10 +108,10 @@ def test_nothing_is_compiled_again_from_chunk_to_chunk(data: Dataset) -> None:
     split, attached, trained = data.split("train"), [], []
 
     class Recorder:
-        def attach(self, images: np.ndarray, labels: np.ndarray) -> None:
+        def load_training_data(self, images: np.ndarray, labels: np.ndarray) -> None:
             attached.append((images, labels))
 
-    feed = Feed(Recorder(), split, 4 * 32 * IMAGE_BYTES, 16)
+    feed = BatchLoader(Recorder(), split, 4 * 32 * IMAGE_BYTES, 16)
     order = np.random.default_rng(0).permutation(len(split.labels))
     steps = -(-len(order) // 16)
     plan = EpochPlan(order, 16, np.zeros(steps), np.zeros(steps, np.int64))

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from own_images import CONTENT, config, fill, held, put, refusal, run
 
+from pipeline.data.cache import obtain
 from pipeline.data.dataset import SPLITS
-from pipeline.data.obtain import obtain
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def _workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_class_has_its_share_in_every_split(capsys: pytest.CaptureFixture[str]) -> None:
     fill(a=60, b=40, c=20)
     dataset = run("test_fraction=0.2", "validation_fraction=0.25")
-    assert dataset.facts["class_counts"] == {"train": [36, 24, 12], "validation": [12, 8, 4], "test": [12, 8, 4]}
+    assert dataset.facts.class_counts == {"train": [36, 24, 12], "validation": [12, 8, 4], "test": [12, 8, 4]}
     assert held(dataset, *SPLITS) == Counter((CONTENT[n].tobytes(), "abc"[(n >= 60) + (n >= 100)]) for n in range(120))
     said = capsys.readouterr().out
     assert "folder: 72 train, 24 validation, 24 test; 5x6 colour; fingerprint " in said
@@ -85,14 +85,14 @@ def test_given_parts_are_kept_and_others_drawn(layout: Mapping[str, str], drawn:
     for split in wanted.keys() - {"train"}:
         assert held(dataset, split) == wanted[split]
     assert held(dataset, "train", *drawn) == wanted["train"]
-    assert all(dataset.facts["examples"].values())
+    assert all(dataset.facts.examples.values())
 
 
 def test_an_image_in_both_parts_is_counted() -> None:
     fill("images/train", a=8, b=8)
     fill("images/test", a=8, b=8)
     dataset = run()
-    assert dataset.facts["test_images_in_train"] == dataset.facts["examples"]["train"]
+    assert dataset.facts.test_images_in_train == dataset.facts.examples["train"]
 
 
 def test_classes_may_be_called_like_parts() -> None:
@@ -109,7 +109,7 @@ def test_what_is_hidden_or_no_image_is_left_out(capsys: pytest.CaptureFixture[st
     Path("images/a/notes.txt").touch()
     dataset = run()
     assert dataset.classes == ("a", "b")
-    assert sum(dataset.facts["examples"].values()) == 16
+    assert sum(dataset.facts.examples.values()) == 16
     assert "left out, as they are no images: a/notes.txt" in capsys.readouterr().out
 
 
@@ -121,9 +121,9 @@ def test_names_of_any_bytes_are_taken(capsys: pytest.CaptureFixture[str]) -> Non
         pass
     dataset = run("corrupt=skip")
     assert dataset.classes == ("b\n'", "Ä ö")
-    assert sum(dataset.facts["examples"].values()) == 18
-    assert len(dataset.facts["skipped"]) == 1
-    assert sum(obtain(config("corrupt=skip"), Path.cwd()).facts["examples"].values()) == 18
+    assert sum(dataset.facts.examples.values()) == 18
+    assert len(dataset.facts.skipped) == 1
+    assert sum(obtain(config("corrupt=skip"), Path.cwd()).facts.examples.values()) == 18
 
 
 # folders that are not as they should be -----------------------------------------------------------
@@ -205,4 +205,4 @@ def test_obtain_notices_that_an_image_has_changed(tmp_path: Path) -> None:
     assert second.fingerprint != first.fingerprint
     assert (CONTENT[100].tobytes(), "a") in held(second, *SPLITS)
     path.unlink()
-    assert sum(obtain(config(), tmp_path).facts["examples"].values()) == 15
+    assert sum(obtain(config(), tmp_path).facts.examples.values()) == 15

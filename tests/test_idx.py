@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.core.errors import UserError
 from pipeline.data.idx import read_idx, write_idx
-from pipeline.errors import UserError
 
 
 @pytest.mark.parametrize("name", ["digits.gz", "digits"])

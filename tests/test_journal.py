@@ -18,11 +18,13 @@ from project_copy import run_module
 from servers import Mlflow, nobody
 
 from pipeline import sync
-from pipeline.config import TrackingConfig, compose
-from pipeline.tracking import Run, Tracker, is_local
+from pipeline.config.compose import compose
+from pipeline.config.schema.tracking import TrackingConfig
 from pipeline.tracking.delivery import Delivery
-from pipeline.tracking.journal import Journal
+from pipeline.tracking.journal import Journal, is_local
 from pipeline.tracking.outbox import find, send
+from pipeline.tracking.runs import Run
+from pipeline.tracking.tracker import Tracker
 
 POINTS = 1500  # more than one call takes
 COUNTS = {"loss": POINTS, "accuracy": 1, "nothing": 1, "of_model": 1}
@@ -218,7 +220,7 @@ from pipeline.config import compose
 from pipeline.tracking import Tracker
 root = Path.cwd()
 tracker = Tracker(compose().tracking, root)
-with tracker.run("r", tags={}, slot=root / "slot") as run:
+with tracker.run("r", tags={}, run_link=root / "slot") as run:
     log_everything(run, root)
     assert tracker.drain()
     os.kill(os.getpid(), signal.SIGKILL)
@@ -243,7 +245,7 @@ def test_a_run_whose_process_was_killed_ends_killed_and_can_go_on(root: Path, tr
     assert client.get_run(found.info.run_id).data.tags["error"] == "its process was killed"
     before = state_of(client)[0][1]
     again = Tracker(tracking, root)
-    with again.run("r", tags={}, slot=slot) as run:
+    with again.run("r", tags={}, run_link=slot) as run:
         log_everything(run, root)
         run.log_metrics({"accuracy": 1.0}, step=5)
     (found,) = client.search_runs([tracker.experiment_id])

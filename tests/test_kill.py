@@ -24,7 +24,7 @@ from project_copy import TINY, clean_environment, clone_project, edit, run_modul
 from safetensors.numpy import load_file
 from servers import Mlflow
 
-from pipeline import workers
+from pipeline.sweeps import workers
 
 KILLS = int(os.environ.get("KILLS", "1"))  # of each training
 EXECUTION = os.environ.get("EXECUTION", "")

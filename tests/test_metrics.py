@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.metrics import confusion_matrix, log_probabilities, per_class, predicted_labels, score
-from pipeline.statistics import summarise
+from pipeline.evaluation.metrics import confusion_matrix, log_probabilities, per_class, predicted_labels, score
+from pipeline.evaluation.summary import summarise
 
 
 def outputs_of(*probabilities: list[float]) -> np.ndarray:

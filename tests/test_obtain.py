@@ -7,9 +7,10 @@ from pathlib import Path
 
 from project_copy import ROOT
 
-from pipeline.config import DataConfig, compose
+from pipeline.config.compose import compose
+from pipeline.config.schema.data import DataConfig
+from pipeline.data.cache import make, obtain
 from pipeline.data.dataset import SPLITS, Dataset
-from pipeline.data.obtain import make, obtain
 
 ARRAYS = [f"{split}/{part}.npy" for split in SPLITS for part in ("images", "labels")]
 SMALL = ("max_train=500", "max_test=100")
@@ -42,7 +43,7 @@ def test_what_the_pipeline_prepared_otherwise_is_left_alone(tmp_path: Path) -> N
     before = stamps(own.folder)
     other = obtain(sample(*SMALL, "split_seed=1"), tmp_path)
     assert other.folder.parent == tmp_path / "data" / "cache"
-    assert other.facts["source"]["split_seed"] == 1
+    assert other.facts.source["split_seed"] == 1
     assert stamps(own.folder) == before
 
 

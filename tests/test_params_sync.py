@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from project_copy import copy_project, run_module
 
-from pipeline.config import compose, load, write
+from pipeline.config.compose import compose, load, write
 
 
 @pytest.fixture

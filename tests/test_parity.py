@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from tracing import Tracer, compare, noise, trace
 
-from pipeline.config import ModelConfig
+from pipeline.config.schema.model import ModelConfig
+from pipeline.core.errors import UserError
 from pipeline.data.plan import EpochPlan
-from pipeline.errors import UserError
 from pipeline.models.architecture import Architecture
-from pipeline.models.classifier import EpochResult, State
+from pipeline.models.backend import EpochResult, State
 from pipeline.parity import Level, reason
 
 # The planted differences are PyTorch's, in this process; TensorFlow has one of its own.
@@ -120,7 +120,7 @@ def _planned(patch: pytest.MonkeyPatch, change: Callable[[EpochPlan], EpochPlan]
     def planted(self: Any, original: Any, plan: EpochPlan) -> Any:
         return original(self, change(plan))
 
-    _plant(patch, seen=planted, train_epoch=planted, probe=planted)
+    _plant(patch, iter_batches=planted, train_epoch=planted, probe=planted)
 
 
 def _epsilon(patch: pytest.MonkeyPatch) -> None:
@@ -177,7 +177,7 @@ def _dropped_last_batch(patch: pytest.MonkeyPatch) -> None:
     def whole(self: Any, original: Any, plan: EpochPlan) -> Any:
         return original(self, plan.segment(0, plan.full_steps))
 
-    _plant(patch, seen=whole, train_epoch=whole)
+    _plant(patch, iter_batches=whole, train_epoch=whole)
 
 
 def _initial_weight(patch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from own_images import CONTENT, fill, held, pixels, put, refusal, run
 from PIL import Image, ImageOps
 
 from pipeline.data.dataset import SPLITS
-from pipeline.data.picture import Form
+from pipeline.data.images import Form
 
 
 @pytest.fixture(autouse=True)
@@ -191,7 +191,7 @@ def test_images_that_cannot_be_decoded_can_be_left_out(capsys: pytest.CaptureFix
         Path("images/b", name).write_bytes(content())
     dataset = run("corrupt=skip")
     assert held(dataset, *SPLITS) == wanted
-    assert set(dataset.facts["skipped"]) == {f"b/{name}" for name in CORRUPT}
+    assert set(dataset.facts.skipped) == {f"b/{name}" for name in CORRUPT}
     said = capsys.readouterr().out
     assert "left out, as they cannot be decoded" in said
     assert all(f"b/{name}: " in said for name in CORRUPT)

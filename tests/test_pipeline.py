@@ -14,7 +14,8 @@ from mlflow.entities import Run
 from project_copy import edit, run, run_module
 from scipy import stats
 
-from pipeline import compare, workers
+from pipeline import compare
+from pipeline.sweeps import workers
 
 FRAMEWORKS = ("tensorflow", "pytorch")
 PLOTS = ("confusion.png", "mistakes.png", "per_class.png", "reliability.png")

@@ -5,10 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from pipeline.config import ModelConfig, TrainConfig, compose
-from pipeline.config.schema import AugmentConfig
+from pipeline.config.compose import compose
+from pipeline.config.schema.model import ModelConfig
+from pipeline.config.schema.train import AugmentConfig, TrainConfig
+from pipeline.core.errors import UserError
 from pipeline.data.plan import EpochPlan, draw_epoch, learning_rates, require_visible
-from pipeline.errors import UserError
 from pipeline.models.architecture import Architecture
 
 TRAIN = compose().train

@@ -12,9 +12,9 @@ import yaml
 from project_copy import ROOT
 from safetensors.numpy import load_file, save_file
 
-from pipeline.checkpoint import Checkpoint, Progress
-from pipeline.models.classifier import DOORS, State
+from pipeline.models.backend import DOORS, State
 from pipeline.tracking import store
+from pipeline.training.checkpoint import Checkpoint, Progress
 
 SOURCES = sorted((ROOT / "pipeline").rglob("*.py"))
 CODE_FROM_DATA = {

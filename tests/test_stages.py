@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import entry
-from pipeline.config import compose, write
+from pipeline.config import call as entry
+from pipeline.config.compose import compose, write
 
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

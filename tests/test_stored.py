@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.config import compose
+from pipeline.config.compose import compose
+from pipeline.core.errors import DataChangedError
+from pipeline.data.array_file import ArrayFile
+from pipeline.data.build import write_dataset
 from pipeline.data.dataset import Dataset
 from pipeline.data.providers import Example
-from pipeline.data.stored import StoredArray
-from pipeline.data.writing import write_dataset
-from pipeline.errors import DataChangedError
 
 ARRAYS = {
     "images": np.random.default_rng(0).integers(0, 256, (17, 4, 5, 3), np.uint8),
@@ -27,9 +27,9 @@ ARRAYS = {
 }
 
 
-def stored(folder: Path, array: np.ndarray) -> StoredArray:
+def stored(folder: Path, array: np.ndarray) -> ArrayFile:
     np.save(folder / "a.npy", array)
-    return StoredArray.open(folder / "a.npy")
+    return ArrayFile.open(folder / "a.npy")
 
 
 KEYS: dict[str, Any] = {
@@ -104,7 +104,7 @@ def test_many_threads_may_read_at_once(tmp_path: Path) -> None:
     assert np.array_equal(rows, ARRAYS["images"][np.arange(500) % 17])
 
 
-SHORTER: dict[str, Callable[[StoredArray], Any]] = {
+SHORTER: dict[str, Callable[[ArrayFile], Any]] = {
     "a row": lambda array: array[16],
     "a slice": lambda array: array[10:],
     "positions": lambda array: array[np.array([0, 16])],
@@ -112,14 +112,14 @@ SHORTER: dict[str, Callable[[StoredArray], Any]] = {
 
 
 @pytest.mark.parametrize("read", SHORTER.values(), ids=SHORTER)
-def test_a_file_that_becomes_shorter_is_named(tmp_path: Path, read: Callable[[StoredArray], Any]) -> None:
+def test_a_file_that_becomes_shorter_is_named(tmp_path: Path, read: Callable[[ArrayFile], Any]) -> None:
     found = stored(tmp_path, ARRAYS["images"])
     os.truncate(tmp_path / "a.npy", (tmp_path / "a.npy").stat().st_size - 1)
     with pytest.raises(DataChangedError, match=r"a\.npy: became shorter"):
         read(found)
     assert np.array_equal(found[3], ARRAYS["images"][3])
     with pytest.raises(ValueError, match=r"1,147 bytes, 1,148 expected"):
-        StoredArray(found.path, found.shape, found.dtype, 128)
+        ArrayFile(found.path, found.shape, found.dtype, 128)
 
 
 def test_another_order_of_values_is_refused(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_an_array_that_is_no_longer_needed_closes_its_file(tmp_path: Path) -> No
     found = stored(tmp_path, ARRAYS["images"])
     gc.collect()
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-    again = [StoredArray.open(found.path) for _ in range(20)]
+    again = [ArrayFile.open(found.path) for _ in range(20)]
     assert len(os.listdir("/proc/self/fd")) == before + 20  # noqa: PTH208
     del again
     gc.collect()
@@ -170,7 +170,7 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path, slow: bool) -> None:
         dataset = write_dataset(Drawn(count, slow), compose().data, folder)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        assert dataset.facts["examples"]["test"] == 100
+        assert dataset.facts.examples["test"] == 100
     assert peaks[1] - peaks[0] < 8e6, peaks
     tracemalloc.start()
     images = Dataset.open(folder).split("train").images

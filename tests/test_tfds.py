@@ -87,7 +87,7 @@ def test_a_set_of_ones_own_is_fetched_from_its_address(
     with served(workspace.parent / "mirror") as url:
         tiny(workspace, name, *splits, url=url)
         dataset = prepare("tfds", workspace, "data=tfds", f"data.name={name}", "data.mirror=null")
-    assert tuple(dataset.facts["examples"].values()) == counts
+    assert tuple(dataset.facts.examples.values()) == counts
     assert dataset.classes == ("cat", "dog")
     assert dataset.image_shape == (7, 9, 3)
     wanted = Counter[tuple[bytes, int]]()
@@ -101,8 +101,8 @@ def test_an_image_that_tensorflow_datasets_cannot_read_is_named_or_left_out(work
     tiny(workspace, "tiny_corrupt", "train", "test", corrupt="train/dog3.jpg")
     arguments = ["data=tfds", "data.name=tiny_corrupt"]
     dataset = prepare("tfds", workspace, *arguments, "data.corrupt=skip")
-    assert list(dataset.facts["skipped"]) == ["train dog3.jpg"]
-    assert dataset.facts["class_counts"]["train"] == [8, 7]
+    assert list(dataset.facts.skipped) == ["train dog3.jpg"]
+    assert dataset.facts.class_counts["train"] == [8, 7]
     done = library("tfds").run(workspace, "prepare", *arguments)
     assert_refused(done, "train dog3.jpg", "data.corrupt=skip")
 

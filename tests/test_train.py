@@ -11,7 +11,7 @@ import pytest
 from mlflow.entities import Run
 from project_copy import TINY, clean_environment, clone_project, run_module, start
 
-from pipeline import workers
+from pipeline.sweeps import workers
 
 pytestmark = pytest.mark.xdist_group("train")
 

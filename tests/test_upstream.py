@@ -19,10 +19,10 @@ from libraries import ACCEPT, MNIST_FILES, PROVIDERS, Library, assert_refused, l
 from project_copy import clean_environment
 from servers import answering, nobody, served
 
-from pipeline.data import upstream
+from pipeline.core.errors import UserError
+from pipeline.data import downloader as upstream
+from pipeline.data.downloader import Upstream
 from pipeline.data.providers.bundled_provider import FILES, SAMPLE
-from pipeline.data.upstream import Upstream
-from pipeline.errors import UserError
 
 pytestmark = [
     pytest.mark.xdist_group("libraries"),

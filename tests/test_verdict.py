@@ -9,9 +9,10 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import ttost_paired
 
-from pipeline import metrics, paired
-from pipeline.paired import Difference
-from pipeline.verdict import Verdict, judge, power, sentence
+from pipeline.comparison import paired_tests as paired
+from pipeline.comparison.paired_tests import Difference
+from pipeline.comparison.verdict import Verdict, judge, power, sentence
+from pipeline.evaluation import metrics
 
 BINS = 15
 

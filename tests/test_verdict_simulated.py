@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from test_verdict import BINS, difference, pair
 
-from pipeline import paired
-from pipeline.verdict import judge
+from pipeline.comparison import paired_tests as paired
+from pipeline.comparison.verdict import judge
 
 
 @pytest.mark.parametrize("seeds", [3, 5])

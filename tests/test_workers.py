@@ -16,7 +16,7 @@ import psutil
 import pytest
 from project_copy import clean_environment
 
-from pipeline import workers
+from pipeline.sweeps import workers
 
 PROBE = """
 import json, os, sys

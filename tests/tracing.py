@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 from project_copy import ROOT, clean_environment
 
-from pipeline.config import ModelConfig, ParityConfig, compose
+from pipeline.config.compose import compose
+from pipeline.config.schema.model import ModelConfig
+from pipeline.config.schema.parity import ParityConfig
+from pipeline.data.build import write_dataset
 from pipeline.data.dataset import Dataset
 from pipeline.data.providers import ArraySource
-from pipeline.data.writing import write_dataset
 from pipeline.models.architecture import Architecture
 from pipeline.parity import FRAMEWORKS, Level, Trace, judge
 from pipeline.trace import Evidence, gather

@@ -1,32 +1,5 @@
-"""The configuration: typed schema, composition of `conf/`, and its snapshot `params.yaml`."""
+"""The configuration: its schema, the composition of `conf/`, and its snapshot `params.yaml`.
 
-from .compose import CONF, PARAMS, compose, load, parse, write
-from .schema import (
-    CompareConfig,
-    Config,
-    DataConfig,
-    EvaluateConfig,
-    ModelConfig,
-    ParityConfig,
-    TraceConfig,
-    TrackingConfig,
-    TrainConfig,
-)
-
-__all__ = [
-    "CONF",
-    "PARAMS",
-    "CompareConfig",
-    "Config",
-    "DataConfig",
-    "EvaluateConfig",
-    "ModelConfig",
-    "ParityConfig",
-    "TraceConfig",
-    "TrackingConfig",
-    "TrainConfig",
-    "compose",
-    "load",
-    "parse",
-    "write",
-]
+May import `core`. Offers `compose` (conf/ and the snapshot to a checked `Config`), `call` (a command's arguments to the
+sections that it may read) and `schema` (a module per section). `python -m pipeline.config` is the DVC stage `config`.
+"""

@@ -1,7 +1,10 @@
-"""`python -m pipeline.config [overrides]` composes `conf/` into `params.yaml`; `--sync` is the DVC stage `config`.
+"""Compose conf/ into params.yaml, which the stages of DVC read (stage `config`).
 
-`--sync` keeps a `params.yaml` that was composed from this very `conf/` (so `dvc exp run -S`, overrides given by hand
-and hand edits survive), recomposes a stale one, and never drops the overrides of a `dvc exp run` silently.
+  python -m pipeline.config [key=value ...]   compose, with overrides
+  python -m pipeline.config --sync            the stage: bring params.yaml and conf/ together
+
+`--sync` keeps a params.yaml that was composed from this very conf/ (so `dvc exp run -S`, overrides given by hand and
+hand edits survive), composes a stale one anew, and never drops the overrides of a `dvc exp run` silently.
 """
 
 import os
@@ -10,14 +13,15 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..entry import user_errors
-from ..errors import UserError
+from ..core.errors import UserError
+from ..core.exits import command
+from .call import OVERRIDES, parser_of
 from .compose import PARAMS, compose, conf_digest, load, write
 
 
 def sync() -> str:
-    """Bring `params.yaml` and `conf/` together; returns what was done. Raises `UserError`; the file stays then."""
-    wanted, found = conf_digest(), None
+    """Bring `params.yaml` and `conf/` together; return what was done. Raises `UserError`; the file stays then."""
+    wanted, stamped = conf_digest(), None
     if PARAMS.exists():
         try:
             snapshot = OmegaConf.load(PARAMS)
@@ -25,8 +29,8 @@ def sync() -> str:
             load(PARAMS)
             raise
         if isinstance(snapshot, DictConfig):
-            found = OmegaConf.to_container(snapshot).get("conf_digest")  # type: ignore[union-attr]
-    if found == wanted:
+            stamped = OmegaConf.to_container(snapshot).get("conf_digest")  # type: ignore[union-attr]
+    if stamped == wanted:
         load(PARAMS)
         return "params.yaml was composed from this conf/: kept"
     if os.environ.get("DVC_EXP_NAME"):
@@ -35,19 +39,24 @@ def sync() -> str:
             "`git add conf/` and try again"
         )
     write(compose())
-    return f"params.yaml was {'missing' if found is None else 'stale'}: composed from conf/"
+    return f"params.yaml was {'missing' if stamped is None else 'stale'}: composed from conf/"
 
 
-@user_errors
+@command
 def main(arguments: Sequence[str]) -> None:
-    """Entry point of the stage `config`."""
-    if list(arguments) == ["--sync"]:
+    """Compose, or bring together."""
+    parser = parser_of("config", __doc__)
+    parser.epilog = OVERRIDES
+    parser.add_argument("--sync", action="store_true", help="keep a params.yaml that fits conf/, renew a stale one")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="see below")
+    options = parser.parse_intermixed_args(arguments)
+    if options.sync and options.overrides:
+        raise UserError(f"--sync with {' '.join(options.overrides)}: allowed: one of the two")
+    if options.sync:
         print(sync())
-    elif set(arguments) & {"-h", "--help"}:
-        print(__doc__)
     else:
-        write(compose(arguments))
-        print("params.yaml composed", *arguments)
+        write(compose(options.overrides))
+        print("params.yaml composed", *options.overrides)
 
 
 if __name__ == "__main__":

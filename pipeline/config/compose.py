@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from ..errors import UserError
-from .schema import Config
+from ..core.errors import UserError
+from .schema.whole import Config
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 PARAMS = Path("params.yaml")

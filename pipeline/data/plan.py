@@ -5,9 +5,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..config import TrainConfig
-from ..config.schema import AugmentConfig, CosineSchedule, StepSchedule
-from ..errors import UserError
+from ..config.schema.train import AugmentConfig, CosineSchedule, StepSchedule, TrainConfig
+from ..core.errors import UserError
 
 # Streams of the seed, so that one draw never moves another.
 ORDER_STREAM: Final = 1

@@ -14,8 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..config import ModelConfig
-from ..config.schema import (
+from ..config.schema.model import (
     AveragePool,
     BatchNorm,
     Conv,
@@ -25,12 +24,13 @@ from ..config.schema import (
     GlobalAveragePool,
     Layer,
     MaxPool,
+    ModelConfig,
     Normalise,
     Residual,
 )
+from ..core.errors import UserError
 from ..data.dataset import Dataset
 from ..data.plan import WEIGHTS_STREAM
-from ..errors import UserError
 
 Shape = tuple[int, ...]
 Window = Conv | MaxPool | AveragePool
@@ -95,7 +95,7 @@ class Architecture:
     @classmethod
     def of(cls, model: ModelConfig, dataset: Dataset) -> "Architecture":
         """The network on the images of this data set."""
-        mean, std = (tuple(dataset.facts[key]) for key in ("channel_mean", "channel_std"))
+        mean, std = tuple(dataset.facts.channel_mean), tuple(dataset.facts.channel_std)
         return cls(model, dataset.image_shape, len(dataset.classes), mean, std)
 
     def __post_init__(self) -> None:

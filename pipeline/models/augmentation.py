@@ -7,7 +7,7 @@ arithmetic on what the plan has drawn, so that both frameworks see the same byte
 from collections.abc import Callable
 from typing import Any
 
-from ..config.schema import AugmentConfig
+from ..config.schema.train import AugmentConfig
 
 
 def sources(

@@ -1,10 +1,6 @@
-"""What is kept of every run, in MLflow. The only package that imports mlflow."""
+"""What is kept of every run, in MLflow. The only room that imports mlflow.
 
-from . import views
-from .delivery import EXPERIMENT_ID, RUN_ID
-from .journal import is_local
-from .runs import Run
-from .store import ensure_store
-from .tracker import Tracker
-
-__all__ = ["EXPERIMENT_ID", "RUN_ID", "Run", "Tracker", "ensure_store", "is_local", "views"]
+May import `core`, `config`. Offers `tracker` (a process's door to MLflow), `runs` (one run), `references` (`runs.json`),
+`reader` (what MLflow holds), `views` (saved views and links of its UI), `outbox` (what waits), `health` (a store seen from
+outside). Inside: `journal` (every event on disk first), `sender` and `delivery` (from there to the store), `store`.
+"""

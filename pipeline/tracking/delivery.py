@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from . import views
 from .journal import Journal, Position, folder_of, is_local, uid_of
-from .store import answers, artifact_root, first_connection, store_uri
+from .store import artifact_root, first_connection, store_uri, unreachable_reason
 
 RUN_ID: Final = "{run_id}"
 """Stands for the run's id in a description, which is written before MLflow has given one."""
@@ -267,8 +267,8 @@ def connect(root: Path, store: str) -> Delivery:
     from mlflow import MlflowClient
 
     uri = store_uri(root, store)
-    if silence := answers(uri):
-        raise ConnectionError(silence)
+    if reason := unreachable_reason(uri):
+        raise ConnectionError(reason)
     with first_connection(root, uri):
         return Delivery(MlflowClient(uri), store, root)
 

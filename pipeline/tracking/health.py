@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final, Literal
 
-from .store import answers, file_of, require_kind, store_uri
+from .store import file_of, require_kind, store_uri, unreachable_reason
 
 Mark = Literal["ok", "warn", "FAIL"]
 ANSWER_SECONDS: Final = 3.0
@@ -21,8 +21,8 @@ def store(root: Path) -> Iterator[tuple[Mark, str]]:
     """Whether it can be reached and written, and is of this MLflow, which is not imported: that takes seconds."""
     uri = store_uri(root)
     require_kind(uri)
-    if silence := answers(uri):
-        yield "warn", f"{uri}: {silence}; training goes on, what is logged waits, `python -m pipeline.sync` sends it"
+    if reason := unreachable_reason(uri):
+        yield "warn", f"{uri}: {reason}; training goes on, what is logged waits, `python -m pipeline.sync` sends it"
     elif uri.startswith("http"):
         yield from _server(uri)
     elif not uri.startswith("sqlite:///"):

@@ -2,18 +2,16 @@
 
 import json
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
+from . import flavours
 from .journal import Journal, local
-
-if TYPE_CHECKING:
-    from .tracker import Tracker
 
 _POINTS_PER_EVENT = 500
 _NAMES_PER_EVENT = 100
@@ -23,13 +21,24 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+@dataclass
+class Costs:
+    """What tracking costs a process: seconds of its own that it waited."""
+
+    seconds: float = 0.0
+    """In writing journals and in waiting for MLflow so far, models apart."""
+    model_seconds: float = 0.0
+    open_seconds: float = 0.0
+    """In importing MLflow and opening the store."""
+
+
 def _timed(method: Callable[Concatenate["Run", P], R]) -> Callable[Concatenate["Run", P], R]:
     def wrapper(self: "Run", /, *args: P.args, **kwargs: P.kwargs) -> R:
         began = time.perf_counter()
         try:
             return method(self, *args, **kwargs)
         finally:
-            self.tracker.seconds += time.perf_counter() - began
+            self._costs.seconds += time.perf_counter() - began
 
     return wrapper
 
@@ -37,8 +46,8 @@ def _timed(method: Callable[Concatenate["Run", P], R]) -> Callable[Concatenate["
 class Run:
     """An open run. All is on disk when a call returns, and in MLflow seconds later, where that answers."""
 
-    def __init__(self, tracker: "Tracker", journal: Journal) -> None:
-        self.tracker, self.journal = tracker, journal
+    def __init__(self, costs: Costs, journal: Journal) -> None:
+        self._costs, self.journal = costs, journal
         self._there: dict[str, set[int]] = {}
         """Steps of the points that a run which goes on had before: these are not added again."""
         self._last: dict[str, tuple[int, float, int]] = {}
@@ -142,7 +151,7 @@ class Run:
 
     def log_model(
         self,
-        framework: str,
+        flavour: str,
         network: Any,
         *,
         name: str,
@@ -154,33 +163,15 @@ class Run:
     ) -> str:
         """Store `network` as an MLflow LoggedModel of that name, in a format without pickle.
 
+        `flavour`: the module of MLflow that saves such networks, see `frameworks.Framework`.
         `example`: a batch of at least two, in the dtype and shape that the network takes. `files`: kept beside it.
         `step`: optimiser steps taken. `metrics`: those whose last values belong to the model. Returns the name.
         """
-        import importlib
-
-        from mlflow.models import ModelSignature
-        from mlflow.types import Schema, TensorSpec
-
         if name in self._models:
             return name
         began = time.perf_counter()
-        flavor = importlib.import_module(f"mlflow.{framework}")
-        images = TensorSpec(example.dtype, (-1, *example.shape[1:]), "images" if framework == "tensorflow" else None)
-        signature = ModelSignature(Schema([images]), Schema([TensorSpec(example.dtype, (-1, classes))]))
-        # torch.export traces the example, and would fix its batch size if that were one
-        format_options = {"serialization_format": "pt2", "input_example": example} if framework == "pytorch" else {}
         folder = self.journal.attach_folder("model")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            flavor.save_model(
-                network,
-                str(folder),
-                signature=signature,
-                pip_requirements=flavor.get_default_pip_requirements(),  # given: inferring them takes 10 s and more
-                extra_files=[str(path) for path in files],
-                **format_options,
-            )
+        flavours.save(flavour, network, folder, example=example, classes=classes, files=files)
         points = [(key, value, when, at) for key in metrics for at, value, when in [self._last[key]]]
         stored = str(folder.relative_to(self.journal.folder))
         event = {
@@ -193,7 +184,7 @@ class Run:
         }
         self.journal.append(event)
         self._models.add(name)
-        self.tracker.model_seconds += time.perf_counter() - began
+        self._costs.model_seconds += time.perf_counter() - began
         return name
 
     @contextmanager
@@ -204,7 +195,7 @@ class Run:
             return
         from .system import SystemMetrics
 
-        monitor = SystemMetrics(self, seconds)
+        monitor = SystemMetrics(self.log_metrics, seconds, first_step=self.next_step("system/"))
         monitor.start()
         try:
             yield

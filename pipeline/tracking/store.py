@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from ..errors import UserError
+from ..core.errors import UserError
 
 _ANSWER_SECONDS = 5.0
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -87,7 +87,7 @@ def require_kind(uri: str, named: str = "MLFLOW_TRACKING_URI") -> None:
         raise UserError(f"{named} = {uri}: allowed: sqlite:///<absolute path>, http(s)://<server>, or a database URL")
 
 
-def answers(uri: str) -> str:
+def unreachable_reason(uri: str) -> str:
     """Why the store does not answer; empty where it does.
 
     One short question: MLflow's own client would ask for minutes, and print a warning for each try.

@@ -1,21 +1,20 @@
 """CPU, memory, disk, network and GPU use beside a run: MLflow's own monitors, written to the run's journal."""
 
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-if TYPE_CHECKING:
-    from .runs import Run
 
 
 class SystemMetrics(SystemMetricsMonitor):  # type: ignore[misc]  # MLflow has no types
     """Samples every so many seconds, under `system/`."""
 
-    def __init__(self, run: "Run", seconds: float) -> None:
+    def __init__(
+        self, log_metrics: Callable[[Mapping[str, float], int], None], seconds: float, *, first_step: int
+    ) -> None:
         # it makes a client, of which we have no use: that of a server opens nothing, one of SQLite builds a database
         super().__init__(run_id="", sampling_interval=seconds, tracking_uri="http://127.0.0.1")
-        self._run, self._logging_step = run, run.next_step("system/")
+        self._log_metrics, self._logging_step = log_metrics, first_step
 
     def monitor(self) -> None:
         """MLflow's loop asks its server at every sample whether the run is still there."""
@@ -26,7 +25,7 @@ class SystemMetrics(SystemMetricsMonitor):  # type: ignore[misc]  # MLflow has n
 
     def publish_metrics(self, metrics: dict[str, float]) -> None:
         """Into the journal, as one point each."""
-        self._run.log_metrics({f"system/{name}": value for name, value in metrics.items()}, self._logging_step)
+        self._log_metrics({f"system/{name}": value for name, value in metrics.items()}, self._logging_step)
         self._logging_step += 1
         for monitor in self.monitors:
             monitor.clear_metrics()

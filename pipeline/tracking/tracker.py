@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..config import TrackingConfig
-from ..errors import UserError
+from ..config.schema.tracking import TrackingConfig
+from ..core.errors import UserError
 from . import journal as journals
 from .delivery import DeletedExperimentError, Delivery, connect
 from .journal import Journal, folder_of, local, position_of
 from .outbox import left_behind
-from .runs import Run, milliseconds, tags_of
+from .runs import Costs, Run, milliseconds, tags_of
 from .sender import Sender
-from .store import answers, ensure_store, place_of
+from .store import ensure_store, place_of, unreachable_reason
 
 _HURRIED_SECONDS = 1.0  # for what waits, when somebody wants the process to end
 
@@ -37,21 +37,19 @@ class Tracker:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         import mlflow
 
-        self.seconds = 0.0
-        """Spent in writing journals and in waiting for MLflow so far, models apart."""
-        self.model_seconds = 0.0
+        self.costs = Costs()
         mlflow.set_tracking_uri(self.uri)
         journals.tidy(root)
         self._open = 0
         self._client: Any = None
         self._experiment_id = ""
         self._sender = Sender(root, self.uri, self._connect)
-        self.silence = answers(self.uri)
+        self.unreachable = unreachable_reason(self.uri)
         """Why the store does not answer; empty where it does."""
-        if self.silence:
-            self._sender.reason = self.silence
+        if self.unreachable:
+            self._sender.reason = self.unreachable
             waits = f"what is logged waits in {root / journals.FOLDER}, the work goes on"
-            print(f"MLflow {self.uri}: {self.silence}; {waits}", file=sys.stderr)
+            print(f"MLflow {self.uri}: {self.unreachable}; {waits}", file=sys.stderr)
         else:
             try:
                 self._sender.delivery = self._connect()
@@ -61,8 +59,7 @@ class Tracker:
                 ) from error
             except Exception as error:
                 raise UserError(f"MLflow store {self.uri}: does not answer: {error}") from error
-        self.open_seconds = time.perf_counter() - began
-        """Spent in importing MLflow and opening the store."""
+        self.costs.open_seconds = time.perf_counter() - began
 
     @property
     def client(self) -> Any:
@@ -78,14 +75,14 @@ class Tracker:
 
     @contextmanager
     def run(
-        self, name: str, *, parent: str | None = None, tags: Mapping[str, Any], slot: Path | None = None
+        self, name: str, *, parent: str | None = None, tags: Mapping[str, Any], run_link: Path | None = None
     ) -> Iterator[Run]:
         """Open a run; it ends FINISHED, KILLED when interrupted, or FAILED with the error as its tag `error`.
 
-        `parent`: a run's reference. `slot`: a file that names the run's journal; where there is one, that run goes on.
+        `parent`: a run's reference. `run_link`: a file that names the run's journal; if there is one, that run goes on.
         With the outermost run ends the wait for MLflow, or, with a message, the attempt.
         """
-        run = self._start(name, parent, tags, slot)
+        run = self._start(name, parent, tags, run_link)
         self._open += 1
         status = "FAILED"
         try:
@@ -108,7 +105,7 @@ class Tracker:
         """Wait until MLflow has everything; False, with a message, where it does not take it."""
         began = time.perf_counter()
         done = self._sender.drain(**seconds)
-        self.seconds += time.perf_counter() - began
+        self.costs.seconds += time.perf_counter() - began
         if not done:
             reason, count = self._sender.reason or "is slow", len(left_behind(self._root))
             print(
@@ -157,25 +154,25 @@ class Tracker:
         journal.append({"event": "end", "time": milliseconds(), "status": None})
         self._sender.add(journal)
 
-    def reference(self, slot: Path) -> str:
-        """The reference of the run whose journal is named in `slot`."""
-        uid = slot.read_text().strip()
+    def reference(self, run_link: Path) -> str:
+        """The reference of the run whose journal is named in `run_link`."""
+        uid = run_link.read_text().strip()
         folder = folder_of(self._root, uid)
         return (position_of(folder).run_id if folder else None) or local(uid)
 
-    def model_reference(self, slot: Path, name: str) -> str:
+    def model_reference(self, run_link: Path, name: str) -> str:
         """The id of that run's model, or, as long as MLflow has none, its name."""
-        folder = folder_of(self._root, slot.read_text().strip())
+        folder = folder_of(self._root, run_link.read_text().strip())
         return position_of(folder).models.get(name, name) if folder else name
 
-    def release(self, slot: Path) -> None:
-        """No later process will go on with the run whose journal is named in `slot`."""
-        if slot.exists() and (folder := folder_of(self._root, slot.read_text().strip())):
+    def release(self, run_link: Path) -> None:
+        """No later process will go on with the run whose journal is named in `run_link`."""
+        if run_link.exists() and (folder := folder_of(self._root, run_link.read_text().strip())):
             (folder / "keep").unlink(missing_ok=True)
             self._sender.finish()
             if folder.exists():
                 journals.release(folder)
-        slot.unlink(missing_ok=True)
+        run_link.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let go of what waits: another process, such as `sync`, may send it. For the end of this process's use."""
@@ -189,28 +186,28 @@ class Tracker:
         return f"{server}{path}"
 
     def _require_answer(self) -> None:
-        if self.silence:
+        if self.unreachable:
             raise UserError(
-                f"MLFLOW_TRACKING_URI = {self.uri}: {self.silence}; "
+                f"MLFLOW_TRACKING_URI = {self.uri}: {self.unreachable}; "
                 "start that server, or unset the variable to use mlflow.db in this repository"
             )
 
     def _connect(self) -> Delivery:
         delivery = connect(self._root, self._place)
         self._experiment_id = delivery.experiment(self._name)
-        self._client, self.silence = delivery.client, ""
+        self._client, self.unreachable = delivery.client, ""
         return delivery
 
-    def _start(self, name: str, parent: str | None, tags: Mapping[str, Any], slot: Path | None) -> Run:
+    def _start(self, name: str, parent: str | None, tags: Mapping[str, Any], run_link: Path | None) -> Run:
         began = time.perf_counter()
-        journal = self._journal(name, parent, tags, slot)
-        run = Run(self, journal)
+        journal = self._journal(name, parent, tags, run_link)
+        run = Run(self.costs, journal)
         self._sender.add(journal)
-        self.seconds += time.perf_counter() - began
+        self.costs.seconds += time.perf_counter() - began
         return run
 
-    def _journal(self, name: str, parent: str | None, tags: Mapping[str, Any], slot: Path | None) -> Journal:
-        uid = slot.read_text().strip() if slot and slot.exists() else None
+    def _journal(self, name: str, parent: str | None, tags: Mapping[str, Any], run_link: Path | None) -> Journal:
+        uid = run_link.read_text().strip() if run_link and run_link.exists() else None
         if uid and (folder := folder_of(self._root, uid)):
             journal = Journal(folder, wait_seconds=30)  # a `sync` may be at it
             if journal.size:
@@ -219,9 +216,9 @@ class Tracker:
                 journal.append({"event": "resume", "time": milliseconds()})
                 return journal
         else:
-            journal = Journal.create(self._root, keep=slot is not None)
-        if slot:
-            slot.write_text(journal.uid + "\n")
+            journal = Journal.create(self._root, keep=run_link is not None)
+        if run_link:
+            run_link.write_text(journal.uid + "\n")
         journal.append(self._begin(name, parent, tags))
         return journal
 

@@ -11,16 +11,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from ..core import frameworks
+
 TAG = "mlflow.sharedViewState."
 CURVES = f"{TAG}curves"
 NOTE = "mlflow.note.content"
 SIDE = "ui_side"
 """Tag of a run by which curves are grouped, and what the legend shows.
 
-MLflow takes a group's colour from 29, by a hash of `tag.<name>.<value>`; this name with the values of `SIDES` gives
-nearly those of the figures, orange #be501e and blue #2272b4.
+MLflow takes a group's colour from 29, by a hash of `tag.<name>.<value>`; this name with the titles of TensorFlow and
+PyTorch gives nearly those of the figures, orange #be501e and blue #2272b4.
 """
-SIDES = {"tensorflow": "TensorFlow", "pytorch": "PyTorch"}
 LEADERBOARD = "leaderboard"
 """Tag of the run that stands for a training: the mean over its seeds; of one seed in a sweep, that seed's own."""
 GROUPS = f"tags.stage = 'train' AND tags.{LEADERBOARD} = 'true'"
@@ -47,7 +48,7 @@ def views(current: Sequence[str] = (), sweeps: Mapping[str, Sequence[str]] | Non
     found = {
         "leaderboard": _view("Leaderboard: one row per training", GROUPS, _COLUMNS | {"tags.`sweep`": 150}),
         "runs": _view("Runs: one row per seed", SEEDS, _COLUMNS | {"tags.`sweep`": 150}),
-        "curves": _view("Curves: TensorFlow and PyTorch", _these(current), _COLUMNS, _curves()),
+        "curves": _view(f"Curves: {frameworks.listed()}", _these(current), _COLUMNS, _curves()),
         "data": _view("Data: one row per data set", DATA, _DATA_COLUMNS),
     }
     for sweep, varied in (sweeps or {}).items():
@@ -57,7 +58,7 @@ def views(current: Sequence[str] = (), sweeps: Mapping[str, Sequence[str]] | Non
     return {TAG + key: value for key, value in found.items()}
 
 
-def view_link(experiment_id: str, key: str, *, charts: bool = False) -> str:
+def view_page(experiment_id: str, key: str, *, charts: bool = False) -> str:
     """Path of a saved view; `charts`: as charts, which a view cannot say. A search filter beside it would undo it."""
     mode = "&compareRunsMode=CHART" if charts else ""
     return f"{_page(experiment_id, 'runs')}&viewStateShareKey={quote(key, safe='')}{mode}"
@@ -69,28 +70,28 @@ def note(experiment_id: str, report: str | None = None) -> str:
     `report`: the run that holds the latest `report.html`.
     """
     pages = {
-        "Leaderboard": view_link(experiment_id, "leaderboard"),
-        "Seeds": view_link(experiment_id, "runs"),
-        "Curves": view_link(experiment_id, "curves", charts=True),
-        "Models": models_link(experiment_id),
-        "Data": view_link(experiment_id, "data"),
+        "Leaderboard": view_page(experiment_id, "leaderboard"),
+        "Seeds": view_page(experiment_id, "runs"),
+        "Curves": view_page(experiment_id, "curves", charts=True),
+        "Models": models_page(experiment_id),
+        "Data": view_page(experiment_id, "data"),
     }
     if report:
-        pages["Report: which is better, and how sure are we?"] = run_link(experiment_id, report, "report.html")
+        pages["Report: which is better, and how sure are we?"] = run_page(experiment_id, report, "report.html")
     return " \u00b7 ".join(f"[{name}]({path.removeprefix('/')})" for name, path in pages.items())
 
 
-def run_link(experiment_id: str, run_id: str, artifact: str | None = None) -> str:
+def run_page(experiment_id: str, run_id: str, artifact: str | None = None) -> str:
     """Path of a run's page, or of one of its artifacts."""
     return _page(experiment_id, f"runs/{run_id}" + (f"/artifacts/{quote(artifact)}" if artifact else ""))
 
 
-def models_link(experiment_id: str, *, charts: bool = False) -> str:
+def models_page(experiment_id: str, *, charts: bool = False) -> str:
     """Path of the table of models; `charts`: a bar chart for each metric of theirs."""
     return _page(experiment_id, "models") + ("&viewMode=CHART" if charts else "")
 
 
-def model_link(experiment_id: str, model_id: str) -> str:
+def model_page(experiment_id: str, model_id: str) -> str:
     """Path of a model's page."""
     return _page(experiment_id, f"models/{model_id}")
 

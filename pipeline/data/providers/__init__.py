@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from ...config import DataConfig
-from ..upstream import Upstream
+from ...config.schema.data import DataConfig
+from ..downloader import Upstream
 from .source import ArraySource, Example, Source
 
 # A module is imported when it is asked for: the libraries' take seconds.

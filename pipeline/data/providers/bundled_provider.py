@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...config import DataConfig
-from ...errors import UserError
+from ...config.schema.data import DataConfig
+from ...core.errors import UserError
+from ..downloader import Upstream
 from ..idx import read_idx
-from ..upstream import Upstream
 from .source import ArraySource
 
 SAMPLE = Path(__file__).parents[1] / "sample"

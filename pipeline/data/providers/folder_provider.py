@@ -17,12 +17,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from ...config import DataConfig
-from ...entry import main_root
-from ...errors import UserError
-from ...progress import steps
-from ..picture import Raw
-from ..upstream import AGAIN, Upstream
+from ...config.schema.data import DataConfig
+from ...core.errors import UserError
+from ...core.paths import main_root
+from ...core.progress import steps
+from ..downloader import AGAIN, Upstream
+from ..images import Raw
 from .source import Example
 
 INVENTORY = "images.json"

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from ..picture import Raw
+from ..images import Raw
 
 
 class Example(NamedTuple):

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...config import DataConfig
-from ...errors import UserError
-from ...quiet import without_notices
-from ..picture import Raw
-from ..upstream import Upstream
+from ...config.schema.data import DataConfig
+from ...core.errors import UserError
+from ...core.quiet import without_notices
+from ..downloader import Upstream
+from ..images import Raw
 from .replaced import replaced
 from .source import Example
 

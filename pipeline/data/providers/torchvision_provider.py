@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 import numpy as np
 from PIL import Image
 
-from ...config import DataConfig
-from ...errors import UserError
-from ..upstream import Upstream
+from ...config.schema.data import DataConfig
+from ...core.errors import UserError
+from ..downloader import Upstream
 from .bundled_provider import FILES
 from .replaced import replaced
 from .source import Example

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ...config.schema import AugmentConfig
+from ...config.schema.train import AugmentConfig
 from ..augmentation import sources
 
 

@@ -18,12 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...config import TrainConfig
-from ...config.schema import AdamWConfig, SgdConfig
+from ...config.schema.train import AdamWConfig, SgdConfig, TrainConfig
+from ...core.errors import UserError
 from ...data.plan import EpochPlan
-from ...errors import UserError
 from ..architecture import Architecture
-from ..classifier import Device, EpochResult, Probe, State, slots_of, unit_scale
+from ..backend import Device, EpochResult, Probe, State, slots_of, unit_scale
 from .augmentation import augmented
 from .network import Network
 
@@ -31,7 +30,7 @@ _PREDICT_BATCH = 512
 
 
 class PyTorchClassifier:
-    """See `classifier.Classifier`."""
+    """See `backend.Classifier`."""
 
     def __init__(self, architecture: Architecture, train: TrainConfig) -> None:
         self.architecture = architecture
@@ -50,8 +49,8 @@ class PyTorchClassifier:
         self._images: Tensor | None = None
         self._labels: Tensor | None = None
 
-    def attach(self, images: np.ndarray, labels: np.ndarray) -> None:
-        """See `Classifier.attach`."""
+    def load_training_data(self, images: np.ndarray, labels: np.ndarray) -> None:
+        """See `Classifier.load_training_data`."""
         self._images = torch.tensor(images, device=self._place)
         self._labels = torch.tensor(labels, device=self._place)
 
@@ -91,8 +90,8 @@ class PyTorchClassifier:
         self._step += plan.steps
         return EpochResult(loss_values, correct_values, time.perf_counter() - began)
 
-    def seen(self, plan: EpochPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """See `Classifier.seen`."""
+    def iter_batches(self, plan: EpochPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """See `Classifier.iter_batches`."""
         order, draws, _ = self._placed(plan)
         for rows, drawn in zip(order.split(plan.batch_size), draws.split(plan.batch_size), strict=True):
             x, y = self._batch(rows, drawn)

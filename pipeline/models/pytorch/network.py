@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...config.schema import (
+from ...config.schema.model import (
     AveragePool,
     BatchNorm,
     Conv,

@@ -1,4 +1,4 @@
-"""The TensorFlow door. The only package that imports TensorFlow."""
+"""The TensorFlow backend. The only package that imports TensorFlow."""
 
 from .classifier import TensorFlowClassifier
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ...config.schema import AugmentConfig
+from ...config.schema.train import AugmentConfig
 from ..augmentation import sources
 from .start import tf
 

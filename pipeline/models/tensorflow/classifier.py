@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ...config import TrainConfig
+from ...config.schema.train import TrainConfig
 from ...data.plan import EpochPlan
 from ..architecture import Architecture
-from ..classifier import EpochResult, Probe, State, unit_scale
+from ..backend import EpochResult, Probe, State, unit_scale
 from . import optimizers
 from .augmentation import augmented
 from .network import Network
@@ -20,7 +20,7 @@ _PREDICT_BATCH = 512
 
 
 class TensorFlowClassifier:
-    """See `classifier.Classifier`."""
+    """See `backend.Classifier`."""
 
     def __init__(self, architecture: Architecture, train: TrainConfig) -> None:
         self.architecture = architecture
@@ -34,8 +34,8 @@ class TensorFlowClassifier:
         self._images: Any = None
         self._labels: Any = None
 
-    def attach(self, images: np.ndarray, labels: np.ndarray) -> None:
-        """See `Classifier.attach`."""
+    def load_training_data(self, images: np.ndarray, labels: np.ndarray) -> None:
+        """See `Classifier.load_training_data`."""
         if self._images is not None and self._images.shape != images.shape:
             self._epochs.clear()  # they were traced for the shapes of what was attached before
         self._images = tf.constant(images)
@@ -64,8 +64,8 @@ class TensorFlowClassifier:
         self._step += plan.steps
         return EpochResult(loss.astype(np.float64), correct.astype(np.int64), time.perf_counter() - began)
 
-    def seen(self, plan: EpochPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """See `Classifier.seen`."""
+    def iter_batches(self, plan: EpochPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """See `Classifier.iter_batches`."""
         batch = self._compiled(self._batch)
         for start in range(0, len(plan.order), plan.batch_size):
             rows, draws = (tf.constant(v[start : start + plan.batch_size]) for v in (plan.order, plan.augmentation))

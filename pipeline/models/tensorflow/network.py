@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ...config.schema import (
+from ...config.schema.model import (
     AveragePool,
     BatchNorm,
     Conv,

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ...config import TrainConfig
-from ...config.schema import AdamConfig, AdamWConfig, SgdConfig
-from ..classifier import slots_of
+from ...config.schema.train import AdamConfig, AdamWConfig, SgdConfig, TrainConfig
+from ..backend import slots_of
 from .start import tf
 
 

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from ...config import TrainConfig
-from ...quiet import without_notices
-from ..classifier import Device
+from ...config.schema.train import TrainConfig
+from ...core.quiet import without_notices
+from ..backend import Device
 
 # Without an NVIDIA driver TensorFlow reports an error at every start; with one, its errors are worth reading.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if Path("/proc/driver/nvidia").exists() else "3")

@@ -1,0 +1,40 @@
+"""List every command with one line each: `python -m pipeline`."""
+
+import ast
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .core.errors import UserError
+from .core.exits import command
+
+_STAGES = ("config", "download", "prepare", "describe", "trace", "parity", "train", "evaluate", "speed", "compare")
+_OTHERS = ("doctor", "sync", "ui")
+
+
+@command
+def main(arguments: Sequence[str]) -> None:
+    """Print the list. Raises `UserError` for an argument that is no option: commands are modules."""
+    if asked := [argument for argument in arguments if argument not in ("-h", "--help")]:
+        known = asked[0] in (*_STAGES, *_OTHERS)
+        way_out = f"python -m pipeline.{asked[0]}" if known else "see `python -m pipeline`"
+        raise UserError(f"{asked[0]}: a command is a module of its own; {way_out}")
+    print("The same network in several frameworks: proven equal, trained, compared, tracked.\n")
+    print("Stages of the pipeline, as `dvc repro` runs them; each is a command as well:")
+    print("\n".join(_lines(_STAGES)))
+    print("\nBeside them:")
+    print("\n".join(_lines(_OTHERS)))
+    print("\n`--help` after a command says what it takes. Exit codes: 0 done, 1 failed, 2 a mistake in what was asked,")
+    print("3 another process does the same, 130 and 143 interrupted.")
+
+
+def _lines(names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        module, package = Path(__file__).with_name(f"{name}.py"), Path(__file__).parent / name / "__main__.py"
+        path = module if module.exists() else package
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""  # nothing heavy is imported
+        yield f"  python -m pipeline.{name:9} {text.splitlines()[0]}"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,164 @@
+"""Every "is it the same?": digests of values, and of the code and the packages that decide a result.
+
+`CODE` names, for each stage of DVC, the code that can move its results or what it writes. `dvc.yaml` lists the same
+(tests/test_stages.py holds the two together, and each set against what its modules import); checkpoints, jobs of a
+sweep that are done and the cache of prepared data are keyed by it.
+"""
+
+import ast
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+from . import frameworks
+
+_PACKAGE: Final = Path(__file__).parents[1]
+
+
+def _below(room: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{room}/{name}" for name in names)
+
+
+_DATA: Final = (
+    *_below("core", "files.py"),
+    *_below("config/schema", "section.py", "data.py"),
+    *_below("data", "array_file.py", "build.py", "dataset.py", "downloader.py", "idx.py", "images.py", "providers"),
+)
+_COMPUTED: Final = (
+    *_below("core", "files.py", "machine.py"),
+    *_below("config/schema", "section.py", "model.py", "train.py"),
+    *_below("data", "array_file.py", "dataset.py", "loader.py", "plan.py"),
+    *_below("models", "architecture.py", "augmentation.py", "backend.py", "dropout.py", "manifest.py"),
+)
+_COMPARED: Final = (*_below("equality", "fairness.py", "levels.py", "trace.py"), "config/schema/parity.py")
+_SHOWN: Final = ("reports/figures/style.py", "tracking")
+
+CODE: Final[Mapping[str, tuple[str, ...]]] = {
+    "config": ("config",),
+    "download": (*_DATA, "download.py"),
+    "prepare": (*_DATA, "prepare.py"),
+    "describe": (
+        *_below("core", "files.py"),
+        *_below("data", "array_file.py", "dataset.py", "images.py", "pixels.py"),
+        *_below("reports", "data_page.py", "describe.html.j2", "figures/data.py"),
+        *_SHOWN,
+        "describe.py",
+    ),
+    "trace": (*_COMPUTED, "models/{framework}", "config/schema/trace.py", "equality/trace.py", "trace.py"),
+    "parity": (
+        *_COMPUTED,
+        *_COMPARED,
+        *_below("config/schema", "trace.py"),
+        *_below("training", "results.py"),
+        *_below("evaluation", "summary.py"),
+        *_below("reports", "parity.py", "figures/curves.py"),
+        *_SHOWN,
+        "parity.py",
+    ),
+    "train": (
+        *_COMPUTED,
+        "models/{framework}",
+        *_below("evaluation", "metrics.py", "summary.py"),
+        *_below("training", "checkpoint.py", "context.py", "loop.py", "result_files.py", "results.py", "spec.py"),
+        "train.py",
+    ),
+    "evaluate": (
+        *_COMPUTED,
+        "models/{framework}",
+        *_below("config/schema", "evaluate.py"),
+        *_below("evaluation", "latency.py", "metrics.py", "predictions.py", "summary.py"),
+        *_below("training", "results.py"),
+        *_below("reports", "evaluation.py", "figures/curves.py", "figures/evaluation.py", "figures/style.py"),
+        "evaluate.py",
+    ),
+    "speed": (
+        *_COMPUTED,
+        "models",
+        *_below("config/schema", "compare.py"),
+        *_below("evaluation", "latency.py", "speed.py", "summary.py"),
+        "speed.py",
+    ),
+    "compare": (
+        *_COMPUTED,
+        *_COMPARED,
+        *_below("config/schema", "compare.py", "evaluate.py", "trace.py"),
+        "comparison",
+        "evaluation",
+        *_below("training", "results.py"),
+        *_below("reports", "publish.py", "html.py", "report.html.j2", "table.py"),
+        *_below("reports/figures", "comparison.py", "curves.py", "evaluation.py"),
+        *_SHOWN,
+        "compare.py",
+    ),
+}
+"""By stage: files and rooms below `pipeline/`; `{framework}` stands for the framework's own folder.
+
+An edit of a figure, of a page or of `tracking` must not train again, so these are of no stage that trains.
+"""
+INERT: Final = (
+    *_below("core", "errors.py", "exits.py", "fingerprint.py", "frameworks.py", "paths.py", "progress.py"),
+    *_below("core", "provenance.py", "quiet.py", "signals.py"),
+    *_below("config", "__main__.py", "call.py", "compose.py", "schema/tracking.py", "schema/whole.py"),
+    *_below("data", "cache.py"),
+    *_below("training", "console.py", "run_logging.py"),
+    *_below("sweeps", "app.py"),
+    "tracking",
+)
+"""What any stage may import without listing it: it moves neither bits nor what is written below `results/`.
+
+Messages and exit codes, what only names things, what goes to MLflow alone, and what only leads to the code that counts.
+"""
+
+
+def of_json(value: Any, digits: int) -> str:
+    """Return `digits` hexadecimal digits (an even number) that name a value of JSON, whatever the order of its keys."""
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=digits // 2).hexdigest()
+
+
+def of_bytes(content: bytes, digits: int) -> str:
+    """Return `digits` hexadecimal digits (an even number) that name these bytes."""
+    return hashlib.blake2b(content, digest_size=digits // 2).hexdigest()
+
+
+def of_code(*stages: str, framework: str) -> str:
+    """Return 32 hexadecimal digits that name the code of these stages, see `CODE`, but for comments and docstrings."""
+    return _of_code(stages, framework)
+
+
+@lru_cache
+def _of_code(stages: tuple[str, ...], framework: str) -> str:
+    return of_json({str(path.relative_to(_PACKAGE)): _code(path) for path in files(*stages, framework=framework)}, 32)
+
+
+def files(*stages: str, framework: str) -> list[Path]:
+    """Return the files that `CODE` names for these stages."""
+    patterns = {pattern.format(framework=framework) for stage in stages for pattern in CODE[stage]}
+    paths = {path for pattern in patterns for path in _PACKAGE.glob(pattern)}
+    nested = {inner for path in paths if path.is_dir() for inner in path.rglob("*.py")}
+    return sorted(path for path in paths | nested if path.is_file())
+
+
+def versions(framework: str) -> dict[str, str]:
+    """Return the versions of the packages that decide the bits, by name."""
+    return {name: metadata.version(name) for name in (*frameworks.find(framework).packages, "numpy")}
+
+
+def _code(path: Path) -> str:
+    """Return what a file says to Python: the same whatever its comments, docstrings and line breaks."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return text
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [inner for inner in body if not _is_text(inner)]  # type: ignore[attr-defined]
+    return ast.dump(tree)
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

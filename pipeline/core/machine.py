@@ -1,0 +1,125 @@
+"""The machine that a run happens on: processor, memory, GPUs, and the versions of what computes."""
+
+import platform
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from .frameworks import FRAMEWORKS
+
+_PACKAGES: Final = ("torchvision", "numpy", "mlflow", "dvc", "hydra-core")  # beside those of the frameworks
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """An NVIDIA GPU, as NVML knows it."""
+
+    name: str
+    memory_bytes: int
+    driver: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run happened on."""
+
+    cpu: str
+    cores_physical: int | None
+    cores_logical: int | None
+    memory_bytes: int
+    os: str
+    hostname: str
+    python: str
+    gpus: tuple[Gpu, ...]
+    versions: dict[str, str]
+    """Of the packages that are installed, by name."""
+
+
+@lru_cache
+def machine() -> Machine:
+    """SeriesStyle at this machine, once in a process."""
+    packages = [*(package for framework in FRAMEWORKS.values() for package in framework.packages), *_PACKAGES]
+    return Machine(
+        cpu=_cpu_model(),
+        cores_physical=psutil.cpu_count(logical=False),
+        cores_logical=psutil.cpu_count(),
+        memory_bytes=psutil.virtual_memory().total,
+        os=platform.platform(),
+        hostname=platform.node(),
+        python=platform.python_version(),
+        gpus=_gpus(),
+        versions={name: version for name in packages if (version := _version(name))},
+    )
+
+
+def memory_limit(mebibytes: float | None, device: str) -> int:
+    """Bytes that training images may take: what was asked for, or half of what the device (`cpu` or `gpu`) has free."""
+    if mebibytes is not None:
+        return int(mebibytes * 2**20)
+    free = _free_gpu_bytes() if device == "gpu" else None
+    return (free if free is not None else _free_bytes()) // 2
+
+
+def _free_bytes() -> int:
+    """Of the host, or of the container that this process is in."""
+    free = psutil.virtual_memory().available
+    try:
+        group = Path("/sys/fs/cgroup")
+        most, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+    except (OSError, ValueError):  # no such group, or no limit
+        return int(free)
+    return int(min(free, max(0, most - used)))
+
+
+def _free_gpu_bytes() -> int | None:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0)).free)
+    except pynvml.NVMLError:
+        return None
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident set that this process has had."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _gpus() -> tuple[Gpu, ...]:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return ()
+    driver = pynvml.nvmlSystemGetDriverVersion()
+    handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+    gpus = tuple(
+        Gpu(pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetMemoryInfo(handle).total, driver)
+        for handle in handles
+    )
+    pynvml.nvmlShutdown()
+    return gpus
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

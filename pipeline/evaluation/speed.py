@@ -1,0 +1,333 @@
+"""Speed: the frameworks take turns on one machine, block by block, and are timed.
+
+Training in one stage and then in the other compares two moments of the machine as much as two frameworks. Here all are
+loaded, each in a process of its own; one computes while the others wait, A B, B A, A B, ...; each ratio is of two
+blocks of one round, so that what slows the machine down for a while slows both. Compilation and warm-up are timed
+apart.
+"""
+
+import math
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import psutil
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..config.schema.compare import SpeedConfig
+from ..config.schema.model import ModelConfig
+from ..config.schema.train import TrainConfig
+from ..core import frameworks
+from ..core.errors import UserError
+from ..core.files import read_json, write_json
+from ..core.frameworks import Framework
+from ..core.progress import steps
+from ..data.dataset import Dataset
+from ..data.plan import EpochPlan, draw_epoch
+from ..models import backend
+from ..models.architecture import Architecture
+from ..models.backend import Classifier
+from .latency import latencies, seconds
+from .summary import Ratio, geometric_ratio
+
+KINDS: Final = ("training", "inference", "latency")
+_UNITS: Final = {"training": "images", "inference": "images", "latency": "calls"}
+_SHARES: Final = {"training": 1.0, "inference": 0.5, "latency": 0.2}
+"""Of `compare.speed.block_seconds`: how long a block of each kind takes."""
+_CHUNK: Final = 512
+_MOST_IMAGES: Final = 8192
+_MOST_BYTES: Final = 1 << 28  # of images of a split that are loaded
+
+Round = dict[str, dict[str, list[float]]]
+"""By kind and framework: seconds of the block; of `latency` those of each call."""
+
+
+class ArmSpeed(BaseModel):
+    """How fast one framework was."""
+
+    model_config = ConfigDict(frozen=True)
+
+    training_images_per_second: float
+    """Median over the rounds."""
+    inference_images_per_second: float
+    latency_p50_milliseconds: float
+    """Of one image, from array to array."""
+    latency_p95_milliseconds: float
+    idle_cpu_share: float
+    """Of one core: what it used while others computed."""
+    batch_size: int
+    compile_seconds: float
+    warm_up_seconds: float
+    execution: str
+    device: str
+    threads: int
+    cpus: int
+    """That its process may use."""
+
+
+class SpeedResult(BaseModel):
+    """How fast each framework was, and each beside the reference: `speed.json`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    reference: str
+    arms: dict[str, ArmSpeed]
+    """The reference among them."""
+    ratios: dict[str, dict[str, Ratio]]
+    """By arm and kind: the arm's seconds over the reference's, so that above 1 the reference is faster."""
+    blocks: dict[str, int]
+    """Steps, images and calls of a block."""
+    units: dict[str, str]
+    rounds: list[Round]
+    others_cpu_share: float
+    """Of all cores' time: what other programs used meanwhile."""
+
+    @classmethod
+    def read(cls, path: Path) -> "SpeedResult":
+        """Read what `write` wrote. Raises `UserError` naming the file."""
+        try:
+            return cls.model_validate(read_json(path))
+        except ValidationError as error:
+            raise UserError(f"{path}: cannot be read ({error.errors()[0]['msg']}); run `dvc repro speed`") from error
+
+    def write(self, path: Path) -> None:
+        """Write as JSON."""
+        write_json(path, self.model_dump())
+
+
+def measure(
+    dataset: Dataset, model: ModelConfig, train: TrainConfig, speed: SpeedConfig, chosen: Sequence[str]
+) -> SpeedResult:
+    """Have the frameworks take turns; the first of them is the reference.
+
+    Raises `UserError` where one of them cannot do what `train` asks for.
+    """
+    with ExitStack() as stack:
+        workers = {name: stack.enter_context(_worker(name, dataset, model, train)) for name in chosen}
+        for worker in workers.values():
+            worker.ask("open")  # until then all have been importing at once
+        ready = {name: worker.ask("prepare") for name, worker in workers.items()}  # in turn, and timed
+        paces = {kind: [ready[name]["pace"][kind] for name in chosen] for kind in KINDS}
+        sizes = {kind: _block_size(kind, paces[kind], speed, _most_images(dataset)) for kind in KINDS}
+        waited, idle = dict.fromkeys(chosen, 0.0), dict.fromkeys(chosen, 0.0)
+        others, rounds = OtherPrograms([*workers.values()]), []
+        with steps("speed", speed.rounds, "rounds") as progress:
+            for number in range(speed.rounds):
+                turn = number % len(chosen)
+                order = [*chosen[turn:], *chosen[:turn]]
+                rounds.append({kind: _take_turns(kind, sizes[kind], order, workers, waited, idle) for kind in KINDS})
+                progress()
+        share = others.cpu_share()
+    return _result(ready, sizes, rounds, {name: idle[name] / waited[name] for name in chosen}, share)
+
+
+def _take_turns(
+    kind: str,
+    size: int,
+    order: Sequence[str],
+    workers: Mapping[str, "_Worker"],
+    waited: dict[str, float],
+    idle: dict[str, float],
+) -> dict[str, list[float]]:
+    """Return the seconds of a block of each; add up how long the others waited, and what they computed meanwhile."""
+    row = {}
+    for name in order:
+        others = [worker for worker in workers.values() if worker.name != name]
+        before, began = [other.cpu_seconds() for other in others], time.perf_counter()
+        row[name] = workers[name].ask(kind, size)
+        seconds = time.perf_counter() - began
+        for other, used in zip(others, before, strict=True):
+            waited[other.name] += seconds
+            idle[other.name] += other.cpu_seconds() - used
+    return row
+
+
+def _result(
+    ready: dict[str, Any], sizes: dict[str, int], rounds: Sequence[Round], idle: dict[str, float], others: float
+) -> SpeedResult:
+    reference, *arms = ready
+    images = {"training": sizes["training"] * ready[reference]["batch_size"], "inference": sizes["inference"]}
+    sides = {}
+    for name, facts in ready.items():
+        calls = np.array([seconds for row in rounds for seconds in row["latency"][name]]) * 1000
+        p50, p95 = np.percentile(calls, (50, 95))
+        rates = {
+            f"{kind}_images_per_second": float(np.median([count / row[kind][name][0] for row in rounds]))
+            for kind, count in images.items()
+        }
+        latencies = {"latency_p50_milliseconds": float(p50), "latency_p95_milliseconds": float(p95)}
+        own = {key: value for key, value in facts.items() if key != "pace"}
+        sides[name] = ArmSpeed(**rates, **latencies, idle_cpu_share=idle[name], **own)
+    ratios = {arm: {kind: _ratio(kind, rounds, reference, arm) for kind in KINDS} for arm in arms}
+    return SpeedResult(
+        reference=reference,
+        arms=sides,
+        ratios=ratios,
+        blocks=sizes,
+        units=dict(_UNITS),
+        rounds=list(rounds),
+        others_cpu_share=others,
+    )
+
+
+def _ratio(kind: str, rounds: Sequence[Round], reference: str, arm: str) -> Ratio:
+    middle = np.median if kind == "latency" else np.sum  # of calls, one is easily interrupted
+    return geometric_ratio([float(middle(row[kind][arm]) / middle(row[kind][reference])) for row in rounds])
+
+
+def _most_images(dataset: Dataset) -> int:
+    """How many images are predicted at once, at most: whole chunks."""
+    return min(_MOST_IMAGES, max(1, _MOST_BYTES // math.prod(dataset.image_shape) // _CHUNK) * _CHUNK)
+
+
+def _block_size(kind: str, paces: Sequence[float], speed: SpeedConfig, most: int) -> int:
+    """Return how many steps, images or calls take the slowest arm a block's time; all get the same."""
+    size = max(1, int(speed.block_seconds * _SHARES[kind] / max(paces)))
+    if kind == "inference":
+        return min(most, -(-size // _CHUNK) * _CHUNK)
+    return max(size, 5) if kind == "latency" else size
+
+
+class _Worker:
+    def __init__(self, name: str, process: Any, connection: Connection) -> None:
+        self.name = name
+        self._connection = connection
+        self._process = psutil.Process(process.pid)
+
+    def ask(self, what: str, amount: int = 0) -> Any:
+        """Have it done and wait for the answer. Raises what the worker refused with."""
+        try:
+            self._connection.send((what, amount))
+            answer = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise RuntimeError(f"the {self.name} worker ended unexpectedly") from error
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def cpu_seconds(self) -> float:
+        """CPU time that it has used."""
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
+
+
+class OtherPrograms:
+    """How busy the machine is with them, since this was made."""
+
+    def __init__(self, workers: Sequence[_Worker]) -> None:
+        self._workers = workers
+        self._all, self._own = self._used()
+
+    def _used(self) -> tuple[Any, float]:
+        own = sum(worker.cpu_seconds() for worker in self._workers) + time.process_time()
+        return psutil.cpu_times(), own
+
+    def cpu_share(self) -> float:
+        """Of all cores' time since the start, what neither the workers nor this process used; 0 to 1."""
+        now, own = self._used()
+        spent = [b - a for a, b in zip(self._all, now, strict=True)]
+        fields = dict(zip(now._fields, spent, strict=True))
+        total = sum(fields[name] for name in ("user", "system", "idle", "iowait") if name in fields)
+        busy = fields["user"] + fields["system"] - (own - self._own)
+        return float(max(0.0, busy / total)) if total else 0.0
+
+
+@contextmanager
+def _worker(name: str, dataset: Dataset, model: ModelConfig, train: TrainConfig) -> Iterator[_Worker]:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, frameworks.find(name), dataset, model, train), daemon=True)
+    process.start()
+    there.close()
+    try:
+        yield _Worker(name, process, here)
+    finally:
+        here.close()
+        process.join(10)
+        process.kill()
+
+
+def _serve(
+    connection: Connection, framework: Framework, dataset: Dataset, model: ModelConfig, train: TrainConfig
+) -> None:
+    frameworks.register(framework)  # it may be known to the parent alone
+    try:
+        bench = _Bench(framework.name, dataset, model, train)
+        while True:
+            what, amount = connection.recv()
+            connection.send({"open": bench.open, "prepare": bench.prepare}.get(what, partial(bench.run, what))(amount))
+    except UserError as error:
+        connection.send(error)
+    except (EOFError, KeyboardInterrupt):
+        return  # the parent has ended, or was interrupted
+
+
+class _Bench:
+    """One framework, ready to be timed."""
+
+    def __init__(self, name: str, dataset: Dataset, model: ModelConfig, train: TrainConfig) -> None:
+        architecture = Architecture.of(model, dataset)
+        self.classifier: Classifier = backend.create(name, architecture, train)
+        training, test = dataset.split("train"), dataset.split("test")
+        some = max(train.batch_size, _MOST_BYTES // (training.images.nbytes // len(training.images)))
+        images, labels = training.images[:some], training.labels[:some]
+        self.classifier.load_training_data(images, labels)
+        backend.initialise(self.classifier, 0)
+        plan = draw_epoch(train, examples=len(labels), seed=0, epoch=0)
+        self.batch_size = min(train.batch_size, len(labels))
+        self.plan = plan.segment(0, max(1, plan.full_steps))
+        most = _most_images(dataset)
+        self.images = np.resize(test.images[:most], (most, *dataset.image_shape))
+        self.position = 0
+
+    def open(self, _: int) -> None:
+        """Answer as soon as everything is imported."""
+
+    def prepare(self, _: int) -> dict[str, Any]:
+        """Compile, warm up, and find each kind's pace in seconds per step, image or call."""
+        compile_seconds = self.classifier.compile([self.batch_size])
+        began = time.perf_counter()
+        pace = {}
+        for kind, trial in (("training", 8), ("inference", min(4 * _CHUNK, len(self.images))), ("latency", 20)):
+            self.run(kind, trial)
+            pace[kind] = float(np.sum(self.run(kind, trial))) / trial
+        device = self.classifier.device
+        return {
+            "pace": pace,
+            "batch_size": self.batch_size,
+            "compile_seconds": compile_seconds,
+            "warm_up_seconds": time.perf_counter() - began,
+            "execution": self.classifier.execution,
+            "device": device.name,
+            "threads": device.threads,
+            "cpus": len(os.sched_getaffinity(0)),
+        }
+
+    def run(self, kind: str, amount: int) -> list[float]:
+        """Seconds of the block; of `latency` the seconds of each call, with one image."""
+        if kind == "training":
+            plan = self._steps(amount)
+            return [seconds(lambda: self.classifier.train_epoch(plan))]
+        if kind == "inference":
+            return [seconds(lambda: self.classifier.predict(self.images[:amount]))]
+        return latencies(self.classifier, self.images, amount)
+
+    def _steps(self, count: int) -> EpochPlan:
+        """The next steps of an endless epoch."""
+        rows = (self.position + np.arange(count)) % self.plan.steps
+        self.position += count
+        examples = (rows[:, None] * self.batch_size + np.arange(self.batch_size)).reshape(-1)
+        return EpochPlan(
+            self.plan.order[examples],
+            self.batch_size,
+            self.plan.learning_rate[rows],
+            self.plan.dropout_keys[rows],
+            self.plan.augmentation[examples],
+        )

@@ -1,0 +1,75 @@
+"""How every figure looks, and how it is written."""
+
+import base64
+import functools
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, ParamSpec
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+P = ParamSpec("P")
+
+GREY: Final = "#8a8f98"
+_STYLE: Final = {
+    "figure.dpi": 110,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#b8bcc4",
+    "axes.labelcolor": "#333a45",
+    "xtick.color": "#5b6270",
+    "ytick.color": "#5b6270",
+    "axes.grid": True,
+    "grid.color": "#e9ebef",
+    "axes.axisbelow": True,
+    "axes.titlesize": 11,
+    "font.size": 10,
+    "legend.frameon": False,
+    "svg.hashsalt": "figures",  # the same figure gives the same bytes
+}
+
+
+def styled(function: Callable[P, Any]) -> Callable[P, Any]:
+    """Draw in the common style; the function returns its matplotlib figure."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
+        with plt.rc_context(_STYLE):
+            return function(*args, **kwargs)
+
+    return wrapper
+
+
+def subplots(*args: Any, **kwargs: Any) -> Any:
+    """Those of pyplot."""
+    return plt.subplots(*args, **kwargs)
+
+
+def short(name: str, most: int) -> str:
+    """On one line, of so many characters at most."""
+    text = " ".join(name.split())
+    return text if len(text) <= most else f"{text[: most - 1]}\u2026"
+
+
+def save(figure: Any, path: Path) -> Path:
+    """Write as PNG and close it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    plt.close(figure)
+    return path
+
+
+def data_uri(figure: Any) -> str:
+    """As an SVG in a `data:` address, for a page that holds its own pictures."""
+    buffer = io.BytesIO()
+    with plt.rc_context(_STYLE):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        for axis in figure.axes:  # the solver's last bits vary, and names within the SVG are hashes of them
+            axis.set_position([round(value, 6) for value in axis.get_position().bounds], which="both")
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

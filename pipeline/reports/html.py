@@ -1,0 +1,159 @@
+"""The page that shows a comparison: one HTML file that holds its own style and pictures, and needs no network."""
+
+import base64
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from PIL import Image
+
+from ..comparison.arm import Arm
+from ..comparison.result import TITLES, Comparison
+from ..comparison.verdict import UNITS
+from ..data.dataset import Dataset
+from ..equality.fairness import differences
+from ..evaluation import metrics
+from ..evaluation.summary import summarise
+from ..models.manifest import Manifest
+
+_TEMPLATE = Path(__file__).with_name("report.html.j2")
+_MOST_SHOWN = 48
+
+
+def page(comparison: Comparison, pictures: Mapping[str, str], dataset: Dataset | None) -> str:
+    """HTML; `pictures`: `data:` addresses by name; `dataset`: for the gallery of disagreements, left out without it."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    manifest = comparison.a.manifest
+    return environment.from_string(_TEMPLATE.read_text()).render(
+        comparison=comparison,
+        a=comparison.a,
+        b=comparison.b,
+        pictures=pictures,
+        titles=TITLES,
+        metrics=[_metric(comparison, metric) for metric in comparison.differences],
+        gallery=_gallery(comparison, dataset) if dataset else None,
+        settings=_settings(manifest),
+        versions=_versions(comparison),
+        machine=manifest.machine,
+        differing=differences(manifest.settings, comparison.b.manifest.settings),
+        data=manifest.settings["data"],
+        model=manifest.model,
+    )
+
+
+def _metric(comparison: Comparison, metric: str) -> dict[str, Any]:
+    one, margin, unit = comparison.differences[metric], comparison.margin(metric), UNITS[metric]
+    low, high = one.interval()
+    decimals = unit.decimals
+    wins = comparison.wins[metric]
+    return {
+        "title": TITLES[metric],
+        "sides": [_spread(values, unit.scale, decimals, "%" if unit.scale == 100 else "") for values in (one.a, one.b)],
+        "difference": unit.signed(one.mean),
+        "interval": f"{unit.signed(low)} to {unit.signed(high)}",
+        "unit": unit.name,
+        "p_value": _p(one.p_value),
+        "p_equivalence": _p(one.p_equivalence(margin)),
+        "margin": f"±{unit.scale * margin:g}",
+        "wins": f"{wins.probability:.0%}",
+        "wins_interval": f"{wins.low:.0%} to {wins.high:.0%}",
+        "verdict": comparison.verdicts[metric],
+        "label": comparison.label(metric),
+        "sentence": comparison.sentence(metric),
+    }
+
+
+def _gallery(comparison: Comparison, dataset: Dataset) -> list[dict[str, Any]]:
+    """Examples that the two sides answer differently in at least one seed, those with most such seeds first."""
+    a, b = comparison.a, comparison.b
+    said_a, said_b = (np.stack([metrics.predicted_labels(outputs) for outputs in arm.outputs]) for arm in (a, b))
+    disagree = (said_a != said_b).sum(axis=0)
+    p_a, p_b = (_probabilities(arm) for arm in (a, b))
+    truth = np.arange(len(a.labels)), a.labels
+    order = np.lexsort((-np.abs(p_a[truth] - p_b[truth]), -disagree))
+    order = order[disagree[order] > 0]
+    images = dataset.split("test").images
+    shown = []
+    for example in order[:_MOST_SHOWN]:
+        label = int(a.labels[example])
+        answers = []
+        for arm, said, p in ((a, said_a, p_a), (b, said_b, p_b)):
+            votes = np.bincount(said[:, example])
+            answer = int(votes.argmax())
+            answers.append(
+                {
+                    "style": arm.style,
+                    "class": dataset.classes[answer],
+                    "right": answer == label,
+                    "p": f"{p[example, answer]:.0%}",
+                }
+            )
+        shown.append(
+            {
+                "image": _png(images[example]),
+                "label": dataset.classes[label],
+                "answers": answers,
+                "seeds": f"{disagree[example]} of {len(a.seeds)}",
+                "example": int(example),
+            }
+        )
+    for entry in shown:
+        entry["of"] = len(order)
+    return shown
+
+
+def _probabilities(arm: Arm) -> np.ndarray:
+    """Mean over the seeds, (N, K)."""
+    return np.asarray(np.mean([np.exp(metrics.log_probabilities(outputs)) for outputs in arm.outputs], axis=0))
+
+
+def _png(image: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    grey = image.shape[-1] == 1
+    Image.fromarray(255 - image[..., 0] if grey else image).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _settings(manifest: Manifest) -> list[tuple[str, str]]:
+    train = manifest.settings["train"]
+    optimizer = ", ".join(f"{k} {v}" for k, v in train["optimizer"].items() if k != "name")
+    layers = " → ".join(_layer(layer) for layer in manifest.settings["model"]["layers"])
+    return [
+        ("network", f"{manifest.model}: {layers}"),
+        ("parameters", f"{manifest.parameters:,}"),
+        ("data", f"{manifest.data}, fingerprint {manifest.fingerprint}"),
+        ("training", f"{train['epochs']} epochs, batches of {train['batch_size']}, {train['precision']}"),
+        ("optimizer", f"{train['optimizer']['name']}: {optimizer}"),
+        ("schedule", ", ".join(f"{k} {v}" for k, v in train["schedule"].items() if k != "name" or v)),
+        ("deterministic", "yes" if train["deterministic"] else "no"),
+    ]
+
+
+def _layer(layer: Mapping[str, Any]) -> str:
+    named = {k: v for k, v in layer.items() if k in ("filters", "kernel_size", "units", "size", "rate", "stride")}
+    told = " ".join(f"{v}" if k in ("filters", "units") else f"{k.split('_')[0]} {v}" for k, v in named.items() if v)
+    activation = layer.get("activation")
+    return " ".join(filter(None, (layer["type"], told, f"({activation})" if activation else "")))
+
+
+def _versions(comparison: Comparison) -> list[tuple[str, ...]]:
+    """Row by row: what, of A, of B."""
+    a, b = (arm.manifest for arm in (comparison.a, comparison.b))
+    names = {**a.framework.versions, **b.framework.versions}
+    rows: list[tuple[str, ...]] = [(name, *(str(m.framework.versions.get(name, "-")) for m in (a, b))) for name in names]
+    rows.append(("execution", *(str(m.framework.execution) for m in (a, b))))
+    keys = ("cpu", "cores", "device", "threads", "python", "numpy")
+    return [*rows, *((key, *(str(getattr(m.machine, key)) for m in (a, b))) for key in keys)]
+
+
+def _spread(values: Any, scale: float, decimals: int, suffix: str) -> str:
+    summary = summarise(values)
+    text = f"{scale * summary.mean:.{decimals}f}{suffix}"
+    return text if summary.n == 1 else f"{text} ± {scale * summary.std:.{decimals}f}"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,67 @@
+"""One run outside of the DVC pipeline, or one job of a sweep: trained, then evaluated, all files in one folder.
+
+  python -m pipeline.sweeps.job --params <folder>/params.yaml --output <folder>      what `pipeline.train` starts
+
+`job.json` in the folder says of which sweep it is a job.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from ..config.call import parse_call
+from ..config.schema.evaluate import EvaluateConfig
+from ..core.errors import UserError
+from ..core.exits import command
+from ..core.files import read_json
+from ..core.paths import main_root
+from ..core.signals import end_on_signals, end_with_parent
+from ..data.cache import obtain
+from ..data.dataset import summary
+from ..evaluation.predictions import evaluate_models
+from ..models import backend
+from ..models.backend import Classifier
+from ..reports.evaluation import Evaluation, publish_evaluation
+from ..training.context import TrainingContext, open_training
+from ..training.loop import train
+from ..training.spec import RunSpec, SweepMembership
+from . import cache
+
+
+@command
+def main(arguments: Sequence[str]) -> None:
+    """Train, evaluate, mark as done."""
+    end_on_signals()
+    end_with_parent()
+    call = parse_call("sweeps.job", arguments, __doc__, output=True)
+    if call.output is None:
+        raise UserError("--output DIR: missing")
+    dataset = obtain(call.config.data, main_root())
+    print(summary(dataset.facts), flush=True)
+    job = call.output / "job.json"
+    sweep = SweepMembership(**read_json(job, "start the sweep again")) if job.exists() else None
+    spec = RunSpec.of(call.config, dataset=dataset, output=call.output, sweep=sweep)
+    with open_training(spec) as context:
+        train(context)
+        evaluate(context, call.config.evaluate)
+        if sweep:
+            cache.mark_done(call.output, sweep.key, [sweep.id])
+        context.complete()
+
+
+def evaluate(context: TrainingContext, config: EvaluateConfig) -> None:
+    """Evaluate every seed with the classifier in hand, which is compiled: only its weights are loaded."""
+    spec = context.spec
+    test = spec.dataset.split("test")
+
+    def open_model(seed: int) -> Classifier:
+        backend.load_weights(context.classifier, backend.model_folder(spec.output, seed))
+        return context.classifier
+
+    models = evaluate_models(spec.framework, spec.seeds, open_model, test, config.calibration_bins)
+    publish_evaluation(
+        Evaluation(spec.framework, spec.dataset, test.labels, models, config), spec.output, spec.tracking
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,73 @@
+"""The jobs of a sweep: expanded, composed and checked once, before any of them is trained."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from ..config.compose import compose, one_message
+from ..config.schema.whole import Config
+from ..core.errors import UserError
+from ..core.paths import main_root
+from ..data.cache import obtain
+from ..data.plan import require_visible
+from ..models.architecture import Architecture
+from . import cache
+
+_UNLABELLED: Final = ("framework", "seeds")
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """One combination of a sweep's values."""
+
+    number: int
+    overrides: tuple[str, ...]
+    config: Config
+    key: str
+    """See `cache.key_of`."""
+    varied: Mapping[str, str]
+    """The keys whose values differ between the jobs, but for framework and seeds, with this job's."""
+
+    @property
+    def label(self) -> str:
+        """Those values."""
+        return " ".join(self.varied.values())
+
+
+def plan_jobs(overrides: Sequence[str]) -> list[SweepJob]:
+    """Expand the overrides as Hydra's own sweeper does; compose and check each job.
+
+    Raises `UserError` for a bad one.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        combinations = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+    except HydraException as error:
+        raise UserError(one_message(error)) from error
+    varying = {
+        override.split("=", 1)[0]
+        for combination in combinations
+        for override in combination
+        if any(override not in other for other in combinations)
+    }
+    return [plan_job(number, combination, varying) for number, combination in enumerate(combinations)]
+
+
+def plan_job(number: int, overrides: Sequence[str], varying: set[str]) -> SweepJob:
+    """Compose and check one job; `varying`: keys whose values tell it from the others. Raises `UserError`."""
+    config = compose(overrides)
+    pairs = (override.split("=", 1) for override in overrides)
+    shown = {key: value for key, value in pairs if key in varying and key not in _UNLABELLED}
+    return SweepJob(number, tuple(overrides), config, check(config), shown)
+
+
+def check(config: Config) -> str:
+    """Return the job's key. Raises `UserError` where the network or the augmentation does not fit the data."""
+    dataset = obtain(config.data, main_root())
+    Architecture.of(config.model, dataset)
+    require_visible(config.train.augment, dataset.image_shape)
+    return cache.key_of(config, dataset)

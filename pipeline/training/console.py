@@ -1,0 +1,70 @@
+"""What training tells a person on the terminal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from ..core.machine import peak_memory_bytes
+from ..core.progress import Steps
+from ..data.loader import BatchLoader
+from ..models.backend import Classifier
+from ..tracking.runs import Costs
+from .checkpoint import FOLDER, Progress
+from .results import HistoryRow, SeedResult
+from .spec import RunSpec
+
+_LONG_TRAINING_SECONDS: Final = 10.0  # shares of less say nothing
+
+
+def tell_start(spec: RunSpec, classifier: Classifier, loader: BatchLoader, compile_seconds: float) -> None:
+    """Print network, data, device and compilation."""
+    images, device = loader.split.images, classifier.device
+    print(
+        f"{spec.label}: {spec.model.name}, {spec.architecture.parameter_count:,} parameters, {len(images):,} images, "
+        f"{classifier.execution} {spec.train.precision} on {device.name}, {device.threads} threads, "
+        f"{'compiled' if classifier.execution == 'compiled' else 'warmed up'} in {compile_seconds:.1f} s"
+        + (f"; {images.nbytes / 2**20:,.0f} MiB of images streamed from disk" if loader.streamed else ""),
+        flush=True,
+    )
+
+
+def tell_left_over(root: Path, size: int) -> None:
+    """Say how many bytes of checkpoints there are of other trainings, if any."""
+    if size:
+        print(f"{root / FOLDER}: {size / 2**20:,.0f} MiB, of trainings that were cut short or are going on", flush=True)
+
+
+def tell_continued(progress: Steps, spec: RunSpec, seed: int, position: Progress) -> None:
+    """Say where a training that was cut short goes on."""
+    where = "is done" if position.done else f"goes on at epoch {position.epoch}, step {position.step}"
+    progress.say(f"{spec.label} s{seed} {where}: continued from a checkpoint")
+
+
+def tell_epoch(progress: Steps, spec: RunSpec, train: HistoryRow, validation: HistoryRow) -> None:
+    """Print the scores and the speed of an epoch."""
+    assert train.seconds
+    assert train.examples
+    progress.say(
+        f"{spec.label} s{train.seed} epoch {train.epoch}/{spec.train.epochs}: "
+        f"loss {train.loss:.4f} accuracy {train.accuracy:.4f}, "
+        f"validation loss {validation.loss:.4f} accuracy {validation.accuracy:.4f}, "
+        f"{train.examples / train.seconds:,.0f} images/s"
+    )
+
+
+def tell_interrupted(progress: Steps, spec: RunSpec, position: Progress) -> None:
+    """Say where training stands, and how it goes on."""
+    stands = f"stands at epoch {position.epoch}, step {position.step}"
+    progress.say(f"{spec.label}: {stands}; the same command goes on")
+
+
+def tell_costs(spec: RunSpec, results: Sequence[SeedResult], costs: Costs, checkpoint_seconds: float) -> None:
+    """Print what training took, and what everything beside it took."""
+    training = sum(result.training_seconds for result in results)
+    share = f" ({costs.seconds / training:.1%} of training)" if training > _LONG_TRAINING_SECONDS else ""
+    print(
+        f"{spec.label}: {training:.1f} s training; MLflow: {costs.open_seconds:.1f} s import and opening, "
+        f"{costs.seconds:.2f} s tracking{share}, {costs.model_seconds:.2f} s logging {len(results)} models; "
+        f"{checkpoint_seconds:.2f} s writing checkpoints; peak memory {peak_memory_bytes() / 2**20:,.0f} MiB",
+        flush=True,
+    )

@@ -1,0 +1,45 @@
+"""The files that training leaves in its folder; those of a DVC stage are its outputs."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from ..core.files import write_json, write_text
+from ..models import backend
+from ..models.backend import Classifier
+from ..models.manifest import Manifest
+from .results import METRICS, SPLITS, HistoryRow, SeedResult, TrainingSummary, history_csv, mean, rows_of
+from .spec import RunSpec
+
+
+def save_model(spec: RunSpec, classifier: Classifier, seed: int) -> Path:
+    """Write the trained network into its folder, and return that."""
+    directory = backend.model_folder(spec.output, seed)
+    backend.save(classifier, spec.framework, directory)
+    return directory
+
+
+def manifest_of(spec: RunSpec, classifier: Classifier) -> Manifest:
+    """Say what this arm was asked, and on what it was done: what `compare` holds against the other arm's."""
+    settings = {key: value for key, value in spec.resolved().items() if key != "framework"}
+    settings |= {"seeds": list(spec.seeds), "parameters": classifier.architecture.parameter_count}
+    return Manifest.of(spec.framework, classifier, settings)
+
+
+def write_results(spec: RunSpec, classifier: Classifier, results: Sequence[SeedResult]) -> None:
+    """Write `history.csv`, `curves.csv` (means over the seeds), `manifest.json` and `summary.json`."""
+    rows = rows_of(results)
+    write_text(spec.output / "history.csv", history_csv(rows))
+    _write_curves(spec.output / "curves.csv", rows, spec.train.epochs)
+    write_json(spec.output / "manifest.json", manifest_of(spec, classifier).model_dump())
+    write_json(spec.output / "summary.json", asdict(TrainingSummary.of(results)))
+
+
+def _write_curves(path: Path, rows: Sequence[HistoryRow], epochs: int) -> None:
+    columns = [(split, name) for split in SPLITS for name in METRICS]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["epoch", *(f"{split}_{name}" for split, name in columns)])
+        for epoch in range(1, epochs + 1):
+            writer.writerow([epoch, *(f"{mean(rows, split, name, epoch):.6g}" for split, name in columns)])
