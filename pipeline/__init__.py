@@ -17,5 +17,6 @@ reports     figures, pages, tables: what people look at
 sweeps      many trainings: the Hydra application, warm workers, what is done already
 diagnosis   what would fail later
 
-Where to begin: `training.loop` is the training, top to bottom; `models.backend` the seam; `comparison.verdict` the answer.
+Where to begin: `training.loop` is the training, top to bottom; `models.backend` the seam between the frameworks;
+`comparison.verdict` the answer.
 """

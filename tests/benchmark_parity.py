@@ -11,8 +11,8 @@ from pathlib import Path
 from tracing import Tracer, compare
 
 from pipeline.config.compose import CONF
+from pipeline.core.frameworks import names
 from pipeline.core.paths import main_root
-from pipeline.parity import FRAMEWORKS
 
 SCHEDULES = {
     "constant": ["train/schedule=constant"],
@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> None:
                     numbers = " | ".join(f"{value:.1e}" for value in worst.values())
                     row = f"| {network} | {execution} | {optimizer} | {numbers} | {passed} of {len(SCHEDULES)} |"
                     print(row, flush=True)
-    print(f"{failures} failed ({', '.join(FRAMEWORKS)})")
+    print(f"{failures} failed ({', '.join(names())})")
 
 
 if __name__ == "__main__":

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import train
-from pipeline.config.call import select
 from pipeline.config.compose import compose
 from pipeline.core.paths import main_root
 from pipeline.data.cache import obtain
 from pipeline.tracking.sender import Sender
+from pipeline.training import loop
 from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.context import open_training
 from pipeline.training.spec import RunSpec
 
 ORDER = ((1, 1), (0, 0), (1, 0), (0, 1), (0, 1), (1, 0), (0, 0), (1, 1))  # sending, checkpoint
@@ -30,7 +30,7 @@ DRAWS = 2000
 
 def main(framework: str, epochs: int, overrides: list[str]) -> None:
     """Train for so many epochs, a multiple of eight, after a first block that warms up, and print both effects."""
-    sending, draw_epoch, send, save = True, train.draw_epoch, Sender._round, Checkpoint.save
+    sending, draw_epoch, send, save = True, loop.draw_epoch, Sender._round, Checkpoint.save
 
     def switch(*arguments: Any, epoch: int, **named: Any) -> Any:
         nonlocal sending
@@ -45,15 +45,16 @@ def main(framework: str, epochs: int, overrides: list[str]) -> None:
         if ORDER[(progress.epoch - 1) % BLOCK][1]:  # it is written beside the epoch that begins now
             save(self, state, progress, **named)
 
-    train.draw_epoch = switch
+    loop.draw_epoch = switch
     Sender._round = send_or_not  # type: ignore[method-assign]
     Checkpoint.save = save_or_not  # type: ignore[method-assign]
     config = compose([f"framework={framework}", "seeds=[0]", f"train.epochs={BLOCK + epochs}", *overrides])
     output = Path("outputs/benchmark_tracking") / framework
     output.mkdir(parents=True, exist_ok=True)
     dataset = obtain(config.data, main_root())
-    job = Job(**select(config, train.SECTIONS), dataset=dataset, output=output, sweep={})
-    with train.trained(job):
+    with open_training(RunSpec.of(config, dataset=dataset, output=output)) as context:
+        loop.train(context)
+        context.complete()
         rows = [row for row in csv.DictReader((output / "history.csv").open()) if row["split"] == "train"]
     seconds = np.array([float(row["seconds"]) for row in rows])[BLOCK:]
     logs, marks = np.log(seconds).reshape(-1, BLOCK), np.array(ORDER)

@@ -18,7 +18,7 @@ from scipy.special import expit
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pipeline.comparison import paired_tests as paired
-from pipeline.comparison.verdict import judge
+from pipeline.comparison.verdict import decide
 
 SCENARIOS = {  # on the logit scale: deviation of (side x seed), of (side x example); scale of each training's own draw
     "like this pipeline": (0.01, 0.04, 0.1),  # 0.3 % of the examples differ, a twentieth of it by example, as measured
@@ -95,15 +95,15 @@ def main() -> None:
                 draw = int(generator.integers(2**32))
                 found = paired.differences(a, b, labels, bins=15, resamples=options.resamples, seed=draw)
                 for metric, difference in found.items():
-                    counts[metric] += judge(difference, MARGIN).kind in ("a_better", "b_better")
+                    counts[metric] += decide(difference, MARGIN).kind in ("a_better", "b_better")
                 counts["plain"] += plain_bootstrap_finds(a, b, generator, options.resamples)
-                counts["equivalent"] += judge(found["accuracy"], MARGIN).kind == "equivalent"
+                counts["equivalent"] += decide(found["accuracy"], MARGIN).kind == "equivalent"
                 for points, gain in gains.items():
                     a, b, labels = outputs(generator, seeds, options.examples, effects, gain)
                     accuracy = paired.differences(a, b, labels, bins=15, resamples=options.resamples, seed=draw)[
                         "accuracy"
                     ]
-                    power[points] += judge(accuracy, MARGIN).kind == "a_better"
+                    power[points] += decide(accuracy, MARGIN).kind == "a_better"
                     if points == 100 * MARGIN:
                         falsely_equivalent += accuracy.p_equivalence(MARGIN) < paired.LEVEL
             cells = [*counts.values(), *power.values(), falsely_equivalent]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from project_copy import SHARED, clean_environment, clone_project, once, run
 
-from pipeline.models.backend import DOORS
+from pipeline.core import frameworks
 from pipeline.sweeps import workers
 
 _OPEN = contextlib.ExitStack()
@@ -106,7 +106,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         _DURATIONS.write_text(json.dumps(kept, indent=0) + "\n")
 
 
-@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in DOORS])
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in frameworks.names()])
 def framework(request: pytest.FixtureRequest) -> str:
     """Each framework in turn, and all tests of one framework in one process."""
     return str(request.param)

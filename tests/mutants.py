@@ -23,12 +23,12 @@ from queue import SimpleQueue
 
 ROOT = Path(__file__).parents[1]
 TESTS = {
-    "verdict": ("test_verdict.py", "test_verdict_simulated.py"),
-    "paired": ("test_verdict.py", "test_verdict_simulated.py"),
-    "metrics": ("test_metrics.py",),
+    "comparison/verdict": ("test_verdict.py", "test_verdict_simulated.py"),
+    "comparison/paired_tests": ("test_verdict.py", "test_verdict_simulated.py"),
+    "evaluation/metrics": ("test_metrics.py",),
     "data/plan": ("test_plan.py",),
     "tracking/journal": ("test_journal_files.py",),
-    "checkpoint": ("test_checkpoint.py", "test_security.py"),
+    "training/checkpoint": ("test_checkpoint.py", "test_security.py"),
 }
 """Of each module, what is quick first."""
 _SWAPS: dict[type[ast.AST], type[ast.AST]] = {

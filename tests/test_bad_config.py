@@ -65,8 +65,8 @@ def test_a_bad_override_ends_with_2_and_one_message(
     def begin(*_: Any, **__: Any) -> Any:
         raise StartedError
 
-    monkeypatch.setattr("pipeline.sweep.obtain", begin)
-    monkeypatch.setattr("pipeline.sweep.ensure_store", lambda _: "")
+    monkeypatch.setattr("pipeline.sweeps.plan.obtain", begin)
+    monkeypatch.setattr("pipeline.sweeps.app.ensure_store", lambda _: "")
     refused = 0
 
     @settings(

@@ -42,8 +42,8 @@ OBTAIN = """
 import json, sys
 from pathlib import Path
 from pipeline.config import compose
-from pipeline.data.obtain import obtain
-from pipeline.errors import UserError
+from pipeline.data.cache import obtain
+from pipeline.core.errors import UserError
 
 def asked_for(provider, mirror):
     data = compose(["data=mnist", f"data.provider={provider}", f"data.mirror={mirror}"]).data

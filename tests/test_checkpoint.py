@@ -16,16 +16,15 @@ from filelock import FileLock, Timeout
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from pipeline.config.call import select
 from pipeline.config.compose import compose
 from pipeline.core.errors import BusyError
-from pipeline.core.fingerprint import code_digest, versions
+from pipeline.core.fingerprint import of_code, versions
 from pipeline.data.cache import obtain
 from pipeline.models.backend import Device, EpochResult, State
-from pipeline.train import SECTIONS
 from pipeline.training import checkpoint as checkpoints
-from pipeline.training.checkpoint import FOLDER, Checkpoint, Progress, locked, key_of, tidy
-from pipeline.training.spec import RunSpec
+from pipeline.training.checkpoint import FOLDER, Checkpoint, Progress, key_of, locked, tidy
+from pipeline.training.results import HistoryRow
+from pipeline.training.spec import RunSpec, SweepMembership
 
 DAY = 86_400.0
 
@@ -71,14 +70,14 @@ def test_one_that_a_process_holds_stays(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunSpec:
     monkeypatch.chdir(tmp_path)
-    return job_of(tmp_path)
+    return spec_of(tmp_path)
 
 
-def job_of(root: Path, *overrides: str, sweep: dict[str, Any] | None = None) -> Job:
+def spec_of(root: Path, *overrides: str, sweep: SweepMembership | None = None) -> RunSpec:
     config = compose(["framework=pytorch", "data.max_train=300", "data.max_test=60", *overrides])
-    return Job(**select(config, SECTIONS), dataset=obtain(config.data, root), output=root, sweep=sweep or {})
+    return RunSpec.of(config, dataset=obtain(config.data, root), output=root, sweep=sweep)
 
 
 def on(device: Device, execution: str = "eager") -> Any:
@@ -89,20 +88,20 @@ def on(device: Device, execution: str = "eager") -> Any:
 CPU = on(Device("cpu", "cpu", 1))
 
 
-def test_what_a_kill_left_half_written_goes(job: Job, tmp_path: Path) -> None:
-    with held(tmp_path, job, CPU, 0) as first:
+def test_what_a_kill_left_half_written_goes(spec: RunSpec, tmp_path: Path) -> None:
+    with locked(tmp_path, spec, CPU, 0) as first:
         first.run_link.write_text("run\n")
         (first.run_link.parent / ".tmp123abc").write_bytes(bytes(100))
-    with held(tmp_path, job, CPU, 0) as second:
+    with locked(tmp_path, spec, CPU, 0) as second:
         (second.run_link.parent / "holder.json").unlink()  # by hand
         assert second.run_link == first.run_link
         assert not (second.run_link.parent / ".tmp123abc").exists()
         assert second.run_link.exists()
 
 
-def test_one_process_holds_it_and_is_named(job: Job, tmp_path: Path) -> None:
+def test_one_process_holds_it_and_is_named(spec: RunSpec, tmp_path: Path) -> None:
     began = time.time()
-    with held(tmp_path, job, CPU, 0) as checkpoint:
+    with locked(tmp_path, spec, CPU, 0) as checkpoint:
         folder = checkpoint.run_link.parent
         assert folder.parent == tmp_path / "checkpoints"
         holder = json.loads((folder / "holder.json").read_text())
@@ -110,29 +109,32 @@ def test_one_process_holds_it_and_is_named(job: Job, tmp_path: Path) -> None:
         assert began <= holder["since"] <= time.time()
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder["since"]))
         told = f"pytorch: the same is being trained by process {os.getpid()} on {os.uname().nodename} since {since}; "
-        with pytest.raises(BusyError, match=f"^{re.escape(told)}wait for it, or end it$"), held(tmp_path, job, CPU, 0):
+        with (
+            pytest.raises(BusyError, match=f"^{re.escape(told)}wait for it, or end it$"),
+            locked(tmp_path, spec, CPU, 0),
+        ):
             pass
         assert time.time() - began < 0.9
         with pytest.raises(Timeout), FileLock(folder / "lock", timeout=0):  # by whose name `tidy` asks for it
             pass
         (folder / "holder.json").write_text("{")
-        with pytest.raises(BusyError, match="is being trained by another process; "), held(tmp_path, job, CPU, 0):
+        with pytest.raises(BusyError, match="is being trained by another process; "), locked(tmp_path, spec, CPU, 0):
             pass
-        with held(tmp_path, job, CPU, 1), held(tmp_path, job, CPU, None):  # other seeds, and all of them
+        with locked(tmp_path, spec, CPU, 1), locked(tmp_path, spec, CPU, None):  # other seeds, and all of them
             pass
-    with held(tmp_path, job, CPU, 0):
+    with locked(tmp_path, spec, CPU, 0):
         pass
 
 
-def test_what_there_is_nothing_to_go_on_with_leaves_no_folder(job: Job, tmp_path: Path) -> None:
+def test_what_there_is_nothing_to_go_on_with_leaves_no_folder(spec: RunSpec, tmp_path: Path) -> None:
     def folder_after(*names: str) -> Path:
-        with held(tmp_path, job, CPU, 0) as checkpoint:
+        with locked(tmp_path, spec, CPU, 0) as checkpoint:
             for name in names:
                 (checkpoint.run_link.parent / name).touch()
         return checkpoint.run_link.parent
 
     assert not folder_after().exists()
-    assert not folder_after("ended").exists()
+    assert not folder_after("completed").exists()
     for name in ("run", "state.safetensors"):
         folder = folder_after(name)
         assert opened(folder) == []
@@ -141,47 +143,52 @@ def test_what_there_is_nothing_to_go_on_with_leaves_no_folder(job: Job, tmp_path
         (folder / name).unlink()
 
 
-def test_whatever_decides_the_bits_is_in_the_key_and_nothing_else(job: Job, tmp_path: Path) -> None:
-    def changed(*overrides: str) -> Job:
-        return job_of(tmp_path, *overrides)
+def test_whatever_decides_the_bits_is_in_the_key_and_nothing_else(spec: RunSpec, tmp_path: Path) -> None:
+    def changed(*overrides: str) -> RunSpec:
+        return spec_of(tmp_path, *overrides)
 
     gpu, compiled, threads = on(Device("gpu", "H", 1)), on(CPU.device, "compiled"), on(Device("cpu", "cpu", 2))
     keys = [
-        key_of(job, CPU, 0),
-        key_of(job, CPU, 1),
-        key_of(job, CPU, None),
+        key_of(spec, CPU, 0),
+        key_of(spec, CPU, 1),
+        key_of(spec, CPU, None),
         key_of(changed("seeds=[0]"), CPU, None),
         *(key_of(changed(one), CPU, 0) for one in ("train.epochs=7", "model=lenet5", "data.split_seed=1")),
-        *(key_of(job, other, 0) for other in (gpu, compiled, threads)),
-        key_of(job_of(tmp_path, sweep={"id": "s"}), CPU, 0),
+        *(key_of(spec, other, 0) for other in (gpu, compiled, threads)),
+        key_of(spec_of(tmp_path, sweep=SweepMembership("s", "p", 0, "", "k")), CPU, 0),
         key_of(changed("framework=tensorflow"), CPU, 0),
     ]
     assert len(set(keys)) == len(keys)
     assert [key.partition("-")[0] for key in keys] == ["pytorch"] * 11 + ["tensorflow"]
     same = ("train.memory_mebibytes=3", "train.checkpoint_minutes=1", "seeds=[0]", "evaluate.plots=false")
     assert {key_of(changed(one), CPU, 0) for one in same} == {keys[0]}
-    digests = [code_digest("pytorch"), code_digest("tensorflow")]
+    digests = [of_code("train", framework="pytorch"), of_code("train", framework="tensorflow")]
     assert len(set(digests)) == 2
 
 
-def test_a_checkpoint_of_yesterday_is_found_today(job: Job) -> None:
+def test_a_checkpoint_of_yesterday_is_found_today(spec: RunSpec) -> None:
     """The key is that of these facts."""
     facts: dict[str, Any] = {
-        **{"job": job.defining(), "seed": 3, "seeds": None, "sweep": None},
-        **{"code": code_digest("pytorch"), "versions": versions("pytorch")},
+        **{"spec": spec.defining(), "seed": 3, "seeds": None, "sweep": None},
+        **{"code": of_code("train", framework="pytorch"), "versions": versions("pytorch")},
         **{"device": {"type": "cpu", "name": "cpu", "threads": 1}, "execution": "eager"},
     }
     for seed, seeds in ((3, None), (None, [0, 1, 2])):
         text = json.dumps(facts | {"seed": seed, "seeds": seeds}, sort_keys=True)
         digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-        assert key_of(job, CPU, seed) == f"pytorch-{digest}"
+        assert key_of(spec, CPU, seed) == f"pytorch-{digest}"
 
 
 STATE = State({"w": np.arange(6, dtype=np.float32)}, {"momentum": {"w": np.ones(6)}, "empty": {}}, 7)
 
 
 def progress() -> Progress:
-    facts: dict[str, Any] = {"history": [{"epoch": 1, "loss": 0.5}], "model": "m", "done": True, "seconds": 1.5}
+    facts: dict[str, Any] = {
+        "history": [HistoryRow(0, 1, "train", 0.5, 0.25)],
+        "model": "m",
+        "done": True,
+        "seconds": 1.5,
+    }
     loss, correct = [np.array([1.0, 2.0]), np.array([3.0])], [np.array([1, 2]), np.array([4])]
     return Progress(epoch=2, step=3, loss=loss, correct=correct, **facts)
 
@@ -304,5 +311,5 @@ def test_steps_add_up_within_an_epoch() -> None:
     assert (reached.epoch, reached.step, reached.seconds) == (4, 5, 3.75)
     assert np.concatenate(reached.loss).tolist() == [0.5] * 5
     assert np.concatenate(reached.correct).tolist() == [9] * 5
-    reached.next_epoch()
+    reached.begin_next_epoch()
     assert (reached.epoch, reached.step, reached.seconds, reached.loss, reached.correct) == (5, 0, 0.0, [], [])

@@ -136,9 +136,9 @@ def test_predictions_come_piece_by_piece(data: Dataset, monkeypatch: pytest.Monk
     images = data.split("train").images
     whole = images[:].mean((1, 2))
     assert np.array_equal(predict(Mean(), images), whole)
-    monkeypatch.setattr("pipeline.data.feed.BATCH", 50)
+    monkeypatch.setattr("pipeline.data.loader.BATCH", 50)
     assert [len(piece) for piece in pieces_of(images, 120)] == [100] * 4 + [80]
-    monkeypatch.setattr("pipeline.data.feed.PIECE_BYTES", 60 * IMAGE_BYTES)
+    monkeypatch.setattr("pipeline.data.loader.PIECE_BYTES", 60 * IMAGE_BYTES)
     asked.clear()
     assert np.array_equal(predict(Mean(), images), whole)
     assert asked == [50] * 9 + [30]

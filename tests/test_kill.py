@@ -181,7 +181,7 @@ def killed(path, *arguments, **options):
     unlink(path, *arguments, **options)
 
 Path.unlink = killed
-runpy.run_module("pipeline.single", run_name="__main__", alter_sys=True)
+runpy.run_module("pipeline.sweeps.job", run_name="__main__", alter_sys=True)
 """
 
 
@@ -190,7 +190,7 @@ def test_a_kill_amid_the_removal_of_checkpoints_leaves_no_half_to_go_on_with(pro
     assert run_module(project, "pipeline.config", *TRAIN[1:], *SETTINGS).returncode == 0
     (project / "killed.py").write_text(KILLED_AMID_THE_REMOVAL)
     folders = [project / "outputs" / name for name in ("first", "second")]
-    for folder, module in zip(folders, ("killed", "pipeline.single"), strict=True):
+    for folder, module in zip(folders, ("killed", "pipeline.sweeps.job"), strict=True):
         folder.mkdir(parents=True)
         done = run_module(project, module, "--params", "params.yaml", "--output", str(folder), "framework=pytorch")
         assert done.returncode == (0 if folder.name == "second" else -signal.SIGKILL), done.stderr

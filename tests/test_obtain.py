@@ -70,7 +70,7 @@ OBTAIN = """
 import sys, time
 from pathlib import Path
 from pipeline.config import DataConfig
-from pipeline.data.obtain import obtain
+from pipeline.data.cache import obtain
 
 root = Path(sys.argv[1])
 data = DataConfig.model_validate_json(sys.argv[2])

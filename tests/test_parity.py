@@ -15,9 +15,9 @@ from tracing import Tracer, compare, noise, trace
 from pipeline.config.schema.model import ModelConfig
 from pipeline.core.errors import UserError
 from pipeline.data.plan import EpochPlan
+from pipeline.equality.levels import Level, reason
 from pipeline.models.architecture import Architecture
 from pipeline.models.backend import EpochResult, State
-from pipeline.parity import Level, reason
 
 # The planted differences are PyTorch's, in this process; TensorFlow has one of its own.
 pytestmark = pytest.mark.xdist_group("pytorch")

@@ -12,7 +12,8 @@ import yaml
 from project_copy import ROOT
 from safetensors.numpy import load_file, save_file
 
-from pipeline.models.backend import DOORS, State
+from pipeline.core import frameworks
+from pipeline.models.backend import State
 from pipeline.tracking import store
 from pipeline.training.checkpoint import Checkpoint, Progress
 
@@ -37,7 +38,7 @@ def test_no_module_runs_what_it_reads() -> None:
 
 def test_no_value_of_the_configuration_is_in_a_command_of_dvc() -> None:
     document = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-    assert document["vars"] == [{"frameworks": list(DOORS)}]  # written there, and read from nowhere
+    assert document["vars"] == [{"frameworks": list(frameworks.names())}]  # written there, and read from nowhere
     used = set()
     for name, stage in document["stages"].items():
         found = set(re.findall(r"\$\{([^}]*)\}", yaml.safe_dump(stage)))

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline.speed import OtherPrograms
+from pipeline.evaluation.speed import OtherPrograms
 
 
 def test_time_that_others_take_is_counted_and_that_of_the_workers_is_not() -> None:

@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import shutil
+from collections.abc import Iterable
 from operator import attrgetter
 from pathlib import Path
 
@@ -10,10 +12,12 @@ import yaml
 
 from pipeline.config import call as entry
 from pipeline.config.compose import compose, write
+from pipeline.core import fingerprint
+from pipeline.core.frameworks import FRAMEWORKS
 
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-DOORS = {f"pipeline.models.{framework}" for framework in ("tensorflow", "pytorch")}
+PACKAGE = ROOT / "pipeline"
 
 
 def _module_file(module: str) -> Path | None:
@@ -39,15 +43,24 @@ def _imports(file: Path) -> set[str]:
     return {name for name in found if name.startswith("pipeline.") and _module_file(name)}
 
 
-def _closure(module: str) -> set[Path]:
+def _listed(patterns: Iterable[str]) -> set[Path]:
+    """The files that these patterns name, `{framework}` standing for any."""
+    found = {path for pattern in patterns for path in PACKAGE.glob(pattern.replace("{framework}", "*/"))}
+    files = {file for path in found for file in ([path] if path.is_file() else path.rglob("*.py"))}
+    return {file for file in files if file.suffix == ".py"}
+
+
+def _closure(module: str, stop: set[Path]) -> set[Path]:
+    """Every file that a module imports, and what these import, but for what those in `stop` import."""
     todo, seen = {module}, set()
     while todo:
         name = todo.pop()
         seen.add(name)
         file = _module_file(name)
         assert file is not None
-        todo |= _imports(file) - seen
-        todo |= {".".join(name.split(".")[:i]) for i in range(2, name.count(".") + 1)} - seen
+        if file not in stop:
+            todo |= _imports(file) - seen
+            todo |= {".".join(name.split(".")[:i]) for i in range(2, name.count(".") + 1)} - seen
     files = {_module_file(name) for name in seen}
     return {file for file in files if file and not _only_a_docstring(file)}
 
@@ -56,34 +69,81 @@ def _only_a_docstring(file: Path) -> bool:
     return all(isinstance(node, ast.Expr) for node in ast.parse(file.read_text()).body)
 
 
-def _covered(file: Path, deps: list[str]) -> bool:
-    name = file.relative_to(ROOT).as_posix()
-    return any(name == dep or name.startswith(f"{dep}/") for dep in deps)
+INERT = _listed(fingerprint.INERT)
+BACKENDS = ("trace", "train", "evaluate", "speed")
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_every_module_it_imports(stage: str) -> None:
+def _roots(stage: str) -> list[str]:
+    """The command, and what it opens by name."""
     main = "pipeline.config.__main__" if stage == "config" else f"pipeline.{stage}"
-    missing = [str(f.relative_to(ROOT)) for f in _closure(main) if not _covered(f, STAGES[stage]["deps"])]
-    assert not missing
+    providers = ["bundled", "torchvision", "tfds", "folder"] if stage in ("download", "prepare") else []
+    backends = [f.backend.partition(":")[0] for f in FRAMEWORKS.values()] if stage in BACKENDS else []
+    return [main, *(f"pipeline.data.providers.{name}_provider" for name in providers), *backends]
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_what_modules_that_are_opened_by_name_import(stage: str) -> None:
-    deps = [dep.replace("${item.framework}", "*") for dep in STAGES[stage]["deps"]]
-    opened = [file for dep in deps for folder in ROOT.glob(dep) for file in folder.glob("**/*.py")]
-    imported = {_module_file(name) for file in opened for name in _imports(file)} - {None}
-    wanted = {file for file in imported if file and not _only_a_docstring(file)}
-    covered = [*STAGES[stage]["deps"], *(str(folder.relative_to(ROOT)) for dep in deps for folder in ROOT.glob(dep))]
-    assert sorted(str(file.relative_to(ROOT)) for file in wanted if not _covered(file, covered)) == []
+def test_the_code_of_a_stage_is_everything_that_it_imports_and_nothing_else(stage: str) -> None:
+    """Or DVC, a checkpoint or a sweep would take old results for new ones, or compute for nothing."""
+    imported = {file for root in _roots(stage) for file in _closure(root, INERT)} - INERT
+    listed = {file for file in _listed(fingerprint.CODE[stage]) if not _only_a_docstring(file)}
+    assert sorted(str(file.relative_to(ROOT)) for file in imported - listed) == []
+    rooms = _listed(pattern for pattern in fingerprint.CODE[stage] if (PACKAGE / pattern).is_dir())
+    unused = listed - imported - INERT - rooms
+    assert sorted(str(file.relative_to(ROOT)) for file in unused) == []
 
 
-@pytest.mark.parametrize("stage", ["train", "evaluate"])
-def test_a_stage_of_one_framework_depends_on_its_own_door_only(stage: str) -> None:
-    assert "pipeline/models/${item.framework}" in STAGES[stage]["deps"]
-    assert "pipeline/models" not in STAGES[stage]["deps"]
-    registry = importlib.import_module("pipeline.models.classifier").DOORS
-    assert {module for module, _ in registry.values()} == DOORS
+@pytest.mark.parametrize("stage", STAGES)
+def test_dvc_is_told_of_the_code_that_the_fingerprint_names(stage: str) -> None:
+    wanted = {f"pipeline/{pattern}".replace("{framework}", "${item.framework}") for pattern in fingerprint.CODE[stage]}
+    assert {dep for dep in STAGES[stage]["deps"] if dep.startswith("pipeline/")} == wanted
+    assert all(_listed([pattern]) or (PACKAGE / pattern).exists() for pattern in fingerprint.CODE[stage])
+
+
+@pytest.mark.parametrize(
+    "edited",
+    ["reports/figures/curves.py", "reports/html.py", "tracking/delivery.py", "core/errors.py", "core/progress.py"],
+)
+def test_an_edit_of_what_people_see_trains_nothing_again(edited: str) -> None:
+    again = {stage for stage in STAGES if PACKAGE / edited in _listed(fingerprint.CODE[stage])}
+    assert not again & {"download", "prepare", "trace", "train", "speed"}
+
+
+def test_what_makes_results_is_in_the_key_of_a_job_that_is_done() -> None:
+    """Each of these has once been edited while a sweep went on to say that all was done."""
+    files = {
+        str(file.relative_to(PACKAGE))
+        for file in _listed(p for s in ("prepare", "train", "evaluate") for p in fingerprint.CODE[s])
+    }
+    assert files >= {
+        *(
+            "evaluation/metrics.py",
+            "evaluation/predictions.py",
+            "data/dataset.py",
+            "data/array_file.py",
+            "data/build.py",
+        ),
+        *("config/schema/model.py", "config/schema/train.py", "models/pytorch/network.py", "training/loop.py"),
+    }
+
+
+def test_comments_and_docstrings_are_no_part_of_the_code_s_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "pipeline"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "sample"))
+    monkeypatch.setattr(fingerprint, "PACKAGE", copy)
+    file = copy / "models/dropout.py"
+
+    def digest(text: str) -> str:
+        file.write_text(text)
+        fingerprint.of_code.cache_clear()
+        return fingerprint.of_code("train", framework="pytorch")
+
+    source = file.read_text()
+    before = digest(source)
+    assert digest(source.replace('"""', '"""Of another kind. ', 1) + "# a comment\n") == before
+    assert digest(source + "X = 1\n") != before
+    fingerprint.of_code.cache_clear()
 
 
 @pytest.mark.parametrize("stage", [name for name in STAGES if name != "config"])

@@ -30,7 +30,7 @@ BAD = {
     "train.epocs=3": r"train.epocs = 3: unknown key; did you mean epochs",
     "train.epochs=0": r"train.epochs = 0: .*greater than or equal to 1",
     "train.batch_size=abc": r"train.batch_size = 'abc': .*integer",
-    "framework=jax": r"framework = 'jax': .*'tensorflow' or 'pytorch'",
+    "framework=jax": r"framework = 'jax': allowed: tensorflow, pytorch",
     "model=vgg": r"model = 'vgg': unknown; allowed: lenet5, resnet8, .*simple_cnn",
     "data=mnist data.mirror=/no/such/folder": r"data.mirror = /no/such/folder: .*train-images",
     "data.max_train=20 data.validation_fraction=0.01": r"data.validation_fraction = 0.01: leaves none of 20",
@@ -107,7 +107,7 @@ def test_an_interrupted_run_is_killed_in_mlflow(project: Path) -> None:
 def test_two_processes_build_one_store(project: Path, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'fresh.db'}"
     (project / "log_one.py").write_text(
-        "from pathlib import Path; from pipeline.config import compose; from pipeline.tracking import Tracker\n"
+        "from pathlib import Path; from pipeline.config.compose import compose; from pipeline.tracking.tracker import Tracker\n"
         "with Tracker(compose().tracking, Path('.')).run('r', tags={}) as run: run.log_metrics({'m': 1.0}, step=0)"
     )
     environment = clean_environment() | {"MLFLOW_TRACKING_URI": store}

@@ -11,7 +11,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from pipeline.comparison import paired_tests as paired
 from pipeline.comparison.paired_tests import Difference
-from pipeline.comparison.verdict import Verdict, judge, power, sentence
+from pipeline.comparison.verdict import Verdict, decide, power, sentence
 from pipeline.evaluation import metrics
 
 BINS = 15
@@ -277,22 +277,22 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_the_verdict(case: str) -> None:
     found, margin, kind, within = CASES[case]
-    verdict = judge(found, margin)
+    verdict = decide(found, margin)
     assert (verdict.kind, verdict.within_margin) == (kind, within)
     assert (verdict.more_seeds is None) == (kind != "inconclusive")
 
 
 def test_inconclusive_says_how_many_more_seeds() -> None:
     found = difference([0.970, 0.965, 0.973], [0.966, 0.968, 0.967], example_variance=1e-7)
-    more = judge(found, 0.005).more_seeds
+    more = decide(found, 0.005).more_seeds
     assert more is not None
     assert power(found, 0.005, 3 + more) >= 0.8 > power(found, 0.005, 3 + more - 1)
-    assert f"about {more} more seeds" in sentence(judge(found, 0.005), found, 0.005, "X", "Y")
+    assert f"about {more} more seeds" in sentence(decide(found, 0.005), found, 0.005, "X", "Y")
 
 
 def test_inconclusive_says_when_more_seeds_do_not_help() -> None:
     found = difference([0.970, 0.969], [0.968, 0.968], example_variance=1e-4)
-    verdict = judge(found, 0.005)
+    verdict = decide(found, 0.005)
     assert (verdict.kind, verdict.more_seeds) == ("inconclusive", None)
     assert "the test split is too small" in sentence(verdict, found, 0.005, "X", "Y")
 
@@ -301,7 +301,7 @@ def test_one_seed_decides_nothing_and_says_why() -> None:
     a, b, labels = pair(1, 2000, gain=1.0)
     found = paired.differences(a, b, labels, bins=BINS, resamples=500)["accuracy"]
     assert found.p_value < 0.01
-    verdict = judge(found, 0.005)
+    verdict = decide(found, 0.005)
     assert verdict.kind == "inconclusive"
     said = sentence(verdict, found, 0.005, "X", "Y")
     assert "one seed cannot tell" in said
@@ -312,13 +312,13 @@ def test_predictions_that_are_the_same_are_equivalent() -> None:
     a, _, labels = pair(3, 2000)
     for found in paired.differences(a, a, labels, bins=BINS, resamples=200).values():
         assert (found.mean, found.reference().error, found.p_value) == (0, 0, 1)
-        assert judge(found, 0.005).kind == "equivalent"
+        assert decide(found, 0.005).kind == "equivalent"
 
 
 def test_200_images_cannot_show_that_accuracies_differ_by_less_than_one_image() -> None:
     a, _, labels = pair(3, 200)
     found = paired.differences(a, a, labels, bins=BINS, resamples=200)["accuracy"]
-    assert judge(found, 0.004) == Verdict("inconclusive", False, None)
+    assert decide(found, 0.004) == Verdict("inconclusive", False, None)
 
 
 def test_a_spread_of_0_over_seeds_is_not_taken_for_certainty() -> None:
@@ -337,7 +337,7 @@ def test_a_spread_of_0_over_seeds_is_not_taken_for_certainty() -> None:
 
 
 def say(found: Difference, margin: float) -> str:
-    return sentence(judge(found, margin), found, margin, "X", "Y")
+    return sentence(decide(found, margin), found, margin, "X", "Y")
 
 
 ONE_SEED = (
@@ -450,13 +450,13 @@ def test_the_fewest_seeds_that_are_enough_are_named(mean: float, more: int | Non
     """At most 500 in all."""
     a = np.array([-1.2, -0.5, 0.1, 0.6, 1.0])
     found = difference(list(a / a.std(ddof=1) + mean - a.mean() / a.std(ddof=1)), [0.0] * 5, metric="loss")
-    verdict = judge(found, 1e-9)
+    verdict = decide(found, 1e-9)
     assert verdict == Verdict("inconclusive", False, more)
     enough = np.flatnonzero(chance(found, 1e-9, np.arange(6, 501)) >= 0.8)
     assert more == (enough[0] + 1 if len(enough) else None)
 
 
 def test_of_one_seed_two_more_are_asked_for() -> None:
-    assert judge(Difference("accuracy", (0.97,), (0.9,), 0.07, float("nan"), 1e-8), 0.005) == Verdict(
+    assert decide(Difference("accuracy", (0.97,), (0.9,), 0.07, float("nan"), 1e-8), 0.005) == Verdict(
         "inconclusive", False, 2
     )

@@ -7,7 +7,7 @@ import pytest
 from test_verdict import BINS, difference, pair
 
 from pipeline.comparison import paired_tests as paired
-from pipeline.comparison.verdict import judge
+from pipeline.comparison.verdict import decide
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
@@ -17,7 +17,7 @@ def test_simulated_sides_that_are_alike_are_rarely_called_different(seeds: int) 
     for number in range(250):
         a, b, labels = pair(seeds, 300, seed=number)
         found = paired.differences(a, b, labels, bins=BINS, resamples=200, seed=number)
-        kinds.append([judge(one, 1e-6).kind.endswith("better") for one in found.values()])
+        kinds.append([decide(one, 1e-6).kind.endswith("better") for one in found.values()])
     assert np.mean(kinds, axis=0) == pytest.approx([0.05] * 3, abs=2.5 * (0.05 * 0.95 / 250) ** 0.5)
 
 
@@ -25,7 +25,7 @@ def test_simulated_differences_are_found_and_named() -> None:
     kinds = []
     for number in range(60):
         a, b, labels = pair(5, 1000, gain=0.6, seed=number)
-        kinds.append(judge(paired.differences(a, b, labels, bins=BINS, resamples=200)["accuracy"], 0.005).kind)
+        kinds.append(decide(paired.differences(a, b, labels, bins=BINS, resamples=200)["accuracy"], 0.005).kind)
     assert kinds.count("a_better") >= 50
     assert kinds.count("b_better") == 0
 

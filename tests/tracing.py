@@ -15,12 +15,13 @@ from project_copy import ROOT, clean_environment
 from pipeline.config.compose import compose
 from pipeline.config.schema.model import ModelConfig
 from pipeline.config.schema.parity import ParityConfig
+from pipeline.core import frameworks
 from pipeline.data.build import write_dataset
 from pipeline.data.dataset import Dataset
 from pipeline.data.providers import ArraySource
+from pipeline.equality.levels import Level, compare_traces
+from pipeline.equality.trace import Evidence, Trace, gather
 from pipeline.models.architecture import Architecture
-from pipeline.parity import FRAMEWORKS, Level, Trace, judge
-from pipeline.trace import Evidence, gather
 
 
 def noise(folder: Path, shape: tuple[int, int, int], classes: int = 3, count: int = 150) -> Path:
@@ -91,8 +92,8 @@ class Tracer:
 
 def compare(folder: Path, limits: ParityConfig | None = None) -> list[Level]:
     """Judge what both frameworks left in `folder`."""
-    one, other = (Trace(folder / framework) for framework in FRAMEWORKS)
-    return list(judge(one, other, limits or compose().parity))
+    one, other = (Trace(framework, folder / framework) for framework in frameworks.names())
+    return list(compare_traces(one, other, limits or compose().parity))
 
 
 def main(framework: str) -> None:

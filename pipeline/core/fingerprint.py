@@ -16,78 +16,86 @@ from typing import Any, Final
 
 from . import frameworks
 
-_PACKAGE: Final = Path(__file__).parents[1]
+PACKAGE: Final = Path(__file__).parents[1]
+"""Where the code is."""
 
 
 def _below(room: str, *names: str) -> tuple[str, ...]:
     return tuple(f"{room}/{name}" for name in names)
 
 
-_DATA: Final = (
-    *_below("core", "files.py"),
+_FETCHED: Final = (
     *_below("config/schema", "section.py", "data.py"),
-    *_below("data", "array_file.py", "build.py", "dataset.py", "downloader.py", "idx.py", "images.py", "providers"),
+    *_below("data", "downloader.py", "idx.py", "images.py", "providers"),
 )
-_COMPUTED: Final = (
-    *_below("core", "files.py", "machine.py"),
+_NETWORK: Final = (
+    "core/files.py",
     *_below("config/schema", "section.py", "model.py", "train.py"),
-    *_below("data", "array_file.py", "dataset.py", "loader.py", "plan.py"),
-    *_below("models", "architecture.py", "augmentation.py", "backend.py", "dropout.py", "manifest.py"),
+    *_below("data", "array_file.py", "dataset.py", "plan.py"),
+    *_below("models", "architecture.py", "backend.py"),
 )
-_COMPARED: Final = (*_below("equality", "fairness.py", "levels.py", "trace.py"), "config/schema/parity.py")
+_BACKEND: Final = (*_NETWORK, *_below("models", "augmentation.py", "dropout.py", "{framework}"))
+_MANIFEST: Final = ("core/machine.py", "models/manifest.py")
+_EQUALITY: Final = (
+    *_below("config/schema", "parity.py", "trace.py"),
+    *_below("equality", "fairness.py", "levels.py", "trace.py"),
+)
 _SHOWN: Final = ("reports/figures/style.py", "tracking")
 
 CODE: Final[Mapping[str, tuple[str, ...]]] = {
     "config": ("config",),
-    "download": (*_DATA, "download.py"),
-    "prepare": (*_DATA, "prepare.py"),
+    "download": ("core/files.py", *_FETCHED, "download.py"),
+    "prepare": ("core/files.py", *_FETCHED, *_below("data", "array_file.py", "build.py", "dataset.py"), "prepare.py"),
     "describe": (
-        *_below("core", "files.py"),
+        "core/files.py",
+        *_below("config/schema", "section.py", "data.py"),
         *_below("data", "array_file.py", "dataset.py", "images.py", "pixels.py"),
         *_below("reports", "data_page.py", "describe.html.j2", "figures/data.py"),
         *_SHOWN,
         "describe.py",
     ),
-    "trace": (*_COMPUTED, "models/{framework}", "config/schema/trace.py", "equality/trace.py", "trace.py"),
+    "trace": (*_BACKEND, *_MANIFEST, "config/schema/trace.py", "equality/trace.py", "trace.py"),
     "parity": (
-        *_COMPUTED,
-        *_COMPARED,
-        *_below("config/schema", "trace.py"),
-        *_below("training", "results.py"),
+        *_NETWORK,
+        *_MANIFEST,
+        *_EQUALITY,
         *_below("evaluation", "summary.py"),
+        *_below("training", "results.py"),
         *_below("reports", "parity.py", "figures/curves.py"),
         *_SHOWN,
         "parity.py",
     ),
     "train": (
-        *_COMPUTED,
-        "models/{framework}",
+        *_BACKEND,
+        *_MANIFEST,
+        "data/loader.py",
         *_below("evaluation", "metrics.py", "summary.py"),
         *_below("training", "checkpoint.py", "context.py", "loop.py", "result_files.py", "results.py", "spec.py"),
         "train.py",
     ),
     "evaluate": (
-        *_COMPUTED,
-        "models/{framework}",
-        *_below("config/schema", "evaluate.py"),
+        *_BACKEND,
+        "config/schema/evaluate.py",
+        "data/loader.py",
         *_below("evaluation", "latency.py", "metrics.py", "predictions.py", "summary.py"),
         *_below("training", "results.py"),
         *_below("reports", "evaluation.py", "figures/curves.py", "figures/evaluation.py", "figures/style.py"),
         "evaluate.py",
     ),
     "speed": (
-        *_COMPUTED,
+        *_NETWORK,
         "models",
-        *_below("config/schema", "compare.py"),
+        "config/schema/compare.py",
         *_below("evaluation", "latency.py", "speed.py", "summary.py"),
         "speed.py",
     ),
     "compare": (
-        *_COMPUTED,
-        *_COMPARED,
-        *_below("config/schema", "compare.py", "evaluate.py", "trace.py"),
+        *_NETWORK,
+        *_MANIFEST,
+        *_EQUALITY,
+        *_below("config/schema", "compare.py", "evaluate.py"),
         "comparison",
-        "evaluation",
+        *_below("evaluation", "latency.py", "metrics.py", "speed.py", "summary.py"),
         *_below("training", "results.py"),
         *_below("reports", "publish.py", "html.py", "report.html.j2", "table.py"),
         *_below("reports/figures", "comparison.py", "curves.py", "evaluation.py"),
@@ -124,20 +132,16 @@ def of_bytes(content: bytes, digits: int) -> str:
     return hashlib.blake2b(content, digest_size=digits // 2).hexdigest()
 
 
+@lru_cache
 def of_code(*stages: str, framework: str) -> str:
     """Return 32 hexadecimal digits that name the code of these stages, see `CODE`, but for comments and docstrings."""
-    return _of_code(stages, framework)
-
-
-@lru_cache
-def _of_code(stages: tuple[str, ...], framework: str) -> str:
-    return of_json({str(path.relative_to(_PACKAGE)): _code(path) for path in files(*stages, framework=framework)}, 32)
+    return of_json({str(path.relative_to(PACKAGE)): _code(path) for path in files(*stages, framework=framework)}, 32)
 
 
 def files(*stages: str, framework: str) -> list[Path]:
     """Return the files that `CODE` names for these stages."""
     patterns = {pattern.format(framework=framework) for stage in stages for pattern in CODE[stage]}
-    paths = {path for pattern in patterns for path in _PACKAGE.glob(pattern)}
+    paths = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
     nested = {inner for path in paths if path.is_dir() for inner in path.rglob("*.py")}
     return sorted(path for path in paths | nested if path.is_file())
 

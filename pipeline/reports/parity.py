@@ -49,8 +49,12 @@ def _manifests(reference: Trace, arms: Sequence[Trace]) -> dict[str, Any]:
         "settings": own["settings"],
         "machine": own["machine"],
         "arms": manifests,
-        "differences": {arm.framework: differences(own, manifests[arm.framework]) for arm in arms},
+        "differences": {arm.framework: _by_section(own, manifests[arm.framework]) for arm in arms},
     }
+
+
+def _by_section(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    return {section: differences(one[section], other[section]) for section in one}
 
 
 def _name(level: LevelResult, arms: Sequence[Trace]) -> str:
