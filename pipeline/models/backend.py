@@ -91,7 +91,8 @@ class Classifier(Protocol):
     def iter_batches(self, plan: EpochPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield each batch of the plan as the network takes it, read back from the device.
 
-        Needs `load_training_data`. Images (batch, height, width, channels) in the training precision, labels int64 (batch,).
+        Needs `load_training_data`. Images: (batch, height, width, channels) in the training precision; labels: int64
+        (batch,).
         """
 
     def probe(self, plan: EpochPlan) -> Probe:

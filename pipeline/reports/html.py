@@ -143,7 +143,9 @@ def _versions(comparison: Comparison) -> list[tuple[str, ...]]:
     """Row by row: what, of A, of B."""
     a, b = (arm.manifest for arm in (comparison.a, comparison.b))
     names = {**a.framework.versions, **b.framework.versions}
-    rows: list[tuple[str, ...]] = [(name, *(str(m.framework.versions.get(name, "-")) for m in (a, b))) for name in names]
+    rows: list[tuple[str, ...]] = []
+    for name in names:
+        rows.append((name, *(str(m.framework.versions.get(name, "-")) for m in (a, b))))
     rows.append(("execution", *(str(m.framework.execution) for m in (a, b))))
     keys = ("cpu", "cores", "device", "threads", "python", "numpy")
     return [*rows, *((key, *(str(getattr(m.machine, key)) for m in (a, b))) for key in keys)]
