@@ -225,11 +225,11 @@ def test_all_that_training_continues_from_is_read_back(tmp_path: Path) -> None:
 
 def test_the_end_of_all_is_noted(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path)
-    assert not checkpoint.ended
-    checkpoint.end()
-    assert checkpoint.ended
-    assert (tmp_path / "ended").exists()
-    assert Checkpoint(tmp_path).ended
+    assert not checkpoint.completed
+    checkpoint.mark_complete()
+    assert checkpoint.completed
+    assert (tmp_path / "completed").exists()
+    assert Checkpoint(tmp_path).completed
 
 
 def test_training_waits_for_a_checkpoint_only_where_that_is_asked_for(

@@ -98,7 +98,7 @@ MISTAKES = {
     "data=imagenet": r"data = 'imagenet': unknown; allowed: cifar10, fashion_mnist, .*mnist_sample, tfds, torchvision",
     "model=vgg": r"model = 'vgg': unknown; allowed: .*simple_cnn",
     "experiment=none": r"experiment = 'none': unknown; allowed: .*mnist, .*seed_pytorch, seed_tensorflow",
-    "framework=jax": r"framework = 'jax': .*'tensorflow' or 'pytorch'",
+    "framework=jax": r"framework = 'jax': allowed: tensorflow, pytorch",
     "train.precision=float16": r"train\.precision = 'float16': .*'float32' or 'float64'",
     "train.optimizer.name=sgd": r"train\.optimizer\.momentum: missing",
     "train.optimizer.name=rmsprop": r"'rmsprop': allowed: 'sgd', 'adam', 'adamw'; choose .* train/optimizer=",

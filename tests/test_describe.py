@@ -97,7 +97,7 @@ def _runs(condition: str) -> list[mlflow.entities.Run]:
 def test_the_page_of_the_sample_tells_what_is_in_the_data(home: Path, tmp_path: Path) -> None:
     dataset = obtain(compose(["data.max_train=300", "data.max_test=60"]).data, home)
     page, told = _described(dataset, tmp_path)
-    assert told.items() >= dataset.facts.items()
+    assert told.items() >= json.loads(dataset.facts.model_dump_json()).items()
     assert dataset.fingerprint in page
     assert "mnist_sample: 360 images in 10 classes" in page
     assert str(told["balance"]) in page
@@ -195,7 +195,9 @@ def test_classes_of_one_image_or_none_are_shown_as_they_are(tmp_path: Path) -> N
 def test_what_a_training_would_suffer_from_is_said(tmp_path: Path) -> None:
     dataset = _made(tmp_path / "data", (8, 8, 1), ("a", "b"), parts=("train", "test"))
     assert 'class="verdict "' in _described(dataset, tmp_path / "good")[0]
-    facts = dataset.facts | {"test_images_in_train": 3, "skipped": {f"{i}.png": "truncated" for i in range(60)}}
+    facts = dataset.facts.model_copy(
+        update={"test_images_in_train": 3, "skipped": {f"{i}.png": "truncated" for i in range(60)}}
+    )
     page, told = _described(Dataset(dataset.folder, facts), tmp_path / "bad")
     assert 'class="verdict open"' in page
     assert "3 of 12 test images (25.0%) are in the training split as well" in page
@@ -302,13 +304,13 @@ def test_the_stage_logs_each_data_set_once(
     assert run.info.run_name == "data mnist_sample"
     assert run.info.status == "FINISHED"
     facts = Dataset.open(tmp_path / "data/prepared").facts
-    assert run.data.tags["data.fingerprint"] == facts["fingerprint"]
-    assert run.data.metrics["data/train_images"] == facts["examples"]["train"]
+    assert run.data.tags["data.fingerprint"] == facts.fingerprint
+    assert run.data.metrics["data/train_images"] == facts.examples["train"]
     assert run.data.metrics["data/classes"] == 3
     assert run.data.params["data.provider"] == "bundled"
     assert "3 classes" in run.data.tags["mlflow.note.content"]
     (dataset,) = run.inputs.dataset_inputs
-    assert dataset.dataset.digest == facts["fingerprint"]
+    assert dataset.dataset.digest == facts.fingerprint
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert {item.path for item in client.list_artifacts(run.info.run_id)} == FILES
     assert not _runs(views.GROUPS) + _runs(views.SEEDS)  # nor does it show among the trainings
@@ -367,7 +369,7 @@ def test_data_that_are_not_there_or_too_old_end_with_one_message(
     monkeypatch.chdir(tmp_path)
     write(compose(), tmp_path / "params.yaml")
     dataset = _made(tmp_path / "elsewhere", (8, 8, 1), ("a", "b"))
-    kept = {key: value for key, value in dataset.facts.items() if key != "test_images_in_train"}
+    kept = {key: value for key, value in dataset.facts.model_dump().items() if key != "test_images_in_train"}
     for place, message in {
         "nothing": "cannot be read .*run `dvc repro prepare`",
         "old": "has no test_images_in_train",

@@ -35,7 +35,7 @@ def stamps(folder: Path) -> dict[str, tuple[int, int]]:
 def test_what_the_pipeline_prepared_is_used_where_it_fits(tmp_path: Path) -> None:
     own = made(tmp_path / "data" / "prepared", *SMALL)
     assert obtain(sample(*SMALL), tmp_path).folder == own.folder
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["prepared"]
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["prepared", "prepared.json"]
 
 
 def test_what_the_pipeline_prepared_otherwise_is_left_alone(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_an_interrupted_build_is_built_again(tmp_path: Path) -> None:
 OBTAIN = """
 import sys, time
 from pathlib import Path
-from pipeline.config import DataConfig
+from pipeline.config.schema.data import DataConfig
 from pipeline.data.cache import obtain
 
 root = Path(sys.argv[1])

@@ -73,8 +73,9 @@ class Dataset:
         try:
             return cls(folder, DatasetFacts.model_validate(content))
         except ValidationError as error:
-            key = ".".join(map(str, error.errors()[0]["loc"]))
-            wrong = f"{error.errors()[0]['msg']}: {key}" if key else error.errors()[0]["msg"]
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            wrong = f"has no {key}" if first["type"] == "missing" else f"{key}: {first['msg']}"
             raise UserError(f"{path}: {wrong}; run `dvc repro prepare --force`") from error
 
     def split(self, name: SplitName) -> Split:
