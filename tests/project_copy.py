@@ -1,7 +1,7 @@
 """Copies of this project for tests that run or edit it, and commands run inside them.
 
-Commands run in warm workers (see `pipeline.sweeps.workers`): real processes with real signals and exit codes, which cost a
-fork. `cold=True`: in a process of their own from its first import on.
+Commands run in warm workers (see `pipeline.sweeps.workers`): real processes with real signals and exit codes, which
+cost a fork. `cold=True`: in a process of their own from its first import on.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Forward, backward and every optimiser in NumPy alone: what both doors are held against.
+"""Forward, backward and every optimiser in NumPy alone: what every backend is held against.
 
 Weights may be complex: the imaginary part of the loss then carries a derivative to the last bit (complex-step
 differentiation, Squire & Trapp 1998).
@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from pipeline.config.schema.train import AugmentConfig, TrainConfig
 from pipeline.data.plan import EpochPlan
 from pipeline.models.architecture import Architecture, LayerSpec
-from pipeline.models.backend import State
+from pipeline.models.backend import State, slots_of
 from pipeline.models.dropout import keep
 
 Weights = Mapping[str, np.ndarray]
@@ -139,41 +139,48 @@ def gradients(
     return found
 
 
+def step(
+    architecture: Architecture, train: TrainConfig, state: State, x: np.ndarray, y: np.ndarray, rate: float, key: int
+) -> tuple[float, int, State]:
+    """Loss and right answers of a batch before its update, and the state after it."""
+    config: Any = train.optimizer
+    weights, count = dict(state.weights), state.step + 1
+    slots = {slot: dict(values) for slot, values in state.slots.items()}
+    found, running = outputs(architecture, weights, x, key)
+    mean_loss, correct = float(loss(found, y, train.label_smoothing)), int((found.argmax(axis=1) == y).sum())
+    slopes = gradients(architecture, weights, x, y, key, train.label_smoothing)
+    if train.clip_norm is not None:
+        norm = np.sqrt(sum((slope**2).sum() for slope in slopes.values()))
+        slopes = {name: slope * min(1, train.clip_norm / norm) for name, slope in slopes.items()}
+    for name, slope in slopes.items():
+        if config.name == "sgd":
+            move = slope
+            if config.momentum:
+                velocity = slots["momentum"][name] = config.momentum * slots["momentum"][name] + slope
+                move = slope + config.momentum * velocity if config.nesterov else velocity
+            weights[name] = weights[name] - rate * move
+            continue
+        first = slots["momentum"][name] = config.beta_1 * slots["momentum"][name] + (1 - config.beta_1) * slope
+        second = slots["velocity"][name] = config.beta_2 * slots["velocity"][name] + (1 - config.beta_2) * slope**2
+        m, v = first / (1 - config.beta_1**count), second / (1 - config.beta_2**count)
+        kept = weights[name] * (1 - rate * config.weight_decay) if config.name == "adamw" else weights[name]
+        weights[name] = kept - rate * m / (np.sqrt(v) + config.epsilon)
+    return mean_loss, correct, State(weights | running, slots, count)
+
+
 def epoch(
     architecture: Architecture, train: TrainConfig, images: np.ndarray, labels: np.ndarray, plan: EpochPlan
 ) -> tuple[np.ndarray, np.ndarray, State]:
     """Losses, right answers and the final state of one epoch from the weights of seed 0."""
-    config: Any = train.optimizer
-    weights = architecture.initial_weights(0)
-    first, second = ({p.name: np.zeros(p.shape) for p in architecture.parameters} for _ in range(2))
-    losses, corrects = [], []
+    zeros = {slot: {p.name: np.zeros(p.shape) for p in architecture.parameters} for slot in slots_of(train)}
+    state, losses, corrects = State(architecture.initial_weights(0), zeros, 0), [], []
     for i, rate in enumerate(plan.learning_rate):
         rows = plan.order[i * plan.batch_size : (i + 1) * plan.batch_size]
-        x, y, key = images[rows], labels[rows], int(plan.dropout_keys[i])
-        found, running = outputs(architecture, weights, x, key)
-        losses.append(loss(found, y, train.label_smoothing))
-        corrects.append(int((found.argmax(axis=1) == y).sum()))
-        slopes = gradients(architecture, weights, x, y, key, train.label_smoothing)
-        if train.clip_norm is not None:
-            norm = np.sqrt(sum((slope**2).sum() for slope in slopes.values()))
-            slopes = {name: slope * min(1, train.clip_norm / norm) for name, slope in slopes.items()}
-        for name, slope in slopes.items():
-            if config.name == "sgd":
-                first[name] = config.momentum * first[name] + slope
-                move = slope + config.momentum * first[name] if config.nesterov else first[name]
-                weights[name] = weights[name] - rate * move
-                continue
-            first[name] = config.beta_1 * first[name] + (1 - config.beta_1) * slope
-            second[name] = config.beta_2 * second[name] + (1 - config.beta_2) * slope**2
-            m = first[name] / (1 - config.beta_1 ** (i + 1))
-            v = second[name] / (1 - config.beta_2 ** (i + 1))
-            kept = weights[name] * (1 - rate * config.weight_decay) if config.name == "adamw" else weights[name]
-            weights[name] = kept - rate * m / (np.sqrt(v) + config.epsilon)
-        weights |= running
-    slots = {"momentum": first, "velocity": second}
-    if config.name == "sgd":
-        slots = {"momentum": first} if config.momentum else {}
-    return np.array(losses), np.array(corrects), State(weights, slots, plan.steps)
+        key = int(plan.dropout_keys[i])
+        mean_loss, correct, state = step(architecture, train, state, images[rows], labels[rows], rate, key)
+        losses.append(mean_loss)
+        corrects.append(correct)
+    return np.array(losses), np.array(corrects), state
 
 
 def assert_same_bits(found: State, expected: State) -> None:

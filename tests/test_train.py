@@ -107,7 +107,9 @@ def test_an_interrupted_run_is_killed_in_mlflow(project: Path) -> None:
 def test_two_processes_build_one_store(project: Path, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'fresh.db'}"
     (project / "log_one.py").write_text(
-        "from pathlib import Path; from pipeline.config.compose import compose; from pipeline.tracking.tracker import Tracker\n"
+        "from pathlib import Path\n"
+        "from pipeline.config.compose import compose\n"
+        "from pipeline.tracking.tracker import Tracker\n"
         "with Tracker(compose().tracking, Path('.')).run('r', tags={}) as run: run.log_metrics({'m': 1.0}, step=0)"
     )
     environment = clean_environment() | {"MLFLOW_TRACKING_URI": store}
