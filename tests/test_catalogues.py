@@ -41,7 +41,7 @@ def files(dataset: Dataset) -> dict[str, bytes]:
 OBTAIN = """
 import json, sys
 from pathlib import Path
-from pipeline.config import compose
+from pipeline.config.compose import compose
 from pipeline.data.cache import obtain
 from pipeline.core.errors import UserError
 

@@ -18,8 +18,8 @@ PROCESSES, EPOCHS, STEPS = int(os.environ.get("CROWD", "16")), 3, 400
 CODE = f"""
 import sys
 from pathlib import Path
-from pipeline.config import compose
-from pipeline.tracking import Tracker
+from pipeline.config.compose import compose
+from pipeline.tracking.tracker import Tracker
 with Tracker(compose().tracking, Path.cwd()).run(sys.argv[1], tags={{"stage": "train"}}) as run:
     run.log_params({{"own": sys.argv[1]}})
     for epoch in range({EPOCHS}):

@@ -216,8 +216,8 @@ KILLED = """
 import os, signal
 from pathlib import Path
 from test_journal import log_everything
-from pipeline.config import compose
-from pipeline.tracking import Tracker
+from pipeline.config.compose import compose
+from pipeline.tracking.tracker import Tracker
 root = Path.cwd()
 tracker = Tracker(compose().tracking, root)
 with tracker.run("r", tags={}, run_link=root / "slot") as run:

@@ -45,7 +45,7 @@ def edit(path: Path, pattern: str, replacement: str) -> None:
 
 
 def test_the_copy_runs_its_own_package(project: Path) -> None:
-    (project / "pipeline" / "where.py").write_text("from pipeline.config import CONF\n\nprint(CONF)\n")
+    (project / "pipeline" / "where.py").write_text("from pipeline.config.compose import CONF\n\nprint(CONF)\n")
     assert run_module(project, "pipeline.where").stdout.strip() == str(project / "conf")
 
 

@@ -74,12 +74,12 @@ def test_every_file_of_the_contract_is_there(project: Path, framework: str) -> N
 def test_both_frameworks_take_turns_and_the_idle_one_rests(project: Path) -> None:
     document = json.loads((project / "results/speed/speed.json").read_text())
     assert len(document["rounds"]) == 3
-    for kind, ratio in document["ratios"].items():
+    for kind, ratio in document["ratios"]["pytorch"].items():
         rates = [np.median(row[kind]["pytorch"]) / np.median(row[kind]["tensorflow"]) for row in document["rounds"]]
         interval = stats.ttest_1samp(np.log(rates), 0).confidence_interval(0.95)
         assert ratio["mean"] == pytest.approx(np.exp(np.mean(np.log(rates))))
         assert (ratio["low"], ratio["high"]) == pytest.approx((np.exp(interval.low), np.exp(interval.high)))
-    sides = document["sides"]
+    sides = document["arms"]
     assert sides["tensorflow"]["threads"] == sides["pytorch"]["threads"]
     assert sides["tensorflow"]["cpus"] == sides["pytorch"]["cpus"]
     for side in sides.values():
@@ -240,7 +240,9 @@ def test_a_group_s_run_aggregates_its_seeds(client: mlflow.MlflowClient, project
         assert group.data.metrics[f"{name}_std"] == pytest.approx(np.std(values, ddof=1))
     assert group.data.metrics["validation/accuracy_ci95_low"] <= group.data.metrics["validation/accuracy"]
     artifacts = {item.path for item in client.list_artifacts(group.info.run_id)}
-    assert artifacts >= {"learning_curves.png", "history.csv", "evaluate"}
+    assert artifacts >= {"history.csv", "evaluate"}
+    evaluated = {item.path for item in client.list_artifacts(group.info.run_id, "evaluate")}
+    assert evaluated == {f"evaluate/{name}" for name in (*PLOTS, "learning_curves.png")}
 
 
 def test_parity_is_shown_kept_and_logged(
@@ -250,8 +252,8 @@ def test_parity_is_shown_kept_and_logged(
     manifest = json.loads((project / "results/parity/manifest.json").read_text())
     assert document["passed"]
     assert manifest["settings"]["train"]["optimizer"]["epsilon"] == 1e-8
-    assert manifest["differences"]["settings"] == manifest["differences"]["machine"] == {}
-    assert {"name", "execution"} <= set(manifest["differences"]["framework"])
+    assert manifest["differences"]["pytorch"]["settings"] == manifest["differences"]["pytorch"]["machine"] == {}
+    assert {"name", "execution"} <= set(manifest["differences"]["pytorch"]["framework"])
     for level in document["levels"]:
         assert f"ok     {level['name']}" in finished[1]
     experiment = client.get_experiment_by_name("tensorflow-vs-pytorch")
@@ -328,14 +330,14 @@ import json, os, sys
 from pathlib import Path
 from pipeline.tracking import store
 import mlflow, numpy as np
-from pipeline import metrics
+from pipeline.evaluation import metrics
 from pipeline.data.dataset import Dataset
-from pipeline.models import classifier
+from pipeline.models import backend
 assert os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false" and store
 framework, folder = sys.argv[1], Path("results") / sys.argv[1]
 mlflow.set_tracking_uri(f"sqlite:///{Path.cwd() / 'mlflow.db'}")
 data = Dataset.open(Path("data/prepared"))
-saved = classifier.load(folder / "models/seed_1")
+saved = backend.load(folder / "models/seed_1")
 held_out = data.split("validation")
 score = metrics.score(saved.predict(held_out.images), held_out.labels)
 test = data.split("test").images[:]

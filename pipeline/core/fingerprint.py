@@ -112,7 +112,7 @@ INERT: Final = (
     *_below("core", "provenance.py", "quiet.py", "signals.py"),
     *_below("config", "__main__.py", "call.py", "compose.py", "schema/tracking.py", "schema/whole.py"),
     *_below("data", "cache.py"),
-    *_below("training", "console.py", "run_logging.py"),
+    *_below("training", "console.py", "recorder.py", "run_logging.py"),
     *_below("sweeps", "app.py"),
     "tracking",
 )

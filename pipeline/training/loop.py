@@ -1,4 +1,4 @@
-"""The training loop: for seed, for epoch, for piece of the plan; step, score, log, checkpoint."""
+"""The training loop: for seed, for epoch, for piece of the plan; step, score, record, checkpoint."""
 
 import time
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from ..data.loader import predict
 from ..data.plan import EpochPlan, draw_epoch
 from ..evaluation import metrics
 from ..models.backend import EpochResult
-from . import console, result_files, run_logging
 from .checkpoint import Checkpoint, Progress
 from .context import TrainingContext
+from .result_files import save_model, write_results
 from .results import HistoryRow, SeedResult
 
 _REPORT_SECONDS: Final = 0.5  # how often the bar moves while a person watches: one host synchronisation each
@@ -23,44 +23,40 @@ _FIRST_PIECES: Final = 20  # in how many an epoch is cut whose speed is not know
 
 
 def train(context: TrainingContext) -> list[SeedResult]:
-    """Train every seed. Files go to `spec.output`, everything else to MLflow.
+    """Train every seed. Files go to `spec.output`, everything else to the recorder.
 
     Raises `TrainingDivergedError` where a loss is not finite, `DataChangedError` where the images were written to.
     """
-    spec = context.spec
-    with run_logging.group_run(context) as group, context.show_progress():
-        results = [train_seed(context, seed, group.parent) for seed in spec.seeds]
-        result_files.write_results(spec, context.classifier, results)
-        group.log(results)
-    run_logging.references_of(context, results).write(spec.output / "runs.json")
-    console.tell_costs(spec, results, context.tracker.costs, sum(c.seconds for c in context.checkpoints))
+    with context.recorder.training(context.images):
+        results = [train_seed(context, seed) for seed in context.spec.seeds]
+        write_results(context.spec, context.classifier, results)
+        context.recorder.results(results)
+    context.recorder.finish(results, context.run_links, context.checkpoint_seconds)
     return results
 
 
-def train_seed(context: TrainingContext, seed: int, parent: str | None) -> SeedResult:
-    """Train one seed, or what is left of it; `parent`: the run in MLflow that its own belongs to."""
-    spec, checkpoint = context.spec, context.claim(seed)
+def train_seed(context: TrainingContext, seed: int) -> SeedResult:
+    """Train one seed, or what is left of it."""
+    spec, classifier, checkpoint = context.spec, context.classifier, context.claim(seed)
     position = context.restore_or_initialise(checkpoint, seed)
     result = SeedResult(seed, position.history, position.model)
     if position.done:
-        result_files.save_model(spec, context.classifier, seed)
+        save_model(spec, classifier, seed)
         return result
-    with run_logging.seed_run(context, seed, checkpoint, parent) as run:
-        with checkpoint.discarded_after_bad_results(), run.system_metrics(spec.tracking.system_metrics_seconds):
-            while position.epoch <= spec.train.epochs:
-                plan = draw_epoch(spec.train, examples=context.examples, seed=seed, epoch=position.epoch - 1)
-                trained = train_epoch(context, plan, position, checkpoint)
-                run_logging.log_steps(run, trained, first_step=(position.epoch - 1) * plan.steps)
-                require_finite(context, trained, seed, position.epoch)
-                rows = score_epoch(context, plan, trained, seed, position.epoch)
-                result.history.extend(rows)
-                run_logging.log_epoch(run, *rows, learning_rate=float(plan.learning_rate[-1]))
-                console.tell_epoch(context.progress, spec, *rows)
-                position.begin_next_epoch()
-                checkpoint.save(context.classifier.state(), position)
-        run_logging.finish_seed(context, run, result)
+    with context.recorder.seed(seed, checkpoint.run_link) as recorder, checkpoint.discarded_after_bad_results():
+        while position.epoch <= spec.train.epochs:
+            plan = draw_epoch(spec.train, examples=context.examples, seed=seed, epoch=position.epoch - 1)
+            trained = train_epoch(context, plan, position, checkpoint)
+            recorder.steps(trained, (position.epoch - 1) * plan.steps)
+            require_finite(trained, seed, position.epoch, spec.train.optimizer.learning_rate)
+            rows = score_epoch(context, plan, trained, seed, position.epoch)
+            result.history.extend(rows)
+            recorder.epoch(*rows, float(plan.learning_rate[-1]))
+            position.begin_next_epoch()
+            checkpoint.save(classifier.state(), position)
+        recorder.model(result, save_model(spec, classifier, seed))
     position.model, position.done = result.model, True
-    checkpoint.save(context.classifier.state(), position)
+    checkpoint.save(classifier.state(), position)
     return result
 
 
@@ -74,12 +70,12 @@ def train_epoch(context: TrainingContext, plan: EpochPlan, position: Progress, c
                 trained = classifier.train_epoch(piece)
                 position.add(trained, loader.waited - waited)
                 waited = loader.waited
-                context.progress(len(piece.order))
+                context.recorder.advance(len(piece.order))
             if minutes is not None and time.monotonic() - checkpoint.written > 60 * minutes:
                 checkpoint.save(classifier.state(), position)
     except (KeyboardInterrupt, SystemExit):
         checkpoint.save(classifier.state(), position, wait=True)
-        console.tell_interrupted(context.progress, context.spec, position)
+        context.recorder.interrupted(position)
         raise
     loader.split.require_unchanged()
     return EpochResult(np.concatenate(position.loss), np.concatenate(position.correct), position.seconds)
@@ -87,7 +83,7 @@ def train_epoch(context: TrainingContext, plan: EpochPlan, position: Progress, c
 
 def pieces(context: TrainingContext, plan: EpochPlan, position: Progress) -> Iterator[EpochPlan]:
     """Cut what is left of the plan into pieces of about equal time; `position` moves between them."""
-    wanted = _REPORT_SECONDS if context.progress.watched else _PIECE_SECONDS
+    wanted = _REPORT_SECONDS if context.recorder.watched else _PIECE_SECONDS
     for chunk in context.loader.pieces(plan.segment(position.step, plan.steps)):
         start = 0
         while start < chunk.steps:
@@ -101,22 +97,23 @@ def score_epoch(
     context: TrainingContext, plan: EpochPlan, trained: EpochResult, seed: int, epoch: int
 ) -> tuple[HistoryRow, HistoryRow]:
     """Return the rows of the training split, as it was seen during the epoch, and of the validation split after it."""
-    scores = metrics.score(predict(context.classifier, context.validation.images), context.validation.labels)
-    context.validation.require_unchanged()
+    validation, examples = context.validation, context.examples
+    scores = metrics.score(predict(context.classifier, validation.images), validation.labels)
+    validation.require_unchanged()
     loss = float(np.average(trained.loss, weights=plan.batch_sizes))
-    accuracy = float(trained.correct.sum() / context.examples)
+    accuracy = float(trained.correct.sum() / examples)
     return (
-        HistoryRow(seed, epoch, "train", loss, accuracy, trained.seconds, context.examples),
+        HistoryRow(seed, epoch, "train", loss, accuracy, trained.seconds, examples),
         HistoryRow(seed, epoch, "validation", scores.loss, scores.accuracy),
     )
 
 
-def require_finite(context: TrainingContext, trained: EpochResult, seed: int, epoch: int) -> None:
+def require_finite(trained: EpochResult, seed: int, epoch: int, learning_rate: float) -> None:
     """Raise `TrainingDivergedError` that names the first step whose loss is not a finite number."""
     bad = np.flatnonzero(~np.isfinite(trained.loss))
     if len(bad):
         step = (epoch - 1) * len(trained.loss) + bad[0]
         raise TrainingDivergedError(
             f"the training loss is {trained.loss[bad[0]]} at step {step} (epoch {epoch}, seed {seed}); "
-            f"train.optimizer.learning_rate = {context.spec.train.optimizer.learning_rate} may be too high"
+            f"train.optimizer.learning_rate = {learning_rate} may be too high"
         )

@@ -1,9 +1,10 @@
-"""What training sends to MLflow: a run for each seed, and one above them that holds the means."""
+"""What training sends to MLflow and to the terminal: a run for each seed, and one above them that holds the means."""
 
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,132 +13,169 @@ from ..core import provenance
 from ..core.frameworks import find
 from ..core.machine import machine, peak_memory_bytes
 from ..core.paths import PREPARED
+from ..core.progress import Steps, steps
+from ..data.loader import BatchLoader
 from ..evaluation.summary import summarise
-from ..models.backend import EpochResult
+from ..models.backend import Classifier, EpochResult
 from ..tracking.references import RunReferences, SeedReference
 from ..tracking.runs import Run
+from ..tracking.tracker import Tracker
 from ..tracking.views import LEADERBOARD, SIDE
-from .checkpoint import Checkpoint
-from .context import TrainingContext
-from .result_files import manifest_of, save_model
+from . import console
+from .checkpoint import Progress
+from .result_files import manifest_of
 from .results import METRICS, SPLITS, HistoryRow, SeedResult, history_csv, mean, rows_of
 from .spec import RunSpec
 
 
-@dataclass(frozen=True)
-class Group:
-    """What the runs of the seeds belong to."""
+class RunRecorder:
+    """See `recorder.Recorder`: to MLflow, and to the terminal."""
 
-    context: TrainingContext
-    run: Run | None
-    """None: of one seed in a sweep, where a group of one would only be in the way."""
+    group_link: Path
+    """Names the run above those of the seeds, see `Tracker.run`."""
+
+    def __init__(self, spec: RunSpec, classifier: Classifier, root: Path) -> None:
+        self._spec, self._classifier, self._root = spec, classifier, root
+        self._tracker = Tracker(spec.tracking, root)
+        self._group: Run | None = None
+        self._progress: Steps
+        self._compile_seconds = 0.0
+
+    def begin(self, loader: BatchLoader, compile_seconds: float, *, left_over: int) -> None:
+        """Say what is going to be trained; `left_over`: bytes of checkpoints of other trainings."""
+        self._compile_seconds = compile_seconds
+        console.tell_start(self._spec, self._classifier, loader, compile_seconds)
+        console.tell_left_over(self._root, left_over)
 
     @property
-    def parent(self) -> str | None:
-        """The run that those of the seeds lie below."""
-        sweep = self.context.spec.sweep
-        return self.run.reference if self.run else sweep.parent if sweep else None
+    def watched(self) -> bool:
+        """See `Recorder.watched`."""
+        return self._progress.watched
 
-    def log(self, results: Sequence[SeedResult]) -> None:
-        """Log means over the seeds under the names that the seeds use, and beside them deviation and interval."""
-        if self.run is None:
+    @contextmanager
+    def training(self, images: int) -> Iterator[None]:
+        """See `Recorder.training`; of one seed in a sweep there is no group, which would only be in the way."""
+        spec = self._spec
+        if spec.sweep and len(spec.seeds) == 1:
+            with steps(f"train {spec.label}", images, "images") as self._progress:
+                yield
             return
-        spec, rows = self.context.spec, rows_of(results)
-        epochs = range(1, spec.train.epochs + 1)
+        parent, tags = spec.sweep.parent if spec.sweep else None, tags_of(spec, self._classifier, None)
+        with self._tracker.run(spec.label, parent=parent, tags=tags, run_link=self.group_link) as self._group:
+            _log_setup(self._group, spec, self._classifier, None)
+            with steps(f"train {spec.label}", images, "images") as self._progress:
+                yield
+
+    @contextmanager
+    def seed(self, seed: int, run_link: Path) -> Iterator["SeedRun"]:
+        """See `Recorder.seed`."""
+        spec = self._spec
+        parent = self._group.reference if self._group else spec.sweep.parent if spec.sweep else None
+        name, tags = f"{spec.label} s{seed}", tags_of(spec, self._classifier, seed)
+        with self._tracker.run(name, parent=parent, tags=tags, run_link=run_link) as run:
+            _log_setup(run, spec, self._classifier, seed)
+            run.log_metrics({"time/compile_seconds": self._compile_seconds}, step=0)
+            with run.system_metrics(spec.tracking.system_metrics_seconds):
+                yield SeedRun(spec, self._classifier, run, self._progress)
+
+    def advance(self, images: int) -> None:
+        """See `Recorder.advance`."""
+        self._progress(images)
+
+    def continued(self, seed: int, position: Progress, images: int) -> None:
+        """See `Recorder.continued`."""
+        self._progress.skip(images)
+        console.tell_continued(self._progress, self._spec, seed, position)
+
+    def interrupted(self, position: Progress) -> None:
+        """See `Recorder.interrupted`."""
+        console.tell_interrupted(self._progress, self._spec, position)
+
+    def results(self, results: Sequence[SeedResult]) -> None:
+        """Log means over the seeds under the names that the seeds use, and beside them deviation and interval."""
+        if self._group is None:
+            return
+        group, epochs, rows = self._group, self._spec.train.epochs, rows_of(results)
         for split in SPLITS:
             for name in METRICS:
-                means = [mean(rows, split, name, epoch) for epoch in epochs]
-                self.run.log_series({f"{split}/{name}": means}, first_step=1)
+                means = [mean(rows, split, name, epoch) for epoch in range(1, epochs + 1)]
+                group.log_series({f"{split}/{name}": means}, first_step=1)
                 if len(results) > 1:
                     s = summarise([result.last(split, name) for result in results])
                     spread = {"std": s.std, "ci95_low": s.low, "ci95_high": s.high}
-                    self.run.log_metrics({f"{split}/{name}_{k}": v for k, v in spread.items()}, step=spec.train.epochs)
+                    group.log_metrics({f"{split}/{name}_{k}": v for k, v in spread.items()}, step=epochs)
         speed = summarise([result.images_per_second for result in results]).mean
-        seconds = self.context.compile_seconds
-        self.run.log_metrics({"throughput/train_images_per_second": speed, "time/compile_seconds": seconds}, step=0)
-        self.run.describe(_description(spec, results))
-        self.run.log_file(spec.output / "history.csv")
-
-
-@contextmanager
-def group_run(context: TrainingContext) -> Iterator[Group]:
-    """Open the run above those of the seeds, where there is to be one."""
-    spec = context.spec
-    if spec.sweep and len(spec.seeds) == 1:
-        yield Group(context, None)
-        return
-    parent = spec.sweep.parent if spec.sweep else None
-    tags, link = tags_of(context, None), context.whole.run_link
-    with context.tracker.run(spec.label, parent=parent, tags=tags, run_link=link) as run:
-        _log_setup(context, run, None)
-        yield Group(context, run)
-
-
-@contextmanager
-def seed_run(context: TrainingContext, seed: int, checkpoint: Checkpoint, parent: str | None) -> Iterator[Run]:
-    """Open a seed's run, or go on with the one that its checkpoint names."""
-    name, tags = f"{context.spec.label} s{seed}", tags_of(context, seed)
-    with context.tracker.run(name, parent=parent, tags=tags, run_link=checkpoint.run_link) as run:
-        _log_setup(context, run, seed)
-        run.log_metrics({"time/compile_seconds": context.compile_seconds}, step=0)
-        yield run
-
-
-def log_steps(run: Run, trained: EpochResult, *, first_step: int) -> None:
-    """Log the loss of every step of an epoch."""
-    run.log_series({"train/step_loss": trained.loss}, first_step=first_step)
-
-
-def log_epoch(run: Run, train: HistoryRow, validation: HistoryRow, *, learning_rate: float) -> None:
-    """Log the scores and the speed of an epoch; `learning_rate`: of its last step."""
-    assert train.seconds
-    assert train.examples
-    scores = {f"{row.split}/{name}": getattr(row, name) for row in (train, validation) for name in METRICS}
-    speed = {
-        "time/epoch_seconds": train.seconds,
-        "throughput/train_images_per_second": train.examples / train.seconds,
-        "train/learning_rate": learning_rate,
-    }
-    run.log_metrics(scores | speed, step=train.epoch)
-
-
-def finish_seed(context: TrainingContext, run: Run, result: SeedResult) -> None:
-    """Save the model, here and in MLflow, and describe the run."""
-    spec, classifier = context.spec, context.classifier
-    run.flush()
-    directory = save_model(spec, classifier, result.seed)
-    run.log_metrics({"system/peak_memory_mebibytes": peak_memory_bytes() / 2**20}, step=0)
-    flavour = find(spec.framework).flavour
-    if spec.tracking.log_model and flavour:
-        result.model = run.log_model(
-            flavour,
-            classifier.export(),
-            name=f"{spec.framework}-{spec.model.name}-s{result.seed}",
-            step=spec.train.epochs * -(-context.examples // spec.train.batch_size),
-            example=np.zeros((2, *spec.dataset.image_shape), spec.train.precision),
-            classes=len(spec.dataset.classes),
-            files=[directory / "classifier.json", directory / "weights.safetensors"],
-            metrics=[f"{split}/{name}" for split in SPLITS for name in METRICS],
+        group.log_metrics(
+            {"throughput/train_images_per_second": speed, "time/compile_seconds": self._compile_seconds}, step=0
         )
-    run.describe(_description(spec, [result]))
-    run.log_text(history_csv(result.history), "history.csv")
+        group.describe(_description(self._spec, results))
+        group.log_file(self._spec.output / "history.csv")
+
+    def finish(self, results: Sequence[SeedResult], run_links: Sequence[Path], checkpoint_seconds: float) -> None:
+        """Write `runs.json`: the runs and models in MLflow, by their ids where it has given them any."""
+        tracker, seeds = self._tracker, {}
+        for result, link in zip(results, run_links, strict=True):
+            model = tracker.model_reference(link, result.model) if result.model else None
+            seeds[result.seed] = SeedReference(run=tracker.reference(link), model=model)
+        group = tracker.reference(self.group_link) if self._group else None
+        RunReferences(group=group, seeds=seeds).write(self._spec.output / "runs.json")
+        console.tell_costs(self._spec, results, tracker.costs, checkpoint_seconds)
+
+    def release(self, run_link: Path) -> None:
+        """See `Recorder.release`."""
+        self._tracker.release(run_link)
 
 
-def references_of(context: TrainingContext, results: Sequence[SeedResult]) -> RunReferences:
-    """Return the runs and models in MLflow, by their ids where it has given them any."""
-    tracker, seeds = context.tracker, {}
-    for result, checkpoint in zip(results, context.checkpoints, strict=True):
-        link = checkpoint.run_link
-        model = tracker.model_reference(link, result.model) if result.model else None
-        seeds[result.seed] = SeedReference(run=tracker.reference(link), model=model)
-    group = context.whole.run_link
-    return RunReferences(group=tracker.reference(group) if group.exists() else None, seeds=seeds)
+@dataclass(frozen=True)
+class SeedRun:
+    """See `recorder.SeedRecorder`: one run of MLflow."""
+
+    spec: RunSpec
+    classifier: Classifier
+    run: Run
+    progress: Steps
+
+    def steps(self, trained: EpochResult, first_step: int) -> None:
+        """See `SeedRecorder.steps`."""
+        self.run.log_series({"train/step_loss": trained.loss}, first_step=first_step)
+
+    def epoch(self, train: HistoryRow, validation: HistoryRow, learning_rate: float) -> None:
+        """See `SeedRecorder.epoch`."""
+        assert train.seconds
+        assert train.examples
+        scores = {f"{row.split}/{name}": getattr(row, name) for row in (train, validation) for name in METRICS}
+        speed = {
+            "time/epoch_seconds": train.seconds,
+            "throughput/train_images_per_second": train.examples / train.seconds,
+            "train/learning_rate": learning_rate,
+        }
+        self.run.log_metrics(scores | speed, step=train.epoch)
+        console.tell_epoch(self.progress, self.spec, train, validation)
+
+    def model(self, result: SeedResult, directory: Path) -> None:
+        """See `SeedRecorder.model`; describe the run."""
+        spec, run, flavour = self.spec, self.run, find(self.spec.framework).flavour
+        run.flush()
+        run.log_metrics({"system/peak_memory_mebibytes": peak_memory_bytes() / 2**20}, step=0)
+        if spec.tracking.log_model and flavour:
+            examples = spec.dataset.facts.examples["train"]
+            result.model = run.log_model(
+                flavour,
+                self.classifier.export(),
+                name=f"{spec.framework}-{spec.model.name}-s{result.seed}",
+                step=spec.train.epochs * -(-examples // spec.train.batch_size),
+                example=np.zeros((2, *spec.dataset.image_shape), spec.train.precision),
+                classes=len(spec.dataset.classes),
+                files=[directory / "classifier.json", directory / "weights.safetensors"],
+                metrics=[f"{split}/{name}" for split in SPLITS for name in METRICS],
+            )
+        run.describe(_description(spec, [result]))
+        run.log_text(history_csv(result.history), "history.csv")
 
 
-def tags_of(context: TrainingContext, seed: int | None) -> dict[str, Any]:
+def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str, Any]:
     """Return what runs are searched and grouped by; `seed` None: of the group of all seeds."""
-    spec, classifier, here = context.spec, context.classifier, machine()
-    device, commit, style = classifier.device, provenance.git(), find(spec.framework).style
+    here, device, commit, style = machine(), classifier.device, provenance.git(), find(spec.framework).style
     alone = seed is None or (spec.sweep and len(spec.seeds) == 1)
     tags = {
         "stage": "train",
@@ -170,9 +208,9 @@ def tags_of(context: TrainingContext, seed: int | None) -> dict[str, Any]:
     return tags | {f"version.{name}": version for name, version in here.versions.items()}
 
 
-def _log_setup(context: TrainingContext, run: Run, seed: int | None) -> None:
+def _log_setup(run: Run, spec: RunSpec, classifier: Classifier, seed: int | None) -> None:
     """Log everything that is known before the first step; `seed` None: of the group of all seeds."""
-    spec, classifier, commit = context.spec, context.classifier, provenance.git()
+    commit = provenance.git()
     resolved = spec.resolved() | ({"seeds": list(spec.seeds)} if seed is None else {"seed": seed})
     run.log_params(resolved | {"parameters": classifier.architecture.parameter_count})
     facts = asdict(machine()) | {

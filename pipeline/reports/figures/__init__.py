@@ -1,2 +1,1 @@
-"""Figures: matplotlib, one colour for each framework everywhere, told apart by colour-blind people as well.
-"""
+"""Figures: matplotlib, one colour for each framework everywhere, told apart by colour-blind people as well."""
