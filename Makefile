@@ -46,4 +46,4 @@ $(BIN)/uv:
 	$(BIN)/python -m pip install --quiet uv
 
 clean:
-	rm -rf data/raw data/prepared data/prepared.json data/cache data/*.building data/scratch-* results outputs multirun dvc_plots .pytest_cache .mypy_cache .ruff_cache
+	rm -rf data/raw data/prepared data/cache data/*.building data/scratch-* results outputs multirun dvc_plots .pytest_cache .mypy_cache .ruff_cache

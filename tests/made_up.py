@@ -52,7 +52,7 @@ def prepare(provider: str, workspace: Path, *overrides: str) -> Dataset:
     for stage in ("download", "prepare"):
         done = library(provider).run(workspace, stage, *usual, *overrides)
         assert done.code == 0, done.errors
-    assert {path.name for path in (workspace / "data").iterdir()} == {"raw", "prepared"}
+    assert {path.name for path in (workspace / "data").iterdir()} == {"raw", "prepared", "cache"}
     return Dataset.open(workspace / "data/prepared")
 
 

@@ -66,7 +66,7 @@ def test_the_stages_prepare_the_sample_as_ever(tmp_path: Path, monkeypatch: pyte
         name: (SAMPLE / name).read_bytes() for name in FILES
     }
     prepare.main([])
-    assert sorted(path.name for path in Path("data").iterdir()) == ["prepared", "prepared.json", "raw"]
+    assert sorted(path.name for path in Path("data").iterdir()) == ["cache", "prepared", "raw"]
     dataset = Dataset.open(Path("data/prepared"))
     assert dataset.fingerprint == DIGITS
     assert dataset.facts.examples == {"train": 11_400, "validation": 600, "test": 2_000}

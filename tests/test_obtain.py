@@ -9,6 +9,7 @@ from project_copy import ROOT
 
 from pipeline.config.compose import compose
 from pipeline.config.schema.data import DataConfig
+from pipeline.core import fingerprint
 from pipeline.data.cache import make, obtain
 from pipeline.data.dataset import SPLITS, Dataset
 
@@ -35,7 +36,8 @@ def stamps(folder: Path) -> dict[str, tuple[int, int]]:
 def test_what_the_pipeline_prepared_is_used_where_it_fits(tmp_path: Path) -> None:
     own = made(tmp_path / "data" / "prepared", *SMALL)
     assert obtain(sample(*SMALL), tmp_path).folder == own.folder
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["prepared", "prepared.json"]
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {"cache", "prepared"}
+    assert {path.name for path in (tmp_path / "data/cache").iterdir()} == {"prepared.json"}
 
 
 def test_what_the_pipeline_prepared_otherwise_is_left_alone(tmp_path: Path) -> None:
@@ -53,6 +55,20 @@ def test_a_second_call_finds_what_the_first_made(tmp_path: Path) -> None:
     assert obtain(sample(*SMALL), tmp_path) == first
     assert stamps(first.folder) == before
     assert obtain(sample(*SMALL, "split_seed=1"), tmp_path).folder != first.folder
+
+
+def test_what_other_code_has_prepared_is_prepared_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the pipeline did it, or a run outside of it; and no comment counts."""
+    own = made(tmp_path / "data" / "prepared", *SMALL)
+    monkeypatch.setattr(fingerprint, "of_code", lambda *_, **__: "another")
+    other = obtain(sample(*SMALL), tmp_path)
+    assert other.folder.parent == tmp_path / "data" / "cache"
+    assert other.fingerprint == own.fingerprint
+    before = stamps(other.folder)
+    assert stamps(obtain(sample(*SMALL), tmp_path).folder) == before
+    monkeypatch.undo()
+    (tmp_path / "data/cache/prepared.json").unlink()  # as after `dvc pull`
+    assert stamps(obtain(sample(*SMALL), tmp_path).folder) != before
 
 
 def test_an_interrupted_build_is_built_again(tmp_path: Path) -> None:

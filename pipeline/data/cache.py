@@ -39,7 +39,7 @@ def obtain(data: DataConfig, root: Path) -> Dataset:
 
 
 def stamp(folder: Path) -> None:
-    """Note beside a prepared folder by which code it was made: `<folder>.json`.
+    """Note in `data/cache` by which code a folder was prepared.
 
     Not inside: every stage depends on the folder's bytes, and another code may well prepare the same.
     """
@@ -51,7 +51,8 @@ def _stamp(folder: Path) -> dict[str, str]:
 
 
 def _stamp_of(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.json")
+    home = folder.parent if folder.parent.name == "cache" else folder.parent / "cache"
+    return home / f"{folder.name}.json"
 
 
 def _make_apart(data: DataConfig, folder: Path) -> None:
