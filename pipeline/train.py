@@ -1,4 +1,4 @@
-"""Train one framework with all seeds; with -m, a sweep over every combination of comma-separated values.
+"""Train one framework with all seeds; with -m, sweep over combinations of comma-separated values.
 
   python -m pipeline.train framework=pytorch 'seeds=[0]'          one run, files below outputs/
   python -m pipeline.train -m framework=tensorflow,pytorch model=simple_cnn,lenet5   a sweep, files below multirun/

@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from project_copy import ROOT
 
 from pipeline.config.compose import compose

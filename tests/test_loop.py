@@ -1,0 +1,188 @@
+"""The loop alone: NumPy as the framework, and a recorder in memory. No MLflow, no process of its own."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy_backend import NUMPY, NumPyClassifier
+from tracing import noise
+
+from pipeline.config.compose import compose
+from pipeline.config.schema.model import ModelConfig
+from pipeline.core import frameworks
+from pipeline.core.errors import TrainingDivergedError
+from pipeline.data.dataset import Dataset
+from pipeline.data.loader import BatchLoader
+from pipeline.data.plan import EpochPlan
+from pipeline.models.backend import EpochResult
+from pipeline.training.checkpoint import Checkpoint, Progress, locked
+from pipeline.training.context import TrainingContext
+from pipeline.training.loop import train
+from pipeline.training.results import HistoryRow, SeedResult
+from pipeline.training.spec import RunSpec
+
+NETWORK = {
+    "name": "tiny",
+    "kernel_initializer": "glorot_uniform",
+    "bias_initializer": "zeros",
+    "layers": [{"type": "flatten"}, {"type": "dense", "units": "classes"}],
+}
+
+
+class InMemory:
+    """See `recorder.Recorder`: a list of what was told, in order."""
+
+    watched = False
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self.images = 0
+
+    @contextmanager
+    def training(self, images: int) -> Iterator[None]:
+        """See `Recorder`."""
+        self.told.append(("training", images))
+        yield
+        self.told.append("end of training")
+
+    @contextmanager
+    def seed(self, seed: int, run_link: Path) -> Iterator["InMemory"]:
+        """See `Recorder`."""
+        self.told.append(("seed", seed))
+        yield self
+        self.told.append(("end of seed", seed))
+
+    def steps(self, trained: EpochResult, first_step: int) -> None:
+        """See `SeedRecorder`."""
+        self.told.append(("steps", first_step, len(trained.loss)))
+
+    def epoch(self, train: HistoryRow, validation: HistoryRow, learning_rate: float) -> None:
+        """See `SeedRecorder`."""
+        self.told.append(("epoch", train.epoch, learning_rate))
+
+    def model(self, result: SeedResult, directory: Path) -> None:
+        """See `SeedRecorder`."""
+        assert (directory / "weights.safetensors").exists()
+        self.told.append("model")
+        result.model = f"model of {result.seed}"
+
+    def advance(self, images: int) -> None:
+        """See `Recorder`."""
+        self.images += images
+
+    def continued(self, seed: int, position: Progress, images: int) -> None:
+        """See `Recorder`."""
+        self.told.append(("continued", seed, position.epoch, position.step, position.done, images))
+
+    def interrupted(self, position: Progress) -> None:
+        """See `Recorder`."""
+        self.told.append(("interrupted", position.epoch, position.step))
+
+    def results(self, results: Sequence[SeedResult]) -> None:
+        """See `Recorder`."""
+        self.told.append(("results", [result.model for result in results]))
+
+    def finish(self, results: Sequence[SeedResult], run_links: Sequence[Path], checkpoint_seconds: float) -> None:
+        """See `Recorder`."""
+        self.told.append("finish")
+
+    def release(self, run_link: Path) -> None:
+        """See `Recorder`."""
+        self.told.append("release")
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunSpec:
+    monkeypatch.setitem(frameworks.FRAMEWORKS, "numpy", NUMPY)
+    settings = ["framework=numpy", "seeds=[3,5]", "train.epochs=2", "train.batch_size=32", "train.precision=float64"]
+    config = compose(settings).model_copy(update={"model": ModelConfig.model_validate(NETWORK)})
+    return RunSpec.of(config, dataset=Dataset.open(noise(tmp_path / "data", (4, 3, 1))), output=tmp_path)
+
+
+@contextmanager
+def opened(spec: RunSpec) -> Iterator[tuple[TrainingContext, InMemory]]:
+    """What `open_training` opens, with a recorder in memory."""
+    classifier, recorder, root = NumPyClassifier(spec.architecture, spec.train), InMemory(), spec.output
+    loader = BatchLoader(classifier, spec.dataset.split("train"), 1 << 30, spec.train.batch_size)
+    with ExitStack() as locks:
+        whole = locks.enter_context(locked(root, spec, classifier, None))
+        validation = spec.dataset.split("validation")
+        yield TrainingContext(spec, classifier, loader, validation, recorder, locks, root, whole), recorder
+
+
+def test_a_training_is_told_from_its_beginning_to_its_end(spec: RunSpec) -> None:
+    count = spec.dataset.facts.examples["train"]
+    steps = -(-count // 32)
+    with opened(spec) as (context, recorder):
+        results = train(context)
+        context.complete()
+    epochs = [told for epoch in (1, 2) for told in (("steps", (epoch - 1) * steps, steps), ("epoch", epoch, 1e-3))]
+    seeds = [[("seed", seed), *epochs, "model", ("end of seed", seed)] for seed in (3, 5)]
+    results_told = ("results", ["model of 3", "model of 5"])
+    ends = [results_told, "end of training", "finish", "release", "release", "release"]
+    assert recorder.told == [("training", 4 * count), *seeds[0], *seeds[1], *ends]
+    assert recorder.images == 4 * count
+    assert [len(result.history) for result in results] == [4, 4]
+    assert not list((spec.output / "checkpoints").glob("*/state.safetensors"))
+
+
+def weights(spec: RunSpec) -> list[bytes]:
+    return [(spec.output / f"models/seed_{seed}/weights.safetensors").read_bytes() for seed in (3, 5)]
+
+
+def test_a_training_that_is_interrupted_anywhere_goes_on_to_the_same_bits(
+    spec: RunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(spec) as (context, _):
+        train(context)
+        context.complete()
+    expected, original, left = weights(spec), NumPyClassifier.train_epoch, 0
+
+    def interrupted(self: NumPyClassifier, plan: EpochPlan) -> EpochResult:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return original(self, plan)
+
+    monkeypatch.setattr(NumPyClassifier, "train_epoch", interrupted)
+    told: list[Any] = []
+    for attempt in range(40):
+        left = 1 + attempt % 3
+        with opened(spec) as (context, recorder):
+            try:
+                train(context)
+            except KeyboardInterrupt:
+                told += [entry for entry in recorder.told if entry[0] in ("continued", "interrupted")]
+                continue
+            context.complete()
+        break
+    else:
+        pytest.fail("it never came to its end")
+    assert weights(spec) == expected
+    assert sum(entry[0] == "interrupted" for entry in told) >= 4
+    assert any(entry[0] == "continued" and entry[3] > 0 for entry in told)  # within an epoch
+
+
+def test_a_loss_that_is_not_finite_ends_it_and_leaves_no_checkpoint(
+    spec: RunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = NumPyClassifier.train_epoch
+
+    def diverging(self: NumPyClassifier, plan: EpochPlan) -> EpochResult:
+        result = original(self, plan)
+        return EpochResult(np.where(np.arange(plan.steps) == 0, np.nan, result.loss), result.correct, result.seconds)
+
+    monkeypatch.setattr(NumPyClassifier, "train_epoch", diverging)
+    saved: list[Progress] = []
+    monkeypatch.setattr(Checkpoint, "save", lambda self, state, progress, **_: saved.append(progress))
+    with (
+        opened(spec) as (context, recorder),
+        pytest.raises(TrainingDivergedError, match="nan at step 0 .epoch 1, seed 3"),
+    ):
+        train(context)
+    assert [told[0] for told in recorder.told] == ["training", "seed", "steps"]
+    assert saved == []
