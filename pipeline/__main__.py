@@ -1,6 +1,7 @@
 """List every command with one line each: `python -m pipeline`."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,7 +34,8 @@ def _lines(names: Sequence[str]) -> Iterator[str]:
         module, package = Path(__file__).with_name(f"{name}.py"), Path(__file__).parent / name / "__main__.py"
         path = module if module.exists() else package
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""  # nothing heavy is imported
-        yield f"  python -m pipeline.{name:9} {text.splitlines()[0]}"
+        line = re.sub(r" \(stages? [^)]*\)", "", text.splitlines()[0])  # the list says so already
+        yield f"  python -m pipeline.{name:9} {line}"
 
 
 if __name__ == "__main__":

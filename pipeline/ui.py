@@ -1,4 +1,4 @@
-"""Serve the MLflow UI over this repository's store, on 127.0.0.1, and print links to what people come for.
+"""Serve the MLflow UI on 127.0.0.1, and print links to what people come for.
 
 python -m pipeline.ui [--port N]      `make ui` does the same
 """

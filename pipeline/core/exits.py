@@ -6,6 +6,8 @@ Exit codes: 0 done, 1 failed, 2 a user's mistake, 3 another process does the sam
 
 import errno
 import functools
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +34,9 @@ def exit_codes() -> Iterator[None]:
         _end(f"error: {error}", FAILED)
     except BusyError as error:
         _end(f"error: {error}", BUSY)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + signal.SIGPIPE) from None
     except OSError as error:
         if error.errno not in _MENDABLE:
             raise
