@@ -1,4 +1,4 @@
-"""The proof of equality: it passes where both doors are what they should be, and names each planted difference."""
+"""The proof of equality: it passes where both backends are what they should be, and names each planted difference."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -76,7 +76,7 @@ def judged(folder: Path, data: Path, setup: str) -> list[Level]:
 
 
 @pytest.mark.parametrize("setup", SETUPS)
-def test_the_doors_as_they_are_pass_every_level(traced: Callable[[str], Path], data: Path, setup: str) -> None:
+def test_the_backends_as_they_are_pass_every_level(traced: Callable[[str], Path], data: Path, setup: str) -> None:
     levels = judged(traced(setup), data, setup)
     assert [level.name for level in levels if not level.passed] == []
     assert [level.name for level in levels] == [
@@ -272,6 +272,18 @@ def test_a_planted_difference_is_named_at_its_level(
     assert told.startswith(f"{level} differ first at ")
     assert words in told
     assert "look at " in told
+
+
+def test_the_same_evidence_gives_the_same_files(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a trace from DVC's cache, or from a second machine, is the one that parity was shown for."""
+    for clock, folder in ((1e9, "one"), (2e9, "other")):
+        monkeypatch.setattr("time.time", lambda clock=clock: clock)
+        monkeypatch.setattr("time.localtime", lambda *_: (2001 + int(clock > 1e9), 9, 9, 1, 46, 40, 6, 252, 0))
+        trace("pytorch", data, tmp_path / folder, [*COMMON, *SETUPS["adam"]], NETWORK)
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert files == ["arrays.npz", "trace.json"]
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
 
 
 def test_settings_that_differ_come_first(traced: Callable[[str], Path], data: Path) -> None:
