@@ -87,6 +87,29 @@ def test_a_sweep_ranks_its_jobs_and_names_the_failed_one(project: Path) -> None:
     assert f"mlflow.sharedViewState.sweep-{folder.name}" in experiment.tags
 
 
+def test_a_job_is_what_hydra_hands_out_where_chance_expands_the_sweep(project: Path) -> None:
+    """Hydra draws anew whenever it expands: the values of the ranking are those that were trained with."""
+    rates = [f"1e-{n}" for n in range(2, 8)]
+    arguments = ["framework=pytorch", *TINY, f"train.optimizer.learning_rate=shuffle({','.join(rates)})", "seeds=[4]"]
+    before = set((project / "multirun").glob("*")) if (project / "multirun").exists() else set()
+    for already_done in (0, 6):
+        done = run_module(project, "pipeline.train", "-m", *arguments, "train.epochs=1", COLUMNS="150")
+        assert done.returncode == 0, done.stderr
+        assert "6 done, 0 failed" in done.stdout
+        assert done.stdout.count("1 epochs") == 0
+        trained = done.stdout.count("s training; MLflow")
+        assert trained == 6 - already_done
+        rows = re.findall(r"(?m)^\D*\d+ \S (\d+) +\S pytorch +\S (1e-\d)", done.stdout)
+        assert sorted(rate for _, rate in rows) == rates
+        (folder,) = set((project / "multirun").glob("*")) - before
+        before.add(folder)
+        for number, rate in rows if not already_done else ():
+            job = json.loads((folder / number / "job.json").read_text())
+            manifest = json.loads((folder / number / "manifest.json").read_text())
+            assert job["label"] == rate
+            assert manifest["settings"]["train"]["optimizer"]["learning_rate"] == float(rate)
+
+
 def test_an_interrupted_run_is_killed_in_mlflow(project: Path) -> None:
     arguments = ["framework=pytorch", *TINY, "train.epochs=500", "seeds=[7]"]
     with start(project, "pipeline.train", *arguments) as process:
