@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from . import views
+from . import mlflow_compat, views
 from .journal import Journal, Position, folder_of, is_local, uid_of
 from .store import artifact_root, first_connection, store_uri, unreachable_reason
 
@@ -142,8 +142,7 @@ class Delivery:
         try:
             found = self._run_id(reference, position.experiment_id)
             if found:
-                run = self.client.get_run(found)
-                self._there[journal.uid] = {(m.key, m.step, m.value) for m in run.data._metric_objs}
+                self._there[journal.uid] = mlflow_compat.latest_points(self.client.get_run(found))
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -171,13 +170,8 @@ class Delivery:
         self.client.log_artifact(journal.position.run_id, str(_stored(journal, event)), event["folder"])
 
     def _on_dataset(self, journal: Journal, event: Mapping[str, Any]) -> None:
-        from mlflow.data.code_dataset_source import CodeDatasetSource
-        from mlflow.data.meta_dataset import MetaDataset
-        from mlflow.entities import DatasetInput, InputTag
-
-        dataset = MetaDataset(CodeDatasetSource(tags=event["source"]), name=event["name"], digest=event["digest"])
-        inputs = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", event["context"])])
-        self.client.log_inputs(journal.position.run_id, [inputs])
+        data = mlflow_compat.dataset_input(event["name"], event["digest"], event["source"], event["context"])
+        self.client.log_inputs(journal.position.run_id, [data])
 
     def _on_views(self, journal: Journal, event: Mapping[str, Any]) -> None:
         position = journal.position
@@ -189,17 +183,13 @@ class Delivery:
 
     def _on_model(self, journal: Journal, event: Mapping[str, Any]) -> None:
         from mlflow.entities import LoggedModelOutput, Metric
-        from mlflow.models import Model
 
         run_id, folder = journal.position.run_id, _stored(journal, event)
         run = self.client.get_run(run_id)
         model = self._find_model(journal, event["name"]) or self.client.create_logged_model(
             journal.position.experiment_id, event["name"], run_id, params=dict(run.data.params)
         )
-        stored = Model.load(str(folder))
-        stored.artifact_path, stored.run_id = model.artifact_location, run_id
-        stored.model_id = stored.model_uuid = model.model_id
-        stored.save(str(folder / "MLmodel"))
+        mlflow_compat.assign_model(folder, model, run_id)
         self.client.log_model_artifacts(model.model_id, str(folder))
         outputs = run.outputs.model_outputs if run.outputs else []
         if model.model_id not in {output.model_id for output in outputs}:

@@ -1,7 +1,5 @@
 """The state of a store, seen from outside."""
 
-import importlib.util
-import re
 import sqlite3
 import urllib.request
 from collections.abc import Iterator
@@ -10,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final, Literal
 
+from . import mlflow_compat
 from .store import file_of, require_kind, store_uri, unreachable_reason
 
 Mark = Literal["ok", "warn", "FAIL"]
@@ -45,7 +44,7 @@ def _server(uri: str) -> Iterator[tuple[Mark, str]]:
 
 def database(path: Path) -> Iterator[tuple[Mark, str]]:
     """A SQLite store."""
-    wanted = _schema()
+    wanted = mlflow_compat.schema_head()
     try:
         with closing(sqlite3.connect(path, timeout=1.0)) as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -61,17 +60,3 @@ def database(path: Path) -> Iterator[tuple[Mark, str]]:
             "FAIL",
             f"{path}: schema {found}, MLflow wants {wanted}: copy it, then `mlflow db upgrade sqlite:///{path}`",
         )
-
-
-def _schema() -> str | None:
-    """The schema of the MLflow that is installed, read off its migrations: importing it takes seconds."""
-    spec = importlib.util.find_spec("mlflow")
-    assert spec
-    assert spec.submodule_search_locations
-    folder = Path(spec.submodule_search_locations[0]) / "store/db_migrations/versions"
-    own, earlier = set(), set()
-    for path in folder.glob("*.py"):
-        text = path.read_text()
-        own |= set(re.findall(r'(?m)^revision = ["\'](\w+)["\']', text))
-        earlier |= set(re.findall(r'(?m)^down_revision = ["\'](\w+)["\']', text))
-    return next(iter(own - earlier), None)

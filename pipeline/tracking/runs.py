@@ -12,6 +12,7 @@ import numpy as np
 
 from . import flavours
 from .journal import Journal, local
+from .mlflow_compat import sampled_system_metrics
 
 _POINTS_PER_EVENT = 500
 _NAMES_PER_EVENT = 100
@@ -193,14 +194,8 @@ class Run:
         if seconds is None:
             yield
             return
-        from .system import SystemMetrics
-
-        monitor = SystemMetrics(self.log_metrics, seconds, first_step=self.next_step("system/"))
-        monitor.start()
-        try:
+        with sampled_system_metrics(self.log_metrics, seconds, first_step=self.next_step("system/")):
             yield
-        finally:
-            monitor.finish()
 
     def _add_named(self, event: str, values: Mapping[str, str]) -> None:
         names = list(values)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from ..core.errors import UserError
+from . import mlflow_compat
 
 _ANSWER_SECONDS = 5.0
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -114,15 +115,9 @@ def file_of(uri: str) -> Path:
 
 
 def _build(path: Path) -> None:
-    import logging
-
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
     temporary = path.with_name(f"{path.name}.building-{os.getpid()}")
     temporary.unlink(missing_ok=True)
     began = time.perf_counter()
-    store = SqlAlchemyStore(f"sqlite:///{temporary}", (path.parent / "mlartifacts").as_uri())
-    store.engine.dispose()
+    mlflow_compat.build_store(temporary, (path.parent / "mlartifacts").as_uri())
     temporary.replace(path)
     print(f"MLflow store {path} built in {time.perf_counter() - began:.1f} s", flush=True)

@@ -11,6 +11,7 @@ from typing import Any
 from ..config.schema.tracking import TrackingConfig
 from ..core.errors import UserError
 from . import journal as journals
+from . import mlflow_compat
 from .delivery import DeletedExperimentError, Delivery, connect
 from .journal import Journal, folder_of, local, position_of
 from .outbox import left_behind
@@ -223,8 +224,6 @@ class Tracker:
         return journal
 
     def _begin(self, name: str, parent: str | None, tags: Mapping[str, Any]) -> dict[str, Any]:
-        from mlflow.tracking.context.registry import resolve_tags
-
         return {
             "event": "begin",
             "time": milliseconds(),
@@ -232,5 +231,5 @@ class Tracker:
             "experiment": self._name,
             "name": name,
             "parent": parent,
-            "tags": resolve_tags(tags_of(tags)),
+            "tags": mlflow_compat.add_context_tags(tags_of(tags)),
         }

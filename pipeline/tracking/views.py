@@ -1,19 +1,17 @@
 """The MLflow UI of an experiment: saved views (tags of the experiment) and deep links into it.
 
-A saved view is the experiment tag `mlflow.sharedViewState.<key>`, as the UI itself writes it when a view is saved. The
-format is MLflow's own business (seen in 3.17.2): tests/test_browser.py looks at what the UI makes of it.
+What is shown is said here, in the keys of the UI's own state; `mlflow_compat` packs it as the UI does. Both formats are
+MLflow's own business: tests/test_browser.py looks at what the UI makes of them.
 """
 
-import base64
-import json
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from ..core import frameworks
+from .mlflow_compat import VIEW_TAG, pack_view, ui_path
 
-TAG = "mlflow.sharedViewState."
+TAG = VIEW_TAG
 CURVES = f"{TAG}curves"
 NOTE = "mlflow.note.content"
 SIDE = "ui_side"
@@ -28,7 +26,6 @@ GROUPS = f"tags.stage = 'train' AND tags.{LEADERBOARD} = 'true'"
 SEEDS = "tags.stage = 'train' AND tags.seed IS NOT NULL"  # every single training
 DATA = "tags.stage = 'describe'"  # a page about each data set
 
-_CREATED = 1_767_225_600_000  # fixed: a view is the same text whenever it is written
 _SPEED = "throughput/train_images_per_second"
 _RESULTS = {"test/accuracy": 110, "test/loss": 82, "validation/accuracy": 136, _SPEED: 90}
 _SETTINGS = {"model.name": 95, "train.optimizer.learning_rate": 85, "train.batch_size": 65, "train.epochs": 62}
@@ -59,9 +56,8 @@ def views(current: Sequence[str] = (), sweeps: Mapping[str, Sequence[str]] | Non
 
 
 def view_page(experiment_id: str, key: str, *, charts: bool = False) -> str:
-    """Path of a saved view; `charts`: as charts, which a view cannot say. A search filter beside it would undo it."""
-    mode = "&compareRunsMode=CHART" if charts else ""
-    return f"{_page(experiment_id, 'runs')}&viewStateShareKey={quote(key, safe='')}{mode}"
+    """Path of a saved view; `charts`: as charts, which a view cannot say."""
+    return ui_path(experiment_id, "runs", view=key, charts=charts)
 
 
 def note(experiment_id: str, report: str | None = None) -> str:
@@ -83,22 +79,17 @@ def note(experiment_id: str, report: str | None = None) -> str:
 
 def run_page(experiment_id: str, run_id: str, artifact: str | None = None) -> str:
     """Path of a run's page, or of one of its artifacts."""
-    return _page(experiment_id, f"runs/{run_id}" + (f"/artifacts/{quote(artifact)}" if artifact else ""))
+    return ui_path(experiment_id, f"runs/{run_id}" + (f"/artifacts/{quote(artifact)}" if artifact else ""))
 
 
 def models_page(experiment_id: str, *, charts: bool = False) -> str:
     """Path of the table of models; `charts`: a bar chart for each metric of theirs."""
-    return _page(experiment_id, "models") + ("&viewMode=CHART" if charts else "")
+    return ui_path(experiment_id, "models", charts=charts)
 
 
 def model_page(experiment_id: str, model_id: str) -> str:
     """Path of a model's page."""
-    return _page(experiment_id, f"models/{model_id}")
-
-
-def _page(experiment_id: str, path: str) -> str:
-    """Without `workflowType` the UI opens in its mode for GenAI."""
-    return f"/#/experiments/{experiment_id}/{path}?workflowType=machine_learning"
+    return ui_path(experiment_id, f"models/{model_id}")
 
 
 def _these(runs: Sequence[str]) -> str:
@@ -111,9 +102,7 @@ def _view(name: str, filter_: str, columns: Mapping[str, int], charts: Mapping[s
     # an order by metric, not by time, also keeps parents and children flat
     state = {"searchFilter": filter_, "orderByKey": "metrics.`test/accuracy`", "orderByAsc": False}
     state |= {"selectedColumns": list(columns), "columnOrder": list(columns), "columnWidths": columns, **(charts or {})}
-    text = json.dumps(state, separators=(",", ":"))
-    packed = base64.b64encode(zlib.compress(text.encode(), 9)).decode()
-    return json.dumps({"name": name, "createdAt": _CREATED, "updatedAt": _CREATED, "state": f"deflate;{packed}"})
+    return pack_view(name, state)
 
 
 def _curves() -> dict[str, Any]:

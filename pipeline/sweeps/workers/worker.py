@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ...core import frameworks
+from ...tracking.mlflow_compat import WARM_IMPORTS
 from .client import end_with_parent, situation
 
 _EVERYWHERE: Final = (
     *("pipeline.sweeps.job", "pipeline.sweeps.app", "pipeline.parity", "pipeline.compare", "pipeline.describe"),
-    *("hydra.main", "mlflow.pyfunc", "mlflow.data.meta_dataset", "mlflow.store.tracking.sqlalchemy_store"),
-    *("mlflow.system_metrics.system_metrics_monitor", "alembic.command", "sqlalchemy.dialects.sqlite"),
-    *("git", "opentelemetry.sdk.trace", "matplotlib.backends.backend_agg", "rich.table", "rich.progress"),
+    *("hydra.main", *WARM_IMPORTS, "git", "opentelemetry.sdk.trace"),
+    *("matplotlib.backends.backend_agg", "rich.table", "rich.progress"),
 )
 
 

@@ -1,0 +1,147 @@
+"""Everything that leans on what MLflow does not document (seen in 3.17.2): read this first when its version changes.
+
+tests/test_compat.py has a test for each function, which says what to do when it breaks. Importing MLflow takes seconds,
+so the functions import it, not this module.
+"""
+
+import base64
+import importlib.util
+import itertools
+import json
+import logging
+import re
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+WARM_IMPORTS: Final = (
+    *("mlflow.pyfunc", "mlflow.data.meta_dataset", "mlflow.store.tracking.sqlalchemy_store"),
+    *("mlflow.system_metrics.system_metrics_monitor", "alembic.command", "sqlalchemy.dialects.sqlite"),
+)
+"""Modules that a run imports, of MLflow and for it: what a warm worker has loaded before it is asked."""
+VIEW_TAG: Final = "mlflow.sharedViewState."
+"""What the name of an experiment's tag begins with that holds a saved view; the view's key follows."""
+_VIEW_MILLISECONDS: Final = 1_767_225_600_000  # fixed: a view is the same text whenever it is written
+_AS_CHARTS: Final = {"runs": "compareRunsMode", "models": "viewMode"}
+
+
+def build_store(path: Path, artifact_root: str) -> None:
+    """Write a SQLite store of this MLflow's schema to `path`, where nothing is; `artifact_root`: a URI.
+
+    Raises OSError, or what SQLAlchemy raises.
+    """
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    SqlAlchemyStore(f"sqlite:///{path}", artifact_root).engine.dispose()
+
+
+def schema_head() -> str | None:
+    """Return the revision of the schema that the installed MLflow wants; None where its migrations tell none.
+
+    MLflow is not imported.
+    """
+    spec = importlib.util.find_spec("mlflow")
+    assert spec
+    assert spec.submodule_search_locations
+    folder = Path(spec.submodule_search_locations[0]) / "store/db_migrations/versions"
+    own, earlier = set(), set()
+    # not alembic's ScriptDirectory: it runs the migrations, which import mlflow: 1.4 s in place of 0.02 s
+    for path in folder.glob("*.py"):
+        text = path.read_text()
+        own |= set(re.findall(r'(?m)^revision = ["\'](\w+)["\']', text))
+        earlier |= set(re.findall(r'(?m)^down_revision = ["\'](\w+)["\']', text))
+    return next(iter(own - earlier), None)
+
+
+def add_context_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return `tags` with those that MLflow itself gives to a run: who, from which program, at which commit."""
+    from mlflow.tracking.context.registry import resolve_tags
+
+    return dict(resolve_tags(dict(tags)))
+
+
+def latest_points(run: Any) -> set[tuple[str, int, float]]:
+    """Return name, step and value of the latest point of each metric of a run of `MlflowClient.get_run`."""
+    return {(metric.key, metric.step, metric.value) for metric in run.data._metric_objs}
+
+
+def dataset_input(name: str, digest: str, source: Mapping[str, str], context: str) -> Any:
+    """Return what `MlflowClient.log_inputs` takes: data with a name, a digest (36 characters at most) and a source."""
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.entities import DatasetInput, InputTag
+
+    dataset = MetaDataset(CodeDatasetSource(tags=dict(source)), name=name, digest=digest)
+    return DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])
+
+
+def assign_model(folder: Path, model: Any, run_id: str | None) -> None:
+    """Rewrite `MLmodel` in `folder`, saved before there was a LoggedModel, to be that of `model`, trained by a run."""
+    from mlflow.models import Model
+
+    stored = Model.load(str(folder))
+    stored.artifact_path, stored.run_id = model.artifact_location, run_id
+    stored.model_id = stored.model_uuid = model.model_id
+    stored.save(str(folder / "MLmodel"))
+
+
+@contextmanager
+def sampled_system_metrics(
+    log_metrics: Callable[[Mapping[str, float], int], None], seconds: float, *, first_step: int
+) -> Iterator[None]:
+    """Give `log_metrics` CPU, memory, disk, network and GPU use every so many seconds, under `system/`.
+
+    MLflow's monitor measures. Its own loop would ask a server at each sample whether the run is still there.
+    """
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    # it makes a client, of which we have no use: that of a server opens nothing, one of SQLite builds a database
+    monitor = SystemMetricsMonitor("", sampling_interval=seconds, tracking_uri="http://127.0.0.1")
+    ended = threading.Event()
+
+    def sample() -> None:
+        for step in itertools.count(first_step):
+            monitor.collect_metrics()
+            if ended.wait(monitor.sampling_interval):
+                return
+            log_metrics({f"system/{name}": value for name, value in monitor.aggregate_metrics().items()}, step)
+            for part in monitor.monitors:
+                part.clear_metrics()
+
+    thread = threading.Thread(target=sample, name="system metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def pack_view(name: str, state: Mapping[str, Any]) -> str:
+    """Return the value of a tag `VIEW_TAG` + key, as the UI writes it when somebody saves a view.
+
+    `state`: what the UI holds of a table of runs (search, order, columns, charts), in its own keys.
+    """
+    text = json.dumps(state, separators=(",", ":"))
+    packed = base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+    times = dict.fromkeys(("createdAt", "updatedAt"), _VIEW_MILLISECONDS)
+    return json.dumps({"name": name, **times, "state": f"deflate;{packed}"})
+
+
+def ui_path(experiment_id: str, page: str, *, view: str | None = None, charts: bool = False) -> str:
+    """Return the path of a page of the UI, below the server's address.
+
+    `page`: `runs`, `models`, or one of these with an id. `view`: the key of a saved view. `charts`: as charts, which a
+    view cannot say. A search filter beside a view would undo it.
+    """
+    query = {"workflowType": "machine_learning"}  # without it, the UI opens in its mode for GenAI
+    if view is not None:
+        query["viewStateShareKey"] = view
+    if charts:
+        query[_AS_CHARTS[page]] = "CHART"
+    return f"/#/experiments/{experiment_id}/{page}?{urlencode(query, quote_via=quote, safe='')}"
