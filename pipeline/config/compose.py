@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from ..core.errors import UserError
+from . import hydra_compat
 from .schema.whole import Config
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -39,21 +40,17 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     """Compose `conf/` with Hydra overrides and check the result. Raises `UserError`."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
     register()
-    running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None  # in a sweep: its own
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with hydra_compat.aside(), initialize_config_dir(str(CONF), version_base="1.3"):  # aside: a sweep's own
             composed = hydra_compose("config", overrides=[_forced(override) for override in overrides])
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(one_message(error)) from error
     except Exception as error:  # Hydra lets ValueError, TypeError, YAMLError and others through
         given = " with " + " ".join(overrides) if overrides else ""
         raise UserError(f"conf/{given}: cannot be composed: {one_message(error)}") from error
-    finally:
-        GlobalHydra.instance().hydra = running
     return parse(composed)
 
 

@@ -110,7 +110,8 @@ An edit of a figure, of a page or of `tracking` must not train again, so these a
 INERT: Final = (
     *_below("core", "errors.py", "exits.py", "fingerprint.py", "frameworks.py", "paths.py", "progress.py"),
     *_below("core", "provenance.py", "quiet.py", "signals.py"),
-    *_below("config", "__main__.py", "call.py", "compose.py", "schema/tracking.py", "schema/whole.py"),
+    *_below("config", "__main__.py", "call.py", "compose.py", "hydra_compat.py"),
+    *_below("config/schema", "tracking.py", "whole.py"),
     *_below("data", "cache.py"),
     *_below("training", "console.py", "recorder.py", "run_logging.py"),
     *_below("sweeps", "app.py"),

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from ..config import hydra_compat
 from ..config.compose import compose, one_message
 from ..config.schema.whole import Config
 from ..core.errors import UserError
@@ -44,8 +43,7 @@ def plan_jobs(overrides: Sequence[str]) -> list[SweepJob]:
     Raises `UserError` for a bad one.
     """
     try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        combinations = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+        combinations = hydra_compat.expand(overrides)
     except HydraException as error:
         raise UserError(one_message(error)) from error
     varying = {
