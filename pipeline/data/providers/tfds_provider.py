@@ -4,7 +4,6 @@ What a data set's own code yields is taken as it is. The library's next step, to
 its own and to read these back, takes a minute for MNIST, and the files differ from one time to the next.
 """
 
-import inspect
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,8 +19,8 @@ from ...core.errors import UserError
 from ...core.quiet import without_notices
 from ..downloader import Upstream
 from ..images import Raw
-from .replaced import replaced
 from .source import Example
+from .tfds_compat import fetching_through, split_generators
 
 _PARTS = ("train", "validation", "test")
 
@@ -73,7 +72,7 @@ def opened(data: DataConfig, upstream: Upstream) -> Iterator[TfdsSource]:
                 dataset_name=builder.name,
                 force_checksums_validation=True,
             )
-            with _fetching_through(upstream, manager):
+            with fetching_through(upstream, manager):
                 generators = _generators(builder, manager)
             counts = {part: _count(builder, part) for part in _PARTS if part in generators}
         names = getattr(builder.info.features[builder.info.supervised_keys[1]], "names", None)
@@ -121,18 +120,13 @@ def _close_names(name: str) -> str:
 
 def _generators(builder: Any, manager: Any) -> dict[str, Any]:
     """By part, an iterable of keys and examples; what is fetched already is not fetched again."""
-    if "pipeline" in inspect.signature(builder._split_generators).parameters:
+    generators = split_generators(builder, manager)
+    if generators is None:
         raise UserError(f"data.name = {builder.name}: is made with Apache Beam, which is not supported")
-    found = builder._split_generators(manager)
-    if not isinstance(found, dict):  # the older way to say it
-        found = {str(split.name): builder._generate_examples(**split.gen_kwargs) for split in found}
-    generators = {str(name): generator for name, generator in found.items()}
     if "train" not in generators:
         raise UserError(f"data.name = {builder.name}: has the splits {', '.join(generators)}; allowed: one named train")
     if "test" not in generators and "validation" in generators:
         generators["test"] = generators.pop("validation")
-    if any(not hasattr(generator, "__iter__") for generator in generators.values()):
-        raise UserError(f"data.name = {builder.name}: is made with Apache Beam, which is not supported")
     return generators
 
 
@@ -153,36 +147,3 @@ def _decoded(image: Any) -> Raw:
     with Image.open(image if hasattr(image, "read") else os.fspath(image)) as opened_image:
         opened_image.load()
         return opened_image
-
-
-@contextmanager
-def _fetching_through(upstream: Upstream, manager: Any) -> Iterator[None]:
-    """Let the download manager ask `upstream` for files in place of the network; it verifies them as it always does."""
-    from tensorflow_datasets.core.download import checksums, download_manager, downloader, extractor
-
-    class Downloader(downloader._Downloader):  # type: ignore[misc]
-        def download(self, url: str, destination_path: Any, verify: bool = True) -> Any:
-            """In this thread, so that an interruption, or the first file that cannot be had, is the end of it."""
-            self._pbar_url.update_total(1)
-            known = manager._url_infos.get(url)
-            name = (known.filename if known else None) or url.rstrip("/").rpartition("/")[2]
-            path = Path(destination_path) / name
-            try:
-                upstream.place(url, path, name=name, checksum=known.checksum if known else None)
-            except OSError as error:
-                raise RuntimeError(str(error)) from error  # no other address is known
-            self._pbar_url.update(1)
-            found = downloader.DownloadResult(type(destination_path)(path), checksums.compute_url_info(path))
-            return downloader.promise.Promise.resolve(found)
-
-    fetcher, unpacker = Downloader(), extractor._Extractor()
-    getters = [
-        (download_manager, "get_downloader", lambda *_, **__: fetcher),
-        (extractor, "get_extractor", lambda *_, **__: unpacker),
-    ]
-    with replaced(getters):
-        try:
-            yield
-        except BaseException:
-            unpacker._executor.shutdown(cancel_futures=True)  # or it would write into a folder that is being removed
-            raise

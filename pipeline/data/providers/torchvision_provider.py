@@ -1,8 +1,7 @@
 """The image classification sets of torchvision.datasets: their own download, checksum and reading code."""
 
 import inspect
-import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +15,8 @@ from ...config.schema.data import DataConfig
 from ...core.errors import UserError
 from ..downloader import Upstream
 from .bundled_provider import FILES
-from .replaced import replaced
 from .source import Example
+from .torchvision_compat import fetching_through, file_names
 
 # What upstream's parts are called, by ours; the first that a data set accepts is taken.
 _SPLITS = {"train": ("train", "trainval"), "validation": ("val", "valid"), "test": ("test", "val", "valid")}
@@ -92,8 +91,8 @@ def opened(data: DataConfig, upstream: Upstream) -> Iterator[TorchvisionSource]:
         upstream.require_any(hosts)  # torchvision takes seconds to import
     dataset_class = _find(data.name)
     with upstream.unpacking() as scratch:
-        with _fetching_through(upstream, dataset_class), upstream.explained(f"torchvision's {dataset_class.__name__}"):
-            upstream.expect(_names(dataset_class))
+        with fetching_through(upstream, dataset_class), upstream.explained(f"torchvision's {dataset_class.__name__}"):
+            upstream.expect(file_names(dataset_class))
             datasets = _open_parts(dataset_class, scratch, data.options)
             image, label = next(iter(datasets.values()))[0]
         if not isinstance(image, Image.Image | np.ndarray) or not hasattr(label, "__index__"):
@@ -122,14 +121,6 @@ def _find(name: str) -> Any:
             f"data.name = {name}: not a set of labelled images that torchvision downloads; allowed: {allowed}"
         )
     return known[plain(name)]
-
-
-def _names(dataset_class: Any) -> list[str]:
-    """Of the files that it asks for, where it tells them in one of the usual ways."""
-    resources, single = getattr(dataset_class, "resources", ()), getattr(dataset_class, "filename", None)
-    if isinstance(resources, list | tuple) and resources:
-        return [str(url).rpartition("/")[2] for url, _ in resources]
-    return [single] if isinstance(single, str) else []
 
 
 def _parameters(dataset_class: Any) -> set[str]:
@@ -176,45 +167,3 @@ def _open_parts(dataset_class: Any, scratch: Path, options: Mapping[str, Any]) -
             taken.add(split)
             break
     return found
-
-
-@contextmanager
-def _fetching_through(upstream: Upstream, dataset_class: Any) -> Iterator[None]:
-    """Let torchvision ask `upstream` for files in place of the network. Its own code checks them as it always does."""
-    from torchvision.datasets import utils
-
-    wanted: dict[str, str | None] = {}
-    check, from_drive = utils.check_integrity, utils.download_file_from_google_drive
-
-    def check_integrity(path: Any, md5: str | None = None) -> bool:
-        wanted[str(path)] = md5  # asked before a file is fetched, and after
-        return bool(check(path, md5))
-
-    def retrieve(url: str, path: Any, *_: Any, **__: Any) -> None:
-        upstream.place(url, Path(path), name=Path(path).name, checksum=wanted.get(str(path)))
-
-    def drive(file_id: str, root: Any, filename: Any = None, md5: str | None = None) -> None:
-        name = str(filename or file_id)
-        if not upstream.sealed and upstream.mirror is None and not (upstream.folder / name).exists():
-            from_drive(file_id, str(upstream.folder), name, md5)
-        url = f"https://drive.google.com/uc?id={file_id}"
-        upstream.place(url, Path(root) / name, name=name, checksum=md5)
-
-    replacements: dict[str, Callable[..., Any]] = {
-        "check_integrity": check_integrity,
-        "_urlretrieve": retrieve,
-        "_get_redirect_url": lambda url, max_hops=3: url,
-        "download_file_from_google_drive": drive,
-    }
-    modules = [utils, *(inspect.getmodule(base) for base in dataset_class.__mro__)]
-    exchanged: list[tuple[Any, str, Any]] = [
-        (module, name, own)
-        for module in modules
-        if module is not None and module.__name__.startswith("torchvision.datasets")
-        for name, own in replacements.items()
-        if hasattr(module, name)
-    ]
-    # torchvision unpacks without a filter, which follows `../` and links out of the folder (PEP 706)
-    exchanged.append((tarfile.TarFile, "extraction_filter", staticmethod(tarfile.data_filter)))
-    with replaced(exchanged):
-        yield
