@@ -278,7 +278,7 @@ def test_the_same_evidence_gives_the_same_files(data: Path, tmp_path: Path, monk
     """So that a trace from DVC's cache, or from a second machine, is the one that parity was shown for."""
     for clock, folder in ((1e9, "one"), (2e9, "other")):
         monkeypatch.setattr("time.time", lambda clock=clock: clock)
-        monkeypatch.setattr("time.localtime", lambda *_: (2001 + int(clock > 1e9), 9, 9, 1, 46, 40, 6, 252, 0))
+        monkeypatch.setattr("time.localtime", lambda *_, y=clock // 1e9: (2000 + int(y), 9, 9, 1, 46, 40, 6, 252, 0))
         trace("pytorch", data, tmp_path / folder, [*COMMON, *SETUPS["adam"]], NETWORK)
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert files == ["arrays.npz", "trace.json"]

@@ -68,7 +68,7 @@ def project(registered: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def test_a_framework_that_is_not_registered_is_refused() -> None:
-    with pytest.raises(UserError, match="^framework = 'jax': allowed: tensorflow, pytorch"):
+    with pytest.raises(UserError, match=r"^framework = 'jax': allowed: tensorflow, pytorch"):
         compose(["framework=jax"])
 
 
