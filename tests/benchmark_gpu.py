@@ -22,7 +22,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from pipeline.config.compose import compose
+from pipeline.config.compose import compose  # noqa: E402
 from pipeline.data.build import write_dataset  # noqa: E402
 from pipeline.data.dataset import Dataset  # noqa: E402
 from pipeline.data.loader import BatchLoader  # noqa: E402

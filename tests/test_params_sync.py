@@ -1,10 +1,12 @@
 """`python -m pipeline.config --sync`, the stage `config`: when `params.yaml` is kept, recomposed, or not touched."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
-from project_copy import copy_project, run_module
+import yaml
+from project_copy import ROOT, copy_project, run_module
 
 from pipeline.config.compose import compose, load, write
 
@@ -152,3 +154,10 @@ BROKEN_CONF = {
 def test_a_broken_conf_is_refused(project: Path, name: str, content: bytes, message: str) -> None:
     (project / "conf" / name).write_bytes(content)
     assert_sync_refuses(project, message)
+
+
+def test_the_committed_snapshot_is_that_of_the_committed_conf() -> None:
+    """`dvc exp run` refuses a stale one; what a developer has changed and not committed is their own."""
+    asked = ["git", "status", "--porcelain", "conf", "params.yaml"]
+    if not subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout:
+        assert yaml.safe_load((ROOT / "params.yaml").read_text()) == compose().model_dump()
