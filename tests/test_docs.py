@@ -1,4 +1,4 @@
-"""What the documentation names is there: links, paths, commands, keys with their defaults, pictures of what they show."""
+"""What the documentation names is there: links, paths, commands, keys with their defaults, what pictures show."""
 
 import ast
 import hashlib
@@ -60,14 +60,18 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 @PAGE
 def test_every_path_is_there(page: Path) -> None:
-    """Whatever begins with a folder of this repository, or is a file beside this README; `<...>` stands for anything."""
+    """Whatever begins with a folder of this repository, or is a file at its root; `<...>` stands for anything."""
     named = {text for text in _quoted(page) if re.fullmatch(r"[\w./<>@*-]+", text)}
     paths = {text for text in named if text.split("/")[0] in HOLDERS and "/" in text}
-    paths |= {
-        text for text in named if re.fullmatch(r"\.?[\w.-]+\.(yaml|toml|lock|md)", text) and (page.parent == ROOT)
-    }
+    paths |= {text for text in named if re.fullmatch(r"\.?[\w.-]+\.(yaml|toml|lock|md)", text)}
     patterns = {path: re.sub(r"<[^>]*>", "*", path).rstrip("/") for path in paths if "<name>" not in path}
     assert sorted(path for path, pattern in patterns.items() if not list(ROOT.glob(pattern))) == []
+
+
+@PAGE
+def test_every_name_is_in_the_file_that_it_is_said_to_be_in(page: Path) -> None:
+    said = re.findall(r"`(\w+)`\s+(?:in|of)\s+`((?:pipeline|tests)/[\w/]+\.py)`", _prose(page))
+    assert [(name, path) for name, path in said if name not in (ROOT / path).read_text(encoding="utf-8")] == []
 
 
 @PAGE
