@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from pipeline.config.compose import compose
 from pipeline.config.schema import model as model_schema
 from pipeline.config.schema.whole import Config
+from pipeline.models.backend import Classifier
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "pipeline"
@@ -200,6 +201,11 @@ def test_the_picture_of_the_stages_is_that_of_dvc() -> None:
         if any(one == other or one.startswith(f"{other}/") for one in used for other in made)
     }
     assert _drawn("stages") == _reduced(edges) | {("config", "download")}
+
+
+def test_the_picture_of_the_seam_has_its_methods() -> None:
+    drawn = re.findall(r"(?:<br/>|\">)(\w+)\(", (DRAWINGS / "seam.dot").read_text(encoding="utf-8"))
+    assert drawn == [name for name, value in vars(Classifier).items() if callable(value) and name[0] != "_"]
 
 
 def test_the_picture_of_the_rooms_is_that_of_the_imports() -> None:
