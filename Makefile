@@ -1,11 +1,11 @@
-# make repro | test | lint | ui | lock | clean      (each sets up .venv first where that is needed)
+# make repro | test | lint | ui | docs | lock | clean      (each sets up .venv first where that is needed)
 # make test ARGS='-k sweep': those tests alone; one process, with a debugger: .venv/bin/python -m pytest -k sweep --pdb
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup repro test lint ui lock clean
+.PHONY: setup repro test lint ui docs lock clean
 .DEFAULT_GOAL := repro
 
 setup: $(STAMP)
@@ -37,6 +37,9 @@ lint: $(STAMP)
 PORT ?= 5000
 ui: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pipeline.ui --port $(PORT)
+
+docs: # the pictures of the architecture, from their sources (Graphviz)
+	docs/architecture/render.sh
 
 lock: $(BIN)/uv
 	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --extra dev --no-header --no-annotate --no-emit-index-url pyproject.toml --output-file requirements.lock

@@ -110,6 +110,34 @@ def test_a_job_is_what_hydra_hands_out_where_chance_expands_the_sweep(project: P
             assert manifest["settings"]["train"]["optimizer"]["learning_rate"] == float(rate)
 
 
+_AGAIN = """
+import sys
+from pathlib import Path
+import numpy as np
+from pipeline.data.dataset import Dataset
+from pipeline.models import backend
+output, data = map(Path, sys.argv[1:])
+predictions = np.load(output / "predictions.npz")
+images = Dataset.open(data).split("test").images[:]
+for seed, logits in zip(predictions["seeds"], predictions["logits"], strict=True):
+    assert backend.load(backend.model_folder(output, seed)).predict(images).tobytes() == logits.tobytes()
+print("the same bits")
+"""
+
+
+@pytest.mark.parametrize("framework", ["tensorflow", "pytorch"])
+def test_the_classifier_in_hand_predicts_what_the_saved_models_do(project: Path, framework: str) -> None:
+    """One run of two seeds evaluates both with the classifier that it has compiled for training."""
+    before = set((project / "outputs").glob("*"))
+    done = run_module(project, "pipeline.train", f"framework={framework}", *TINY, "train.epochs=1", "seeds=[0,1]")
+    assert done.returncode == 0, done.stderr
+    (output,) = set((project / "outputs").glob("*")) - before
+    (data,) = (project / "data/cache").glob("mnist_sample-*[!k]/")
+    (project / "again.py").write_text(_AGAIN)
+    again = run_module(project, "again", str(output), str(data))
+    assert again.stdout.strip().endswith("the same bits"), again.stderr
+
+
 def test_an_interrupted_run_is_killed_in_mlflow(project: Path) -> None:
     arguments = ["framework=pytorch", *TINY, "train.epochs=500", "seeds=[7]"]
     with start(project, "pipeline.train", *arguments) as process:
