@@ -10,7 +10,7 @@ from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import ttost_paired
 
 from pipeline.comparison import paired_tests as paired
-from pipeline.comparison.paired_tests import Difference
+from pipeline.comparison.paired_tests import Difference, SamplingDistribution
 from pipeline.comparison.verdict import Verdict, decide, power, sentence
 from pipeline.evaluation import metrics
 
@@ -57,7 +57,8 @@ def test_variances_are_those_of_seeds_and_of_examples() -> None:
     shared = covariance[~np.eye(4, dtype=bool)].mean()
     assert found.seed_variance == pytest.approx(d.mean(axis=1).var(ddof=1))
     assert found.example_variance == pytest.approx(max(shared, 0), abs=0.05 * np.diag(covariance).mean())
-    assert found.reference().error == pytest.approx((found.seed_variance / 4 + found.example_variance) ** 0.5)
+    expected = (found.seed_variance / 4 + found.example_variance) ** 0.5
+    assert found.distribution().standard_error == pytest.approx(expected)
 
 
 def test_the_calibration_error_is_resampled_as_a_whole() -> None:
@@ -88,21 +89,21 @@ def test_equivalence_is_the_paired_tost() -> None:
 def test_the_variance_of_examples_is_added_and_counted_as_known() -> None:
     """The distribution is simulated by its definition."""
     found = difference(A, B, example_variance=4e-6)
-    reference = found.reference()
-    assert reference.error**2 == pytest.approx(found.seed_variance / 4 + 4e-6)
+    distribution = found.distribution()
+    assert distribution.standard_error**2 == pytest.approx(found.seed_variance / 4 + 4e-6)
     raised = found.seed_variance * (5 / 3) ** 2 / 4
-    assert reference.known == pytest.approx(4e-6 / (raised + 4e-6))
+    assert distribution.example_share == pytest.approx(4e-6 / (raised + 4e-6))
     generator = np.random.default_rng(0)
-    spread = (1 - reference.known) * generator.chisquare(3, 1_000_000) / 3 + reference.known
+    spread = (1 - distribution.example_share) * generator.chisquare(3, 1_000_000) / 3 + distribution.example_share
     drawn = generator.normal(size=1_000_000) / np.sqrt(spread)
     for probability in (0.9, 0.95, 0.975):
-        assert reference.quantile(probability) == pytest.approx(np.quantile(drawn, probability), rel=0.01)
-        assert reference.below(reference.quantile(probability)) == pytest.approx(probability)
+        assert distribution.quantile(probability) == pytest.approx(np.quantile(drawn, probability), rel=0.01)
+        assert distribution.cdf(distribution.quantile(probability)) == pytest.approx(probability)
     low, high = found.interval()
-    half = reference.error * reference.quantile(0.975)
+    half = distribution.standard_error * distribution.quantile(0.975)
     assert (low, high) == pytest.approx((found.mean - half, found.mean + half))
     closer_than_examples_allow = replace(found, noise_variance=100 * found.seed_variance)
-    assert closer_than_examples_allow.reference().known < reference.known
+    assert closer_than_examples_allow.distribution().example_share < distribution.example_share
 
 
 def test_the_equivalence_interval_is_within_the_margin_just_where_the_test_passes() -> None:
@@ -120,7 +121,7 @@ def test_equivalence_of_accuracy_counts_the_images_that_the_margin_would_take() 
     b[:, :5] = (0, 1)
     found = paired.differences(a, b, np.zeros(2000, np.int64), bins=BINS, resamples=4000)["accuracy"]
     assert found.mean == pytest.approx(0.0025)
-    assert found.reference(margin=0.005).error ** 2 == pytest.approx(10 / 2000**2, rel=0.1)
+    assert found.distribution(margin=0.005).standard_error ** 2 == pytest.approx(10 / 2000**2, rel=0.1)
     assert found.p_equivalence(0.005) == pytest.approx(stats.norm.cdf(-5 / 10**0.5), abs=0.02)
 
 
@@ -171,7 +172,7 @@ def test_the_variances_come_from_the_same_resampled_examples_for_all_seeds(metri
     own = resampled(a[:1], b[:1], labels, metric, 60, seed).var(ddof=1)
     assert (one.example_variance, one.noise_variance, one.examples) == (pytest.approx(own), 0.0, 40)
     assert np.isnan(one.seed_variance)
-    assert one.reference() == paired.Reference(pytest.approx(own**0.5), 1, 0)
+    assert one.distribution() == SamplingDistribution(pytest.approx(own**0.5), 1, 0)
 
 
 def test_examples_that_all_seeds_share_never_lower_the_error() -> None:
@@ -187,37 +188,38 @@ def test_what_is_known_of_the_error_is_the_share_of_the_examples() -> None:
     found = replace(difference(A, B, example_variance=4e-6), noise_variance=1e-7)
     for seeds in (None, 9):
         between, count = found.seed_variance / (seeds or 4), seeds or 4
-        reference = found.reference(seeds)
-        assert reference.error == pytest.approx((between + 4e-6) ** 0.5)
-        assert reference.known == pytest.approx(4e-6 / (between * (5 / 3) ** 2 + 4e-6))
-        assert reference.freedom == count - 1
+        distribution = found.distribution(seeds)
+        assert distribution.standard_error == pytest.approx((between + 4e-6) ** 0.5)
+        assert distribution.example_share == pytest.approx(4e-6 / (between * (5 / 3) ** 2 + 4e-6))
+        assert distribution.degrees_of_freedom == count - 1
     noisy = replace(found, noise_variance=found.seed_variance * 100)
-    assert noisy.reference().known == pytest.approx(4e-6 / (noisy.noise_variance / 4 + 4e-6))
+    assert noisy.distribution().example_share == pytest.approx(4e-6 / (noisy.noise_variance / 4 + 4e-6))
     nothing = Difference("loss", (1.0, 1.0), (1.0, 1.0), 0.0, 0.0, 0.0)
-    assert nothing.reference() == paired.Reference(0.0, 1.0, 1)
+    assert nothing.distribution() == SamplingDistribution(0.0, 1.0, 1)
 
 
 def test_a_margin_adds_to_the_error_of_accuracy_alone() -> None:
     found = replace(difference([0.972, 0.97], [0.971, 0.97], example_variance=1e-6), examples=2000)
     added = (0.005 - found.mean) / 2000
-    assert found.reference(margin=0.005).error ** 2 == pytest.approx(found.reference().error ** 2 + added)
-    assert found.reference(margin=1e-4).error == found.reference().error
-    assert replace(found, examples=0).reference(margin=0.005) == found.reference()
+    expected = found.distribution().standard_error ** 2 + added
+    assert found.distribution(margin=0.005).standard_error ** 2 == pytest.approx(expected)
+    assert found.distribution(margin=1e-4).standard_error == found.distribution().standard_error
+    assert replace(found, examples=0).distribution(margin=0.005) == found.distribution()
     for metric in ("loss", "calibration_error"):
-        assert replace(found, metric=metric).reference(margin=0.005) == found.reference()
+        assert replace(found, metric=metric).distribution(margin=0.005) == found.distribution()
 
 
 def test_the_distribution_is_students_or_the_normal_at_its_ends() -> None:
     for value in (-2.0, 0.0, 0.7):
-        assert paired.Reference(1.0, 0, 4).below(value) == pytest.approx(stats.t(4).cdf(value))
-        assert paired.Reference(1.0, 1, 4).below(value) == pytest.approx(stats.norm.cdf(value))
+        assert SamplingDistribution(1.0, 0, 4).cdf(value) == pytest.approx(stats.t(4).cdf(value))
+        assert SamplingDistribution(1.0, 1, 4).cdf(value) == pytest.approx(stats.norm.cdf(value))
     for probability in (0.6, 0.95):
-        assert paired.Reference(1.0, 0, 4).quantile(probability) == pytest.approx(stats.t(4).ppf(probability))
-        assert paired.Reference(1.0, 1, 4).quantile(probability) == pytest.approx(stats.norm.ppf(probability))
+        assert SamplingDistribution(1.0, 0, 4).quantile(probability) == pytest.approx(stats.t(4).ppf(probability))
+        assert SamplingDistribution(1.0, 1, 4).quantile(probability) == pytest.approx(stats.norm.ppf(probability))
     for known in (1e-4, 0.3, 0.9999):  # and between them otherwise
-        middle = paired.Reference(1.0, known, 1)
+        middle = SamplingDistribution(1.0, known, 1)
         assert stats.norm.ppf(0.975) - 0.01 < middle.quantile(0.975) < stats.t(1).ppf(0.975) + 0.2
-        assert middle.below(middle.quantile(0.975)) == pytest.approx(0.975, abs=1e-7)
+        assert middle.cdf(middle.quantile(0.975)) == pytest.approx(0.975, abs=1e-7)
 
 
 def test_without_any_error_it_is_certain() -> None:
@@ -311,7 +313,7 @@ def test_one_seed_decides_nothing_and_says_why() -> None:
 def test_predictions_that_are_the_same_are_equivalent() -> None:
     a, _, labels = pair(3, 2000)
     for found in paired.differences(a, a, labels, bins=BINS, resamples=200).values():
-        assert (found.mean, found.reference().error, found.p_value) == (0, 0, 1)
+        assert (found.mean, found.distribution().standard_error, found.p_value) == (0, 0, 1)
         assert decide(found, 0.005).kind == "equivalent"
 
 
@@ -330,7 +332,7 @@ def test_a_spread_of_0_over_seeds_is_not_taken_for_certainty() -> None:
     b[0, 0], b[1, 50] = wrong, wrong
     found = paired.differences(a, b, labels, bins=BINS, resamples=2000)["accuracy"]
     assert np.subtract(found.a, found.b) == pytest.approx([0.01, 0.01])
-    assert found.reference().error > 0.005
+    assert found.distribution().standard_error > 0.005
 
 
 # What it says
@@ -428,12 +430,12 @@ def test_the_chance_of_a_verdict_is_that_of_the_tests(margin: float, seeds: int)
 
 def test_the_margin_of_accuracy_counts_the_images_that_it_takes() -> None:
     found = replace(difference([0.002, 0.001, 0.0], [0.0] * 3), examples=400)
-    at_margin = found.reference(9, margin=0.02)
-    plain = found.reference(9)
-    ends = [0.02 + sign * found.mean - at_margin.error * at_margin.quantile(0.95) for sign in (-1, 1)]
-    expected = sum(plain.below(end / plain.error) for end in ends) - 1
-    better = plain.below(found.mean / plain.error - plain.quantile(0.975))
-    assert at_margin.error > 2 * plain.error
+    at_margin = found.distribution(9, margin=0.02)
+    plain = found.distribution(9)
+    ends = [0.02 + sign * found.mean - at_margin.standard_error * at_margin.quantile(0.95) for sign in (-1, 1)]
+    expected = sum(plain.cdf(end / plain.standard_error) for end in ends) - 1
+    better = plain.cdf(found.mean / plain.standard_error - plain.quantile(0.975))
+    assert at_margin.standard_error > 2 * plain.standard_error
     assert power(found, 0.02, 9) == pytest.approx(max(better, expected))
 
 

@@ -1,6 +1,6 @@
-"""Two arms, paired by seed and example, and what is concluded.
+"""Two arms, paired by seed and example, and the verdict on their difference.
 
-May import every room above `comparison` in the tour of `pipeline`. Offers `arm` (what one framework predicted, and how it
-was trained), `from_mlflow` (arms of what is in MLflow), `result` (everything that is said of two arms). Inside:
-`paired_tests` (the difference and its interval), `verdict` (what the difference comes to).
+May import every room above `comparison` in the tour of `pipeline`. Offers `arm` (the predictions and the training
+history of one arm), `from_mlflow` (arms read from MLflow), `result` (every number that a page or table shows). Inside:
+`paired_tests` (the difference, its interval and its tests), `verdict` (better, equivalent or inconclusive).
 """

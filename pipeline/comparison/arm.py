@@ -1,4 +1,4 @@
-"""One arm of a comparison: what it predicted, how it was trained, on what."""
+"""One arm of a comparison: its predictions, its training history, its settings and its machine."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,22 +19,23 @@ _ADVICE = "run `dvc repro`"
 
 @dataclass(frozen=True)
 class Arm:
-    """Row s of `outputs` is of `seeds[s]`."""
+    """One arm of a comparison. Row s of `outputs` belongs to `seeds[s]`."""
 
     style: SeriesStyle
     seeds: tuple[int, ...]
     outputs: np.ndarray
-    """float32 (S, N, K), of the test split."""
+    """Outputs of the last layer on the test split, float32 (seeds, examples, classes)."""
     labels: np.ndarray
-    """int64 (N,)"""
+    """Actual classes of the test split, int64 (examples,)."""
     history: Sequence[HistoryRow]
+    """Loss and accuracy of every seed, epoch and split."""
     manifest: Manifest
-    """As `train` wrote it."""
+    """Settings, versions and machine, as `train` wrote them."""
     runs: Mapping[int, str]
-    """MLflow runs by seed; empty where they are not known."""
+    """Ids of the MLflow runs by seed; empty if the arm has none."""
 
     def with_seeds(self, seeds: Sequence[int]) -> "Arm":
-        """Return the same arm with these of its seeds, in this order."""
+        """Return the arm with only these of its seeds, in this order. Raises `ValueError` if it lacks one."""
         rows = [self.seeds.index(seed) for seed in seeds]
         history = [row for row in self.history if row.seed in set(seeds)]
         runs = {seed: run for seed, run in self.runs.items() if seed in set(seeds)}
@@ -42,19 +43,22 @@ class Arm:
 
     @property
     def title(self) -> str:
-        """Its name in every table."""
+        """The arm's name in every table, figure and page."""
         return self.style.title
 
     @property
     def epoch_seconds(self) -> list[float]:
-        """Mean seconds of an epoch of training, by seed."""
+        """Mean wall time of a training epoch in seconds, one value per seed."""
         rows = [row for row in self.history if row.split == "train"]
         by_seed = [[row.seconds or 0 for row in rows if row.seed == seed] for seed in self.seeds]
         return [float(np.mean(seconds)) for seconds in by_seed]
 
 
 def from_results(framework: str, results: Path) -> Arm:
-    """Read what the stages `train@...` and `evaluate@...` left. Raises `UserError` naming a bad file."""
+    """Read an arm from the folder of `framework` below `results`, where `train@...` and `evaluate@...` wrote it.
+
+    Raises `UserError` naming a file that is missing or cannot be read.
+    """
     folder = results / framework
     predictions = _predictions(folder / "predictions.npz")
     references = RunReferences.read(folder / "runs.json", _ADVICE)
@@ -70,7 +74,7 @@ def from_results(framework: str, results: Path) -> Arm:
 
 
 def manifest_of(path: Path) -> Manifest:
-    """Read a manifest. Raises `UserError` naming the file."""
+    """Read `manifest.json`. Raises `UserError` naming the file if it is missing or cannot be read."""
     try:
         return Manifest.model_validate(read_json(path, _ADVICE))
     except ValidationError as error:
@@ -78,7 +82,7 @@ def manifest_of(path: Path) -> Manifest:
 
 
 def history_of(path: Path) -> list[HistoryRow]:
-    """Read the scores of all epochs. Raises `UserError` naming the file."""
+    """Read `history.csv`. Raises `UserError` naming the file if it is missing or cannot be read."""
     try:
         return read_history(read_text(path, _ADVICE))
     except (KeyError, ValueError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""Arms of a comparison from what is in MLflow: the frameworks of a sweep, or two arms that filters name; by seed."""
+"""Arms of a comparison read from MLflow: the frameworks of a sweep, or two arms that filters select."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,95 +20,100 @@ from ..tracking.tracker import Tracker
 from .arm import Arm, history_of, manifest_of
 from .result import Comparison, compare_arms
 
-_OTHER_STYLES: Final = (("#009E73", 3.4), ("#7A4FBF", 1.4))  # where both arms are of one framework
+_SAME_FRAMEWORK_STYLES: Final = (("#009E73", 3.4), ("#7A4FBF", 1.4))
+"""Colour and line width of A and B if both arms were trained in one framework."""
 _SEEDS: Final = "tags.stage = 'train' and tags.seed != ''"
+"""Selects the runs that trained one seed each."""
 
 
 @dataclass(frozen=True)
 class StoredComparison:
-    """One comparison of what is in MLflow."""
+    """One comparison of two arms from MLflow."""
 
     label: str
-    """What tells it from the others, `train.batch_size=64`; empty of a single one."""
+    """The settings that tell it from the others, such as `batch_size=64`; empty for a single comparison."""
     comparison: Comparison
     dataset: Dataset | None
-    """None: this machine has not the data."""
+    """None if the data are not on this machine."""
 
 
 class SweepArms:
-    """The configurations of a sweep that several frameworks were trained under. Raises `UserError` without any."""
+    """The arms of a sweep: every configuration that at least two frameworks were trained under.
+
+    Raises `UserError` if `sweep` is not a sweep's name, has no finished runs, or has no such configuration.
+    """
 
     def __init__(self, tracker: Tracker, sweep: str) -> None:
         if not re.fullmatch(r"[\w .:-]+", sweep):
             raise UserError(f"sweep = {sweep}: not the name of a sweep, such as 2026-11-23_14-49-56")
         runs = find_runs(tracker, f"tags.sweep LIKE '%{sweep}%' and {_SEEDS}")
         if not runs:
-            known = [run.tags.get("sweep", "") for run in find_runs(tracker, "tags.stage = 'sweep'")]
+            sweeps = [run.tags.get("sweep", "") for run in find_runs(tracker, "tags.stage = 'sweep'")]
             raise UserError(
-                f"sweep = {sweep}: no finished runs of it in {tracker.uri}; there are: {', '.join(known) or 'none'}"
+                f"sweep = {sweep}: no finished runs of it in {tracker.uri}; there are: {', '.join(sweeps) or 'none'}"
             )
         by_pair: dict[str, dict[str, list[StoredRun]]] = {}
         for run in runs:
             by_pair.setdefault(run.tags.get("pair", ""), {}).setdefault(run.tags["framework"], []).append(run)
-        whole = [arms for arms in by_pair.values() if len(arms) > 1]
-        if not whole:
+        comparable = [arms for arms in by_pair.values() if len(arms) > 1]
+        if not comparable:
             raise UserError(
                 f"sweep = {sweep}: no configuration that two frameworks were trained under; sweep over "
                 f"framework={','.join(frameworks.names())}, or compare with a=<filter> b=<filter>"
             )
         parents = find_runs(tracker, f"tags.sweep = '{sweep}' and tags.stage = 'sweep'")
         self.parent = parents[0].id if parents else None
-        """The sweep's run."""
-        self.configurations, self.left_out = len(by_pair), len(by_pair) - len(whole)
-        """How many there are, and how many of them were trained in one framework only."""
-        self._tracker, self._pairs = tracker, [pair for arms in whole for pair in _pairs(arms)]
+        """Id of the sweep's own run; None if MLflow has none."""
+        self.configurations, self.left_out = len(by_pair), len(by_pair) - len(comparable)
+        """Number of configurations, and number of those that only one framework was trained under."""
+        self._tracker, self._pairs = tracker, [pair for arms in comparable for pair in _pairs(arms)]
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     def compare(self, config: Config, folder: Path) -> Iterator[StoredComparison]:
-        """Compare one after another; `folder`: scratch for what is fetched."""
+        """Yield one comparison after another; `folder` is scratch space for the artifacts."""
         loaded = [
             [_arm(self._tracker, runs, folder, find(name).style) for name, runs in pair.items()] for pair in self._pairs
         ]
         labels = _labels([a.manifest.settings for a, _ in loaded])
         several = len({b.title for _, b in loaded}) > 1
         for (a, b), label in zip(loaded, labels, strict=True):
-            told = ", ".join(filter(None, (label, b.title if several else "")))
-            yield StoredComparison(told, *_compare(a, b, config))
+            full_label = ", ".join(filter(None, (label, b.title if several else "")))
+            yield StoredComparison(full_label, *_compare(a, b, config))
 
 
 def compare_filters(tracker: Tracker, a: str, b: str, config: Config, folder: Path) -> StoredComparison:
-    """Compare the runs that match one filter with those that match another.
+    """Compare the runs that match the filter `a` with those that match `b`; each is a filter as the MLflow UI takes it.
 
-    Raises `UserError` where a filter matches no runs, or those of several configurations.
+    Raises `UserError` if a filter is malformed, matches no finished runs, or matches several configurations.
     """
-    arms, chosen = [], []
+    arms, styles = [], []
     for key, condition in (("a", a), ("b", b)):
         runs = find_runs(tracker, f"{condition} and {_SEEDS}")
         if not runs:
             raise UserError(f"{key} = {condition}: no finished runs that match, in {tracker.uri}")
         arms.append(_arm(tracker, runs, folder, SeriesStyle(key.upper(), "", 2), f"{key} = {condition}"))
-        chosen.append(find(runs[0].tags["framework"]).style)
-    one, other = (replace(arm, style=style) for arm, style in zip(arms, _styles(arms, chosen), strict=True))
-    return StoredComparison("", *_compare(one, other, config))
+        styles.append(find(runs[0].tags["framework"]).style)
+    arm_a, arm_b = (replace(arm, style=style) for arm, style in zip(arms, _distinct(styles, arms), strict=True))
+    return StoredComparison("", *_compare(arm_a, arm_b, config))
 
 
 def _pairs(arms: Mapping[str, Sequence[StoredRun]]) -> Iterator[dict[str, Sequence[StoredRun]]]:
-    """Pair the reference, else the first framework that is there, with each of the others."""
-    first, *others = sorted(arms, key=list(frameworks.names()).index)
-    for other in others:
-        yield {first: arms[first], other: arms[other]}
+    """Pair the reference with each other framework; without the reference, the first framework takes its place."""
+    reference, *others = sorted(arms, key=list(frameworks.names()).index)
+    for name in others:
+        yield {reference: arms[reference], name: arms[name]}
 
 
-def _styles(arms: Sequence[Arm], chosen: Sequence[SeriesStyle]) -> Sequence[SeriesStyle]:
-    """Tell two arms of one framework apart by what differs in their settings."""
-    if chosen[0] != chosen[1]:
-        return chosen
-    titles = [f"{chosen[0].title} {label}".strip() for label in _labels([arm.manifest.settings for arm in arms])]
+def _distinct(styles: Sequence[SeriesStyle], arms: Sequence[Arm]) -> Sequence[SeriesStyle]:
+    """Tell two arms of one framework apart by the settings that differ, else by the letters A and B."""
+    if styles[0] != styles[1]:
+        return styles
+    titles = [f"{styles[0].title} {label}".strip() for label in _labels([arm.manifest.settings for arm in arms])]
     if titles[0] == titles[1]:
         titles = [f"{title} ({key})" for title, key in zip(titles, "AB", strict=True)]
-    return [SeriesStyle(title, *style) for title, style in zip(titles, _OTHER_STYLES, strict=True)]
+    return [SeriesStyle(title, *style) for title, style in zip(titles, _SAME_FRAMEWORK_STYLES, strict=True)]
 
 
 def _compare(a: Arm, b: Arm, config: Config) -> tuple[Comparison, Dataset | None]:
@@ -119,17 +124,17 @@ def _compare(a: Arm, b: Arm, config: Config) -> tuple[Comparison, Dataset | None
     notes = []
     for section, read in sections.items():
         differing = differences(read(a), read(b))
-        differing.pop("seeds", None)  # those that both have are compared
+        differing.pop("seeds", None)  # arms may differ in seeds: only common ones are compared
         if differing:
             notes.append(f"Not the same {section}: {in_words(differing)}.")
     comparison = compare_arms(a, b, config.compare, config.evaluate.calibration_bins, notes=notes)
     return comparison, _dataset(a.manifest.fingerprint)
 
 
-def _arm(tracker: Tracker, runs: Sequence[StoredRun], folder: Path, style: SeriesStyle, asked: str = "") -> Arm:
-    """Make one arm of these runs, the newest of each seed.
+def _arm(tracker: Tracker, runs: Sequence[StoredRun], folder: Path, style: SeriesStyle, selector: str = "") -> Arm:
+    """Build one arm from the newest run of each seed; `runs` come newest first.
 
-    Raises `UserError` where they are of several configurations.
+    Raises `UserError`, which begins with `selector`, if the runs belong to several configurations.
     """
     groups = {(run.tags.get("framework", ""), run.tags.get("pair", "")): run for run in runs}
     if len(groups) > 1:
@@ -138,11 +143,11 @@ def _arm(tracker: Tracker, runs: Sequence[StoredRun], folder: Path, style: Serie
             for (framework, _), run in groups.items()
         ]
         raise UserError(
-            f"{asked}: matches {len(groups)} configurations, and an arm is one: {'; '.join(_labels(settings))}; "
+            f"{selector}: matches {len(groups)} configurations, and an arm is one: {'; '.join(_labels(settings))}; "
             "narrow the filter"
         )
     by_seed: dict[int, StoredRun] = {}
-    for run in runs:  # the newest first
+    for run in runs:
         by_seed.setdefault(int(run.tags["seed"]), run)
     outputs, labels, history = [], np.zeros(0, np.int64), []
     for run in by_seed.values():
@@ -162,23 +167,26 @@ def _arm(tracker: Tracker, runs: Sequence[StoredRun], folder: Path, style: Serie
 
 
 def _read(tracker: Tracker, run: StoredRun, folder: Path, path: str) -> Path:
-    own = folder / run.id
-    own.mkdir(exist_ok=True)
-    return fetch(tracker, run, path, own)
+    run_folder = folder / run.id
+    run_folder.mkdir(exist_ok=True)
+    return fetch(tracker, run, path, run_folder)
 
 
 def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say what tells each of several configurations from the others, `train.batch_size=64, ...`."""
-    compared = [{key: value for key, value in one.items() if key not in ("seeds", "parameters")} for one in settings]
+    """Return for each configuration the settings that tell it from the others: `batch_size=64, ...`.
+
+    A key is shortened to its last part where that is unambiguous.
+    """
+    compared = [{key: value for key, value in each.items() if key not in ("seeds", "parameters")} for each in settings]
     varying: dict[str, None] = {}
-    for other in compared[1:]:
-        varying |= dict.fromkeys(differences(compared[0], other))
-    last = [key.rpartition(".")[2] for key in varying]
-    short = {key: name if last.count(name) == 1 else key for key, name in zip(varying, last, strict=True)}
-    return [", ".join(f"{short[key]}={_at(one, key)}" for key in varying) for one in compared]
+    for configuration in compared[1:]:
+        varying |= dict.fromkeys(differences(compared[0], configuration))
+    last_parts = [key.rpartition(".")[2] for key in varying]
+    short = {key: part if last_parts.count(part) == 1 else key for key, part in zip(varying, last_parts, strict=True)}
+    return [", ".join(f"{short[key]}={_value_at(each, key)}" for key in varying) for each in compared]
 
 
-def _at(settings: Mapping[str, Any], key: str) -> Any:
+def _value_at(settings: Mapping[str, Any], key: str) -> Any:
     value: Any = settings
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -186,7 +194,7 @@ def _at(settings: Mapping[str, Any], key: str) -> Any:
 
 
 def _dataset(fingerprint: str) -> Dataset | None:
-    """Return the prepared data with this fingerprint, where this machine has them."""
+    """Return the prepared data with this fingerprint, or None if they are not on this machine."""
     root = main_root()
     for folder in (root / PREPARED, *(root / "data/cache").glob("*/")):
         if (folder / "dataset.json").exists():

@@ -1,12 +1,12 @@
-"""Two sides, seed by seed and example by example: how large the difference is, and how sure of it we may be.
+"""The paired difference of two arms, with its standard error, interval and tests.
 
-Every difference is A minus B of one metric. Seeds and examples are both samples, crossed: each seed of each side is
-scored on the same examples. The squared standard error is that of Obuchowski & Rockette (1995) for readers and cases,
-here seeds and examples: the spread of the differences over the seeds, plus what all seeds have in common because they
-were scored on the same examples, which a bootstrap over the examples measures. The first part is estimated from few
-seeds, the second from many examples; `Reference` is the distribution that this leaves the estimate. A percentile
-bootstrap over seeds and examples is far too wide or too narrow with the three to five seeds that people can afford, by
-what varies more: `tests/calibrate_verdict.py` shows both.
+Every difference is A minus B of one metric. Seeds and examples are crossed samples: each seed of each arm is scored on
+the same examples. The squared standard error is that of Obuchowski & Rockette (1995), with seeds and examples in place
+of their readers and cases: the spread of the differences over the seeds, plus the covariance that all seeds share
+because they are scored on the same examples. A bootstrap over the examples measures the second part. The first part
+rests on few seeds and the second on many examples; `SamplingDistribution` takes that into account. A percentile
+bootstrap over seeds and examples is far too wide or far too narrow with three to five seeds, depending on which of the
+two varies more: `tests/calibrate_verdict.py` shows both.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,112 +20,123 @@ from ..evaluation import metrics
 
 HIGHER_IS_BETTER: Final = {"accuracy": True, "loss": False, "calibration_error": False}
 LEVEL: Final = 0.05
-"""Of every test: a 95 % interval, and for equivalence the 90 % interval of two one-sided tests."""
-_WEIGHTS_AT_ONCE: Final = 20_000_000  # of the bootstrap: 160 MB
+"""Significance level of every test: a 95 % interval, and for equivalence the 90 % interval of two one-sided tests."""
+_WEIGHTS_AT_ONCE: Final = 20_000_000
+"""Bootstrap weights in memory at a time: 160 MB of float64."""
 
 
 @dataclass(frozen=True)
-class Reference:
-    """How (estimate - truth) / error is distributed: normal over sqrt((1 - known) * chi2 / freedom + known).
+class SamplingDistribution:
+    """Distribution of (estimate - truth) / `standard_error`.
 
-    Student's t where nothing of the squared error is known, normal where all of it is. Hillis (2007) puts a t with more
-    degrees of freedom in its place, which with three seeds rejects in 3 to 8 % of the cases instead of 5.
+    A standard normal over sqrt((1 - example_share) * chi2 / degrees_of_freedom + example_share): Student's t if
+    `example_share` is 0, normal if it is 1. Hillis (2007) approximates it by a t with more degrees of freedom, which
+    with three seeds rejects a true null hypothesis in 3 to 8 % of the cases instead of 5.
     """
 
-    error: float
-    known: float
-    """Share of the squared error that does not rest on the few seeds, in [0, 1]."""
-    freedom: int
+    standard_error: float
+    """In the metric's unit."""
+    example_share: float
+    """Share of the squared standard error that comes from the examples, not from the few seeds, in [0, 1]."""
+    degrees_of_freedom: int
     """Seeds less one."""
 
-    def below(self, value: float) -> float:
-        """P(x <= value)."""
+    def cdf(self, value: float) -> float:
+        """Return P(x <= value)."""
         from scipy.special import ndtr, stdtr  # scipy.stats takes far longer to import
 
-        if self.known in (0, 1):
-            return float(ndtr(value) if self.known else stdtr(self.freedom, value))
-        return float(ndtr(value * np.sqrt((1 - self.known) * _chi2(self.freedom) / self.freedom + self.known)).mean())
+        if self.example_share in (0, 1):
+            return float(ndtr(value) if self.example_share else stdtr(self.degrees_of_freedom, value))
+        chi2_share = (1 - self.example_share) * _chi2(self.degrees_of_freedom) / self.degrees_of_freedom
+        return float(ndtr(value * np.sqrt(chi2_share + self.example_share)).mean())
 
     def quantile(self, probability: float) -> float:
-        """Where `below` is `probability`, which is in [0.5, 1): between the normal's quantile and Student's."""
+        """Return the value whose `cdf` is `probability`, in [0.5, 1).
+
+        It lies between the normal's quantile and Student's.
+        """
         from scipy.optimize import brentq
         from scipy.special import ndtri, stdtrit
 
         normal = float(ndtri(probability))
-        if self.known in (0, 1):
-            return normal if self.known else float(stdtrit(self.freedom, probability))
-        most = 1.01 * float(stdtrit(self.freedom, probability)) + 0.01
-        return float(brentq(lambda value: self.below(value) - probability, 0.99 * normal - 0.01, most, xtol=1e-9))
+        if self.example_share in (0, 1):
+            return normal if self.example_share else float(stdtrit(self.degrees_of_freedom, probability))
+        upper = 1.01 * float(stdtrit(self.degrees_of_freedom, probability)) + 0.01
+        return float(brentq(lambda value: self.cdf(value) - probability, 0.99 * normal - 0.01, upper, xtol=1e-9))
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A minus B of one metric, in the metric's unit."""
+    """A minus B of one metric, in the metric's unit (the variances in its square)."""
 
     metric: str
     a: tuple[float, ...]
-    """By seed, as `b`."""
+    """The metric of A, one value per seed."""
     b: tuple[float, ...]
+    """The metric of B under the same seeds."""
     mean: float
+    """Mean difference over the seeds."""
     seed_variance: float
-    """Variance of the mean difference from one seed to another; NaN for one seed."""
+    """Sample variance of the difference over the seeds (ddof 1); NaN for one seed."""
     example_variance: float
-    """Variance of the mean difference that more seeds would not take away: that of the examples."""
+    """Variance of the mean difference over the examples, which all seeds share: more seeds do not reduce it."""
     noise_variance: float = 0.0
-    """What the examples alone make of `seed_variance`: its expectation where no seed is better than another."""
+    """Part of `seed_variance` that the examples explain: its expectation if no seed were better than another."""
     examples: int = 0
+    """Number of test examples. If it is 0, no margin adds to the standard error."""
 
     @property
     def seeds(self) -> int:
         """Number of pairs."""
         return len(self.a)
 
-    def reference(self, seeds: int | None = None, *, margin: float | None = None) -> Reference:
-        """For these seeds, or for so many; `margin`: were the true difference as large as that.
+    def distribution(self, seeds: int | None = None, *, margin: float | None = None) -> SamplingDistribution:
+        """Return the distribution of the mean difference for these seeds, or for `seeds` seeds of the same spread.
 
-        For one seed: of these two models on other examples, which says nothing of other seeds.
+        `margin`: assume that the true difference is this large, which adds to the standard error of accuracy. With one
+        seed, the distribution is that of these two models on other examples and says nothing of other seeds.
         """
         examples = self.example_variance
         if margin is not None and self.metric == "accuracy":
-            # so large a difference takes more examples that only one side gets right than were seen, each of which
-            # adds its part (a score test: McNemar's, with the variance under the hypothesis)
+            # A difference as large as the margin takes more examples that only one arm gets right than were observed,
+            # and each adds to the variance: a score test like McNemar's, with the variance under the hypothesis.
             examples += max(0.0, margin - abs(self.mean)) / self.examples if self.examples else 0.0
         if self.seeds == 1:
-            return Reference(examples**0.5, 1, 0)
+            return SamplingDistribution(examples**0.5, 1, 0)
         seeds = seeds or self.seeds
-        # Where few seeds happen to lie close together, the share of the examples looks larger than it is. Raised so
-        # far, the test finds differences that are not there in 4 to 6 % of simulated cases, for 3 seeds and more.
-        raised = self.seed_variance * ((self.seeds + 1) / (self.seeds - 1)) ** 2
-        between = max(raised, self.noise_variance) / seeds
-        known = examples / (between + examples) if between else 1.0
-        return Reference((self.seed_variance / seeds + examples) ** 0.5, known, seeds - 1)
+        # If a few seeds agree closely by chance, the share of the examples looks larger than it is. With this factor
+        # the test rejects a true null hypothesis in 4 to 6 % of simulated cases, for 3 seeds and more.
+        inflated = self.seed_variance * ((self.seeds + 1) / (self.seeds - 1)) ** 2
+        between = max(inflated, self.noise_variance) / seeds
+        example_share = examples / (between + examples) if between else 1.0
+        return SamplingDistribution((self.seed_variance / seeds + examples) ** 0.5, example_share, seeds - 1)
 
     def interval(self) -> tuple[float, float]:
-        """The two-sided 95 % confidence interval of the difference."""
-        reference = self.reference()
-        half = reference.error * reference.quantile(1 - LEVEL / 2)
+        """Return the two-sided 95 % confidence interval of the difference."""
+        distribution = self.distribution()
+        half = distribution.standard_error * distribution.quantile(1 - LEVEL / 2)
         return self.mean - half, self.mean + half
 
     def equivalence_interval(self, margin: float) -> tuple[float, float]:
-        """Lies within `margin` just where `p_equivalence` is below 5 %: a 90 % interval."""
-        reference = self.reference(margin=margin)
-        half = reference.error * reference.quantile(1 - LEVEL)
+        """Return the 90 % interval that lies within `margin` exactly if `p_equivalence` is below 5 %."""
+        distribution = self.distribution(margin=margin)
+        half = distribution.standard_error * distribution.quantile(1 - LEVEL)
         return self.mean - half, self.mean + half
 
     @property
     def p_value(self) -> float:
-        """Of the hypothesis that there is no difference, two-sided."""
-        reference = self.reference()
-        if reference.error == 0:
+        """Two-sided p-value of the hypothesis that there is no difference."""
+        distribution = self.distribution()
+        if distribution.standard_error == 0:
             return float(self.mean == 0)
-        return 2 * reference.below(-abs(self.mean) / reference.error)
+        return 2 * distribution.cdf(-abs(self.mean) / distribution.standard_error)
 
     def p_equivalence(self, margin: float) -> float:
-        """Of the hypothesis that the difference is `margin` or more, in either direction (TOST, Schuirmann 1987)."""
-        room, reference = margin - abs(self.mean), self.reference(margin=margin)
-        if reference.error == 0:
+        """Return the p-value of a difference of `margin` or more in either direction (TOST, Schuirmann 1987)."""
+        room, distribution = margin - abs(self.mean), self.distribution(margin=margin)
+        if distribution.standard_error == 0:
             return float(room <= 0)
-        return reference.below(-room / reference.error)
+        return distribution.cdf(-room / distribution.standard_error)
 
     @property
     def favours_a(self) -> bool:
@@ -135,42 +146,51 @@ class Difference:
 
 @dataclass(frozen=True)
 class McNemar:
-    """Two models on the same examples: who is right where the other is wrong (McNemar 1947, exact binomial test)."""
+    """McNemar's exact binomial test (1947) of the two models of one seed on the same examples."""
 
     seed: int
     only_a: int
+    """Examples that A alone gets right."""
     only_b: int
+    """Examples that B alone gets right."""
     p_value: float
+    """Two-sided p-value of the hypothesis that both numbers have the same expectation."""
 
 
 @dataclass(frozen=True)
 class Wins:
-    """How often A beats B under one seed, ties half: the probability of outperforming (Bouthillier et al. 2021)."""
+    """Probability that A outperforms B under one seed, ties counted half (Bouthillier et al. 2021)."""
 
     probability: float
+    """Share of the seeds, in [0, 1]."""
     low: float
-    """95 % interval (Wilson 1927)."""
+    """Lower end of the 95 % interval (Wilson 1927), in [0, 1]."""
     high: float
+    """Upper end of the same interval."""
 
 
 def differences(
     a: np.ndarray, b: np.ndarray, labels: np.ndarray, *, bins: int, resamples: int, seed: int = 0
 ) -> dict[str, Difference]:
-    """By metric, of outputs (S, N, K), row s of both under one seed, and labels int64 (N,)."""
+    """Compute the difference of each metric of `HIGHER_IS_BETTER`.
+
+    `a`, `b`: outputs (S, N, K), row s of both from the same seed; `labels`: int64 (N,); `bins`: of the calibration
+    error; `resamples`, `seed`: of the bootstrap over the examples.
+    """
     parts = {"accuracy": _hits, "loss": _losses}
     values: dict[str, tuple[np.ndarray, np.ndarray]] = {
         name: (part(a, labels), part(b, labels)) for name, part in parts.items()
     }
-    gaps = tuple(np.stack([metrics.calibration_gaps(outputs, labels, bins) for outputs in side]) for side in (a, b))
+    gaps = tuple(np.stack([metrics.calibration_gaps(outputs, labels, bins) for outputs in arm]) for arm in (a, b))
     replicates = _bootstrap(values, gaps, resamples, np.random.default_rng(seed))
     n = len(labels)
-    means = {name: tuple(side.mean(axis=1) for side in pair) for name, pair in values.items()}
-    means["calibration_error"] = tuple(np.abs(side.sum(axis=1)).sum(axis=1) / n for side in gaps)
-    return {name: _difference(name, side_a, side_b, replicates[name], n) for name, (side_a, side_b) in means.items()}
+    means = {name: tuple(arm.mean(axis=1) for arm in pair) for name, pair in values.items()}
+    means["calibration_error"] = tuple(np.abs(arm.sum(axis=1)).sum(axis=1) / n for arm in gaps)
+    return {name: _difference(name, mean_a, mean_b, replicates[name], n) for name, (mean_a, mean_b) in means.items()}
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray, labels: np.ndarray, seeds: Sequence[int]) -> list[McNemar]:
-    """One test per seed, of outputs (S, N, K) and labels int64 (N,)."""
+    """Test the two models of each seed: outputs (S, N, K), labels int64 (N,), `seeds` the S seeds of the rows."""
     from scipy.stats import binomtest
 
     tests = []
@@ -182,7 +202,7 @@ def mcnemar(a: np.ndarray, b: np.ndarray, labels: np.ndarray, seeds: Sequence[in
 
 
 def wins(difference: Difference) -> Wins:
-    """Of the seeds at hand, and what that says of other seeds on the same examples."""
+    """Return the share of the seeds under which A wins, and its interval for other seeds on the same examples."""
     from scipy.special import ndtri
 
     signs = np.sign(np.subtract(difference.a, difference.b)) * (1 if HIGHER_IS_BETTER[difference.metric] else -1)
@@ -193,16 +213,20 @@ def wins(difference: Difference) -> Wins:
 
 
 def _difference(name: str, a: np.ndarray, b: np.ndarray, replicates: np.ndarray, examples: int) -> Difference:
+    """Split the bootstrap's variance into the part of each seed and the part that all share.
+
+    `a`, `b`: (S,); `replicates`: differences by seed, (resamples, S).
+    """
     by_seed = a - b
     seeds = len(by_seed)
-    covariance = np.atleast_2d(np.cov(replicates, rowvar=False))
-    own = float(np.trace(covariance)) / seeds
+    covariances = np.atleast_2d(np.cov(replicates, rowvar=False))
+    variance = float(np.trace(covariances)) / seeds
     if seeds == 1:
-        return Difference(name, tuple(a), tuple(b), float(by_seed.mean()), float("nan"), own, examples=examples)
-    shared = (float(covariance.sum()) - own * seeds) / (seeds * (seeds - 1))
+        return Difference(name, tuple(a), tuple(b), float(by_seed.mean()), float("nan"), variance, examples=examples)
+    shared = (float(covariances.sum()) - variance * seeds) / (seeds * (seeds - 1))
     between = float(by_seed.var(ddof=1))
-    noise = max(own - shared, 0.0)
-    between = between or noise  # equal in every seed by the coarseness of the metric
+    noise = max(variance - shared, 0.0)
+    between = between or noise  # a coarse metric may give every seed the same difference by chance
     return Difference(name, tuple(a), tuple(b), float(by_seed.mean()), between, max(shared, 0.0), noise, examples)
 
 
@@ -212,31 +236,37 @@ def _bootstrap(
     resamples: int,
     generator: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """Differences by seed on resampled examples, the same examples for both sides and all seeds: (resamples, S)."""
+    """Return the differences by seed on resampled examples, by metric: (resamples, S).
+
+    Both arms and all seeds get the same resampled examples. `values`: by metric, (S, N) of A and of B; `gaps`: those of
+    `metrics.calibration_gaps`, (S, N, bins) of A and of B.
+    """
     n = gaps[0].shape[1]
-    found: dict[str, list[np.ndarray]] = {name: [] for name in (*values, "calibration_error")}
+    replicates: dict[str, list[np.ndarray]] = {name: [] for name in (*values, "calibration_error")}
     for start in range(0, resamples, max(1, _WEIGHTS_AT_ONCE // n)):
         count = min(resamples - start, max(1, _WEIGHTS_AT_ONCE // n))
         drawn = generator.integers(0, n, (count, n)) + n * np.arange(count)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n) / n
         for name, (a, b) in values.items():
-            found[name].append(weights @ (a - b).T)
-        errors = [np.stack([np.abs(weights @ of_seed).sum(axis=1) for of_seed in side], axis=1) for side in gaps]
-        found["calibration_error"].append(errors[0] - errors[1])
-    return {name: np.concatenate(rows) for name, rows in found.items()}
+            replicates[name].append(weights @ (a - b).T)
+        errors = [np.stack([np.abs(weights @ of_seed).sum(axis=1) for of_seed in arm], axis=1) for arm in gaps]
+        replicates["calibration_error"].append(errors[0] - errors[1])
+    return {name: np.concatenate(rows) for name, rows in replicates.items()}
 
 
 def _hits(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return 1 for each right prediction and 0 for each wrong one, float64 (S, N)."""
     return np.stack([metrics.predicted_labels(of_seed) == labels for of_seed in outputs]).astype(np.float64)
 
 
 def _losses(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the loss of each prediction in nats, float64 (S, N)."""
     return np.stack([metrics.losses(of_seed, labels) for of_seed in outputs])
 
 
 @lru_cache
-def _chi2(freedom: int) -> np.ndarray:
-    """The middles of 1,000 equally likely parts of the distribution."""
+def _chi2(degrees_of_freedom: int) -> np.ndarray:
+    """Return the middles of 1,000 equally likely parts of the chi-squared distribution, float64 (1000,)."""
     from scipy.special import chdtri
 
-    return np.asarray(chdtri(freedom, 1 - (np.arange(1000) + 0.5) / 1000))
+    return np.asarray(chdtri(degrees_of_freedom, 1 - (np.arange(1000) + 0.5) / 1000))

@@ -1,4 +1,4 @@
-"""Two sides, paired by seed and example, and what is concluded: the numbers behind every page and table."""
+"""The comparison of two arms, paired by seed and example: the numbers behind every page and table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,18 +22,18 @@ TITLES = {"accuracy": "test accuracy", "loss": "test log-loss", "calibration_err
 
 @dataclass(frozen=True)
 class PairSpeed:
-    """Two arms of what the stage `speed` measured."""
+    """The speed of two arms, as the stage `speed` measured it."""
 
     a: ArmSpeed
     b: ArmSpeed
     ratios: Mapping[str, Ratio]
-    """By kind: above 1, A is faster."""
+    """Seconds of B over seconds of A by kind (`training`, `inference`, `latency`): above 1, A is faster."""
     rounds: Mapping[str, Sequence[float]]
-    """By kind: the ratio of each round."""
+    """The same ratio in each round, by kind."""
 
     @classmethod
     def of(cls, speed: SpeedResult, arm: str) -> "PairSpeed":
-        """Take the reference as A, and `arm` as B."""
+        """Pair the reference, as A, with `arm`, as B."""
         rounds = {
             kind: [float(np.median(row[kind][arm]) / np.median(row[kind][speed.reference])) for row in speed.rounds]
             for kind in speed.ratios[arm]
@@ -41,39 +41,44 @@ class PairSpeed:
         return cls(speed.arms[speed.reference], speed.arms[arm], speed.ratios[arm], rounds)
 
     def document(self) -> dict[str, Any]:
-        """Return what `comparison.json` says of it."""
+        """Return the entry `speed` of `comparison.json`."""
         ratios = {kind: asdict(ratio) for kind, ratio in self.ratios.items()}
         return {"ratios": ratios, "a": self.a.model_dump(), "b": self.b.model_dump()}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sides under the same seeds, and everything that is said of them."""
+    """Two arms under the same seeds, with every test of their difference."""
 
     a: Arm
     b: Arm
     notes: tuple[str, ...]
-    """What a reader must know: seeds left out, settings that differ."""
+    """Caveats in sentences: seeds left out, settings that differ."""
     differences: Mapping[str, Difference]
+    """A minus B, by metric."""
     verdicts: Mapping[str, Verdict]
+    """By metric."""
     mcnemar: Sequence[McNemar]
+    """One test per seed."""
     compare: CompareConfig
     bins: int
-    speed: "PairSpeed | None" = None
+    """Number of bins of the calibration error."""
+    speed: PairSpeed | None = None
+    """None if the stage `speed` did not measure these arms."""
     parity: ParityResult | None = None
-    """Of `b` with `a` as its reference."""
+    """The parity of `b` with `a` as its reference; None if the stage `parity` did not compare these arms."""
 
     def margin(self, metric: str) -> float:
-        """`compare.margin` of a metric."""
+        """Return `compare.margin` of a metric, in the metric's unit."""
         return float(getattr(self.compare.margin, metric))
 
     def sentence(self, metric: str) -> str:
-        """The verdict on a metric, in words."""
+        """Put the verdict on a metric into words."""
         names = self.a.title, self.b.title
         return sentence(self.verdicts[metric], self.differences[metric], self.margin(metric), *names)
 
     def label(self, metric: str) -> str:
-        """The verdict on a metric, in a word or two."""
+        """Put the verdict on a metric into a few words."""
         verdict = self.verdicts[metric]
         if verdict.kind == "equivalent":
             return "equivalent"
@@ -83,7 +88,10 @@ class Comparison:
         return f"{name} better{', within the margin' if verdict.within_margin else ''}"
 
     def faster(self, kind: str) -> str:
-        """Who is faster at `training`, `inference` or `latency`, in a word or two; needs `speed`."""
+        """Name the faster arm at `training`, `inference` or `latency` and by what factor; needs `speed`.
+
+        Return `alike` if the 95 % interval of the ratio includes 1.
+        """
         assert self.speed
         ratio = self.speed.ratios[kind]
         if ratio.low <= 1 <= ratio.high:
@@ -93,36 +101,11 @@ class Comparison:
 
     @cached_property
     def wins(self) -> dict[str, Wins]:
-        """Probability that A beats B under one seed, by metric."""
+        """Probability that A outperforms B under one seed, by metric."""
         return {metric: paired.wins(difference) for metric, difference in self.differences.items()}
 
     def document(self) -> dict[str, Any]:
-        """`comparison.json`."""
-        found: dict[str, Any] = {}
-        for metric, difference in self.differences.items():
-            low, high = difference.interval()
-            margin, verdict = self.margin(metric), self.verdicts[metric]
-            reference, narrow = difference.reference(), difference.equivalence_interval(margin)
-            found[metric] = {
-                "a": {**_plain(summarise(difference.a)), "by_seed": list(difference.a)},
-                "b": {**_plain(summarise(difference.b)), "by_seed": list(difference.b)},
-                "difference": {
-                    "mean": difference.mean,
-                    "low": low,
-                    "high": high,
-                    "standard_error": reference.error,
-                    "share_of_examples": reference.known,
-                    "p_value": difference.p_value,
-                },
-                "equivalence": {
-                    "margin": margin,
-                    "p_value": difference.p_equivalence(margin),
-                    "low": narrow[0],
-                    "high": narrow[1],
-                },
-                "a_beats_b": asdict(self.wins[metric]),
-                "verdict": asdict(verdict) | {"sentence": self.sentence(metric)},
-            }
+        """Return the content of `comparison.json`."""
         arms = {}
         for key, arm in (("a", self.a), ("b", self.b)):
             runs = {str(seed): run for seed, run in arm.runs.items()}
@@ -134,21 +117,47 @@ class Comparison:
             "examples": len(self.a.labels),
             "notes": list(self.notes),
             **arms,
-            "metrics": found,
+            "metrics": {metric: self._metric_document(metric) for metric in self.differences},
             "mcnemar": [asdict(test) for test in self.mcnemar],
             "speed": self.speed.document() if self.speed else None,
             "parity": self.parity.model_dump(include={"passed", "levels"}) if self.parity else None,
         }
 
+    def _metric_document(self, metric: str) -> dict[str, Any]:
+        difference, margin = self.differences[metric], self.margin(metric)
+        distribution = difference.distribution()
+        low, high = difference.interval()
+        equivalence_low, equivalence_high = difference.equivalence_interval(margin)
+        return {
+            "a": {**_mean_and_std(summarise(difference.a)), "by_seed": list(difference.a)},
+            "b": {**_mean_and_std(summarise(difference.b)), "by_seed": list(difference.b)},
+            "difference": {
+                "mean": difference.mean,
+                "low": low,
+                "high": high,
+                "standard_error": distribution.standard_error,
+                "share_of_examples": distribution.example_share,
+                "p_value": difference.p_value,
+            },
+            "equivalence": {
+                "margin": margin,
+                "p_value": difference.p_equivalence(margin),
+                "low": equivalence_low,
+                "high": equivalence_high,
+            },
+            "a_beats_b": asdict(self.wins[metric]),
+            "verdict": asdict(self.verdicts[metric]) | {"sentence": self.sentence(metric)},
+        }
+
     def numbers(self) -> dict[str, dict[str, float]]:
-        """The few that MLflow shows, by metric."""
-        found: dict[str, dict[str, float]] = {}
+        """Return the few numbers that MLflow shows, by metric and, with `speed`, by `speed_<kind>`."""
+        numbers: dict[str, dict[str, float]] = {}
         for metric, difference in self.differences.items():
             low, high = difference.interval()
-            found[metric] = {"difference": difference.mean, "low": low, "high": high, "p_value": difference.p_value}
+            numbers[metric] = {"difference": difference.mean, "low": low, "high": high, "p_value": difference.p_value}
         for kind, ratio in self.speed.ratios.items() if self.speed else ():
-            found[f"speed_{kind}"] = {"ratio": ratio.mean, "low": ratio.low, "high": ratio.high}
-        return found
+            numbers[f"speed_{kind}"] = {"ratio": ratio.mean, "low": ratio.low, "high": ratio.high}
+        return numbers
 
 
 def compare_arms(
@@ -161,35 +170,44 @@ def compare_arms(
     speed: PairSpeed | None = None,
     parity: ParityResult | None = None,
 ) -> Comparison:
-    """Pair the two by seed and example. Raises `UserError` where they have no seed or not the same labels in common."""
+    """Pair two arms by seed and example, and test their difference.
+
+    `bins`: of the calibration error. Raises `UserError` if the arms have different test labels or no seed in common.
+    """
     if a.labels.shape != b.labels.shape or (a.labels != b.labels).any():
         raise UserError(f"{a.title} and {b.title} were not evaluated on the same examples")
     common = sorted(set(a.seeds) & set(b.seeds))
     if not common:
         raise UserError(f"{a.title} has the seeds {_list(a.seeds)}, {b.title} {_list(b.seeds)}: none in common to pair")
-    said = list(notes)
+    all_notes = (*notes, *_seed_notes(a, b, common))
+    a, b = a.with_seeds(common), b.with_seeds(common)
+    differences = paired.differences(a.outputs, b.outputs, a.labels, bins=bins, resamples=config.resamples)
+    verdicts = {metric: decide(value, getattr(config.margin, metric)) for metric, value in differences.items()}
+    tests = paired.mcnemar(a.outputs, b.outputs, a.labels, common)
+    return Comparison(a, b, all_notes, differences, verdicts, tests, config, bins, speed, parity)
+
+
+def _seed_notes(a: Arm, b: Arm, common: Sequence[int]) -> list[str]:
+    """Name the seeds that are left out, and the limits of a single seed."""
+    notes = []
     for arm in (a, b):
         if left_out := sorted(set(arm.seeds) - set(common)):
             seeds = f"seed{'s' * (len(left_out) > 1)} {_list(left_out)}"
-            said.append(f"Only seeds that both have are compared: {seeds} of {arm.title} left out.")
+            notes.append(f"Only seeds that both have are compared: {seeds} of {arm.title} left out.")
     if len(common) == 1:
-        said.append(
+        notes.append(
             f"One seed ({common[0]}): this tells two trained models apart, not two ways of training them. "
             "Intervals are over the examples alone."
         )
-    a, b = a.with_seeds(common), b.with_seeds(common)
-    found = paired.differences(a.outputs, b.outputs, a.labels, bins=bins, resamples=config.resamples)
-    verdicts = {metric: decide(difference, getattr(config.margin, metric)) for metric, difference in found.items()}
-    tests = paired.mcnemar(a.outputs, b.outputs, a.labels, common)
-    return Comparison(a, b, tuple(said), found, verdicts, tests, config, bins, speed, parity)
+    return notes
 
 
-def _plain(summary: Summary) -> dict[str, float | None]:
+def _mean_and_std(summary: Summary) -> dict[str, float | None]:
+    """Return mean and standard deviation; the latter is None for one seed, as JSON has no NaN."""
     return {"mean": summary.mean, "std": _finite(summary.std)}
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no NaN and no infinity."""
     return value if abs(value) < float("inf") else None
 
 

@@ -1,4 +1,4 @@
-"""What a difference comes to: A better, B better, equivalent within the margin, or inconclusive."""
+"""The verdict on a difference: A better, B better, equivalent within the margin, or inconclusive."""
 
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -7,27 +7,29 @@ from typing import Literal
 from .paired_tests import LEVEL, Difference
 
 Kind = Literal["a_better", "b_better", "equivalent", "inconclusive"]
-_POWER = 0.8  # with which "about k more seeds" would settle it, were the difference what it looks like now
+_POWER = 0.8
+"""Chance of a verdict that "about k more seeds would settle it" promises."""
 _MOST_SEEDS = 500
+"""Largest number of seeds, in all, that is considered."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of one metric."""
+    """The verdict on one metric."""
 
     kind: Kind
     within_margin: bool
-    """Better, but certainly by less than the margin."""
+    """Whether the difference is significantly smaller than the margin, whichever arm is better."""
     more_seeds: int | None
-    """Where inconclusive: about so many would settle it; None: no number of seeds would, on this test split."""
+    """If inconclusive, about how many more seeds would settle it; None if no number would, on this test split."""
 
 
 def decide(difference: Difference, margin: float) -> Verdict:
     """Decide at the 5 % level.
 
-    A side is better where the 95 % interval leaves out 0; otherwise the two are equivalent where two one-sided tests
-    (TOST) place the difference within `margin`, the smallest difference that matters, in the metric's unit, > 0.
-    One seed decides nothing: it cannot tell the side from the luck of its initial weights.
+    An arm is better if the 95 % interval excludes 0. Otherwise the arms are equivalent if two one-sided tests (TOST)
+    place the difference within `margin`: the smallest difference that matters, > 0, in the metric's unit. One seed
+    decides nothing, because it cannot tell the arm from the luck of its initial weights.
     """
     if difference.seeds == 1:
         return Verdict("inconclusive", False, 2)
@@ -40,25 +42,26 @@ def decide(difference: Difference, margin: float) -> Verdict:
 
 
 def power(difference: Difference, margin: float, seeds: int) -> float:
-    """Chance of a verdict other than inconclusive with so many seeds, if mean and variances are as they look now.
+    """Return the chance of a conclusive verdict with `seeds` seeds, if mean and variances are as estimated now.
 
-    The noncentral distribution is taken as a shifted one.
+    Approximates the noncentral distribution by the central one, shifted.
     """
-    size, plain, at_margin = (
-        abs(difference.mean),
-        difference.reference(seeds),
-        difference.reference(seeds, margin=margin),
-    )
-    needed = at_margin.error * at_margin.quantile(1 - LEVEL)
-    if plain.error == 0:
+    size = abs(difference.mean)
+    plain = difference.distribution(seeds)
+    at_margin = difference.distribution(seeds, margin=margin)
+    needed = at_margin.standard_error * at_margin.quantile(1 - LEVEL)
+    if plain.standard_error == 0:
         return float(size > 0 or needed < margin)
-    better = plain.below(size / plain.error - plain.quantile(1 - LEVEL / 2))
+    better = plain.cdf(size / plain.standard_error - plain.quantile(1 - LEVEL / 2))
     ends = (margin - size - needed, margin + size - needed)
-    return max(better, sum(plain.below(end / plain.error) for end in ends) - 1)
+    return max(better, sum(plain.cdf(end / plain.standard_error) for end in ends) - 1)
 
 
 def _more_seeds(difference: Difference, margin: float) -> int | None:
-    """The fewest that are enough, by bisection: more seeds never make it less sure."""
+    """Find the fewest further seeds with `_POWER` by bisection: power never falls with more seeds.
+
+    Return None if even `_MOST_SEEDS` are too few.
+    """
     if power(difference, margin, _MOST_SEEDS) < _POWER:
         return None
     candidates = range(difference.seeds + 1, _MOST_SEEDS + 1)
@@ -68,25 +71,26 @@ def _more_seeds(difference: Difference, margin: float) -> int | None:
 
 @dataclass(frozen=True)
 class Unit:
-    """How differences of a metric are written."""
+    """The unit in which differences of a metric are shown."""
 
     scale: float
+    """Factor from the metric to this unit."""
     name: str
     decimals: int
 
     def signed(self, value: float) -> str:
-        """With its sign, without the unit's name."""
+        """Format a value of the metric with its sign, without the unit's name; a value that rounds to 0 has no sign."""
         text = f"{self.scale * value:+.{self.decimals}f}"
         return text if float(text) else text[1:]
 
 
 POINTS = Unit(100, "points", 2)
-"""A point is a hundredth."""
+"""Percentage points: a point is 0.01."""
 UNITS = {"accuracy": POINTS, "loss": Unit(1, "nats", 4), "calibration_error": POINTS}
 
 
 def sentence(verdict: Verdict, difference: Difference, margin: float, a: str, b: str) -> str:
-    """The verdict in words, with the difference, for sides named `a` and `b`."""
+    """Put the verdict and the difference into words, for arms named `a` and `b`."""
     unit = UNITS[difference.metric]
     low, high = (unit.signed(end) for end in difference.interval())
     allowed = f"{unit.scale * margin:g} {unit.name}"
@@ -98,8 +102,8 @@ def sentence(verdict: Verdict, difference: Difference, margin: float, a: str, b:
         )
     if verdict.kind == "equivalent":
         p_value = difference.p_equivalence(margin)
-        said = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
-        return f"Equivalent within the margin of {allowed}. {measured}; equivalence test {said}."
+        p_text = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+        return f"Equivalent within the margin of {allowed}. {measured}; equivalence test {p_text}."
     if difference.seeds == 1:
         ahead = f"{a if difference.favours_a else b} is ahead" if difference.mean else "neither is ahead"
         return (
