@@ -1,4 +1,4 @@
-"""What one framework computes, step by step, as evidence: gathered by `trace`, compared by `parity`."""
+"""The evidence of what one framework computes, step by step: `trace` gathers it, `parity` compares it."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,34 +22,38 @@ from ..models.manifest import Manifest
 
 Precision = Literal["float64", "float32"]
 PRECISIONS: Final[tuple[Precision, ...]] = ("float64", "float32")
-_HELD_OUT: Final = 500  # examples of the validation split that the final weights are evaluated on
+_VALIDATION_EXAMPLES: Final = 500
+"""Number of validation examples that the final weights are evaluated on, at most."""
 
 
 class Batch(BaseModel):
-    """One batch as the network took it, read back from the device."""
+    """One batch as the network receives it, read back from the device."""
 
     model_config = ConfigDict(frozen=True)
 
     examples: int
+    """Number of examples in the batch."""
     dtype: str
+    """NumPy dtype of the images."""
     digest: str
-    """16 hexadecimal digits over images and labels."""
+    """BLAKE2b of images and labels, 16 hexadecimal digits."""
 
 
 class TraceFacts(BaseModel):
-    """`trace.json`: everything but the arrays. The same evidence gives the same bytes."""
+    """The content of `trace.json`: everything but the arrays. The same evidence gives the same bytes."""
 
     model_config = ConfigDict(frozen=True)
 
     manifest: Manifest
     batches: dict[Precision, list[Batch]]
+    """One entry per optimiser step."""
     parameters: dict[str, list[int]]
     """Shapes of all arrays of the network, by name."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is traced: the same in both frameworks."""
+    """What to trace: the network, its training and the data, which are the same for every framework."""
 
     framework: str
     architecture: Architecture
@@ -59,14 +63,18 @@ class Evidence:
 
     @property
     def examples(self) -> int:
-        """How many of the training split: two epochs of them make at least `trace.steps`, each with a partial batch."""
+        """Number of training examples in use, from the start of the training split.
+
+        If the split is large enough, two epochs make at least `trace.steps` steps. Every epoch ends with a partial
+        batch (unless batches hold one example).
+        """
         size = self.trace.batch_size
         wanted = (self.trace.steps // 2 + 2) * size + max(size // 3, 1)
         count = min(wanted, len(self.dataset.split("train").labels))
         return count - 1 if count % size == 0 and count > 1 else count
 
     def plans(self) -> Iterator[EpochPlan]:
-        """The epochs, the last one cut at `trace.steps`."""
+        """Yield the plan of each epoch; the last one ends at `trace.steps` in all."""
         left, epoch = self.trace.steps, 0
         per_epoch = -(-self.examples // self.trace.batch_size)
         train = self.train.model_copy(update={"epochs": -(-left // per_epoch), "batch_size": self.trace.batch_size})
@@ -76,7 +84,7 @@ class Evidence:
             left, epoch = left - min(left, plan.steps), epoch + 1
 
     def settings(self) -> dict[str, Any]:
-        """Everything that the two sides must have in common."""
+        """Return every setting that two frameworks must have in common."""
         return {
             "model": self.architecture.model.model_dump(),
             "train": self.train.model_dump(),
@@ -88,7 +96,12 @@ class Evidence:
 
 
 def gather(evidence: Evidence, output: Path) -> None:
-    """Write `trace.json` and `arrays.npz` (by `<precision>/<what>`) to `output`."""
+    """Trace in float64 and in float32; write `trace.json` and `arrays.npz` into `output`.
+
+    The arrays are named `<precision>/<what>`: `loss` (steps,), `predictions` (examples, classes), in float64 also
+    `outputs` of the first batch; and `<precision>/<what>/<parameter>`: `initial`, `weights at the end`, in float64 also
+    `gradients` and `weights after step 1`. Raises `UserError` if the framework cannot do what the settings ask for.
+    """
     output.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, np.ndarray] = {}
     with steps(f"trace {evidence.framework}", len(PRECISIONS) * evidence.trace.steps, "steps") as progress:
@@ -105,33 +118,34 @@ def gather(evidence: Evidence, output: Path) -> None:
 def _gather(
     evidence: Evidence, precision: Precision, arrays: dict[str, np.ndarray], progress: Steps
 ) -> tuple[Manifest, list[Batch]]:
+    """Trace in one precision: add to `arrays`, return the manifest and the batches."""
     train = evidence.train.model_copy(update={"precision": precision})
     classifier = backend.create(evidence.framework, evidence.architecture, train)
     split = evidence.dataset.split("train")
     classifier.load_training_data(split.images[: evidence.examples], split.labels[: evidence.examples])
     backend.initialise(classifier, evidence.trace.seed)
-    keep = _Keeper(arrays, precision)
-    keep.all("initial", classifier.state().weights)
+    writer = _ArrayWriter(arrays, precision)
+    writer.add_all("initial", classifier.state().weights)
     plans = list(evidence.plans())
     batches = [_batch(*batch) for plan in plans for batch in classifier.iter_batches(plan)]
     if precision == "float64":
         probe = classifier.probe(plans[0])
-        keep.all("gradients", probe.gradients)
-        keep.one("outputs", probe.outputs)
+        writer.add_all("gradients", probe.gradients)
+        writer.add("outputs", probe.outputs)
     losses = []
     for part in _after_one_step(plans):
         losses.append(classifier.train_epoch(part).loss)
         if len(losses) == 1 and precision == "float64":
-            keep.all("weights after step 1", classifier.state().weights)
+            writer.add_all("weights after step 1", classifier.state().weights)
         progress(part.steps)
-    keep.one("loss", np.concatenate(losses))
-    keep.all("weights at the end", classifier.state().weights)
-    keep.one("predictions", classifier.predict(evidence.dataset.split("validation").images[:_HELD_OUT]))
+    writer.add("loss", np.concatenate(losses))
+    writer.add_all("weights at the end", classifier.state().weights)
+    writer.add("predictions", classifier.predict(evidence.dataset.split("validation").images[:_VALIDATION_EXAMPLES]))
     return Manifest.of(evidence.framework, classifier, evidence.settings()), batches
 
 
 def _after_one_step(plans: Sequence[EpochPlan]) -> Iterator[EpochPlan]:
-    """Yield the first step, then what is left of each plan."""
+    """Yield the first step on its own, then the remaining steps of each plan."""
     yield plans[0].segment(0, 1)
     for number, plan in enumerate(plans):
         start = 0 if number else 1
@@ -140,16 +154,16 @@ def _after_one_step(plans: Sequence[EpochPlan]) -> Iterator[EpochPlan]:
 
 
 @dataclass(frozen=True)
-class _Keeper:
+class _ArrayWriter:
     arrays: dict[str, np.ndarray]
     precision: str
 
-    def one(self, name: str, value: np.ndarray) -> None:
+    def add(self, name: str, value: np.ndarray) -> None:
         self.arrays[f"{self.precision}/{name}"] = value
 
-    def all(self, name: str, values: Mapping[str, np.ndarray]) -> None:
+    def add_all(self, name: str, values: Mapping[str, np.ndarray]) -> None:
         for parameter, value in values.items():
-            self.one(f"{name}/{parameter}", value)
+            self.add(f"{name}/{parameter}", value)
 
 
 def _batch(images: np.ndarray, labels: np.ndarray) -> Batch:
@@ -159,7 +173,7 @@ def _batch(images: np.ndarray, labels: np.ndarray) -> Batch:
 
 
 class Trace:
-    """What `gather` left of one framework. Raises `UserError` where it is not there."""
+    """The evidence that `gather` wrote for one framework. Raises `UserError` if it is missing or cannot be read."""
 
     def __init__(self, framework: str, folder: Path) -> None:
         advice = f"python -m pipeline.trace framework={framework}"
@@ -172,13 +186,13 @@ class Trace:
 
     @property
     def manifest(self) -> Manifest:
-        """What was asked, and on what it was done."""
+        """Settings, versions and machine of the trace."""
         return self.facts.manifest
 
-    def one(self, name: str) -> np.ndarray:
+    def array(self, name: str) -> np.ndarray:
         """Return the array `<precision>/<what>`."""
         return np.asarray(self._arrays[name])
 
-    def all(self, name: str) -> dict[str, np.ndarray]:
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
         """Return every array below `<precision>/<what>/`, by parameter."""
-        return {key.removeprefix(f"{name}/"): self.one(key) for key in self._arrays if key.startswith(f"{name}/")}
+        return {key.removeprefix(f"{name}/"): self.array(key) for key in self._arrays if key.startswith(f"{name}/")}

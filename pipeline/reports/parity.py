@@ -67,7 +67,7 @@ def _draw(reference: Trace, arms: Sequence[Trace], limits: ParityConfig, path: P
     lines: dict[str, tuple[np.ndarray, float]] = {}
     for arm in arms:
         for precision in PRECISIONS:
-            x, y = (trace.one(f"{precision}/loss") for trace in (reference, arm))
+            x, y = (trace.array(f"{precision}/loss") for trace in (reference, arm))
             label = f"{frameworks.find(arm.framework).style.title}, {precision}" if len(arms) > 1 else precision
             if x.shape == y.shape:
                 lines[label] = loss_deviations(x, y), allowed[precision]
