@@ -1,4 +1,4 @@
-"""Trained networks on a whole split: what they predict, how good that is, how long they take to answer."""
+"""Trained networks on a whole split: their predictions, scores and inference speed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,22 +13,23 @@ from ..models.backend import Classifier
 from . import metrics
 from .latency import Inference, inference
 
-_REPORTED: Final = 1024  # images between two movements of the bar
+_IMAGES_PER_UPDATE: Final = 1024
+"""Images between two updates of the progress bar."""
 
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """One seed's network on a split."""
+    """The network of one seed, evaluated on a split."""
 
     seed: int
     outputs: np.ndarray
-    """float32 (N, classes), of the last layer."""
+    """Outputs of the last layer, float32 (N, classes)."""
     scores: metrics.Scores
     inference: Inference
 
     @property
     def tracked(self) -> dict[str, float]:
-        """What goes to MLflow, under the names that it has there."""
+        """The numbers for MLflow, by metric name."""
         return {f"test/{name}": value for name, value in asdict(self.scores).items()} | {
             "test/error_percent": 100 * (1 - self.scores.accuracy),  # bars start at 0: accuracies all look alike
             "time/inference_p50_milliseconds": self.inference.latency_p50_milliseconds,
@@ -40,15 +41,15 @@ class EvaluatedModel:
 def evaluate_models(
     title: str, seeds: Sequence[int], open_model: Callable[[int], Classifier], split: Split, calibration_bins: int
 ) -> list[EvaluatedModel]:
-    """Evaluate the network of each seed, which `open_model` opens.
+    """Evaluate the network of each seed on a split; `open_model` loads the network of a seed.
 
-    Raises `DataChangedError` where the images were written to meanwhile.
+    Raises `DataChangedError` if the images on disk changed meanwhile.
     """
     evaluated = []
     with steps(f"evaluate {title}", len(split.images) * len(seeds), "images") as progress:
         for seed in seeds:
             classifier, parts = open_model(seed), []
-            for piece in pieces_of(split.images, _REPORTED) if progress.watched else pieces_of(split.images):
+            for piece in pieces_of(split.images, _IMAGES_PER_UPDATE) if progress.watched else pieces_of(split.images):
                 parts.append(classifier.predict(piece))
                 progress(len(piece))
             outputs = np.concatenate(parts)

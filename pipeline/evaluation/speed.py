@@ -1,9 +1,9 @@
-"""Speed: the frameworks take turns on one machine, block by block, and are timed.
+"""Speed: the frameworks take turns on one machine, block by block, and each block is timed.
 
-Training in one stage and then in the other compares two moments of the machine as much as two frameworks. Here all are
-loaded, each in a process of its own; one computes while the others wait, A B, B A, A B, ...; each ratio is of two
-blocks of one round, so that what slows the machine down for a while slows both. Compilation and warm-up are timed
-apart.
+Timing one framework after the other compares two moments of the machine as much as two frameworks. Here every framework
+is loaded in a process of its own, and one computes while the others wait: A B, B A, A B, ... Each ratio is of two
+blocks of one round, so that whatever slows the machine down for a while slows both. Compilation and warm-up are timed
+separately.
 """
 
 import math
@@ -40,58 +40,68 @@ from .summary import Ratio, geometric_ratio
 KINDS: Final = ("training", "inference", "latency")
 _UNITS: Final = {"training": "images", "inference": "images", "latency": "calls"}
 _SHARES: Final = {"training": 1.0, "inference": 0.5, "latency": 0.2}
-"""Of `compare.speed.block_seconds`: how long a block of each kind takes."""
+"""Length of a block of each kind, as a share of `compare.speed.block_seconds`."""
 _CHUNK: Final = 512
+"""Images that a backend predicts in one batch."""
 _MOST_IMAGES: Final = 8192
-_MOST_BYTES: Final = 1 << 28  # of images of a split that are loaded
+_MOST_BYTES: Final = 1 << 28
+"""Size of the images of a split that are loaded, at most."""
 
 Round = dict[str, dict[str, list[float]]]
-"""By kind and framework: seconds of the block; of `latency` those of each call."""
+"""Seconds by kind and framework: one value for the block, or for `latency` one per call."""
 
 
 class ArmSpeed(BaseModel):
-    """How fast one framework was."""
+    """The measured speed of one framework."""
 
     model_config = ConfigDict(frozen=True)
 
     training_images_per_second: float
     """Median over the rounds."""
     inference_images_per_second: float
+    """Median over the rounds, in batches of 512."""
     latency_p50_milliseconds: float
-    """Of one image, from array to array."""
+    """Median time of one image, from array to array, over all calls."""
     latency_p95_milliseconds: float
+    """95th percentile of the same."""
     idle_cpu_share: float
-    """Of one core: what it used while others computed."""
+    """CPU time that it used while others computed, as a share of one core."""
     batch_size: int
+    """Images per training step."""
     compile_seconds: float
     warm_up_seconds: float
     execution: str
+    """`eager` or `compiled`."""
     device: str
+    """The GPU's name, or `cpu`."""
     threads: int
+    """Threads that its operators may use."""
     cpus: int
-    """That its process may use."""
+    """CPUs that its process may use."""
 
 
 class SpeedResult(BaseModel):
-    """How fast each framework was, and each beside the reference: `speed.json`."""
+    """The content of `speed.json`: the speed of each framework, and its ratio to the reference."""
 
     model_config = ConfigDict(frozen=True)
 
     reference: str
+    """Name of the framework that the others are compared with."""
     arms: dict[str, ArmSpeed]
-    """The reference among them."""
+    """By framework, the reference included."""
     ratios: dict[str, dict[str, Ratio]]
-    """By arm and kind: the arm's seconds over the reference's, so that above 1 the reference is faster."""
+    """The arm's seconds over the reference's, by arm and kind: above 1, the reference is faster."""
     blocks: dict[str, int]
-    """Steps, images and calls of a block."""
+    """Size of a block by kind: training steps, images, calls."""
     units: dict[str, str]
+    """What is counted per second, by kind."""
     rounds: list[Round]
     others_cpu_share: float
-    """Of all cores' time: what other programs used meanwhile."""
+    """CPU time that other programs used meanwhile, as a share of all cores, in [0, 1]."""
 
     @classmethod
     def read(cls, path: Path) -> "SpeedResult":
-        """Read what `write` wrote. Raises `UserError` naming the file."""
+        """Read what `write` wrote. Raises `UserError` naming the file if it is missing or cannot be read."""
         try:
             return cls.model_validate(read_json(path))
         except ValidationError as error:
@@ -103,29 +113,29 @@ class SpeedResult(BaseModel):
 
 
 def measure(
-    dataset: Dataset, model: ModelConfig, train: TrainConfig, speed: SpeedConfig, chosen: Sequence[str]
+    dataset: Dataset, model: ModelConfig, train: TrainConfig, speed: SpeedConfig, names: Sequence[str]
 ) -> SpeedResult:
-    """Have the frameworks take turns; the first of them is the reference.
+    """Measure the frameworks `names` in turn; the first of them is the reference.
 
-    Raises `UserError` where one of them cannot do what `train` asks for.
+    Raises `UserError` if a framework cannot do what `train` asks for.
     """
     with ExitStack() as stack:
-        workers = {name: stack.enter_context(_worker(name, dataset, model, train)) for name in chosen}
+        workers = {name: stack.enter_context(_worker(name, dataset, model, train)) for name in names}
         for worker in workers.values():
-            worker.ask("open")  # until then all have been importing at once
-        ready = {name: worker.ask("prepare") for name, worker in workers.items()}  # in turn, and timed
-        paces = {kind: [ready[name]["pace"][kind] for name in chosen] for kind in KINDS}
+            worker.ask("open")  # wait until all have imported, which they do in parallel
+        prepared = {name: worker.ask("prepare") for name, worker in workers.items()}  # in turn, as this is timed
+        paces = {kind: [prepared[name]["pace"][kind] for name in names] for kind in KINDS}
         sizes = {kind: _block_size(kind, paces[kind], speed, _most_images(dataset)) for kind in KINDS}
-        waited, idle = dict.fromkeys(chosen, 0.0), dict.fromkeys(chosen, 0.0)
-        others, rounds = OtherPrograms([*workers.values()]), []
+        waited, idle = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+        other_programs, rounds = OtherPrograms([*workers.values()]), []
         with steps("speed", speed.rounds, "rounds") as progress:
             for number in range(speed.rounds):
-                turn = number % len(chosen)
-                order = [*chosen[turn:], *chosen[:turn]]
+                turn = number % len(names)
+                order = [*names[turn:], *names[:turn]]
                 rounds.append({kind: _take_turns(kind, sizes[kind], order, workers, waited, idle) for kind in KINDS})
                 progress()
-        share = others.cpu_share()
-    return _result(ready, sizes, rounds, {name: idle[name] / waited[name] for name in chosen}, share)
+        share = other_programs.cpu_share()
+    return _result(prepared, sizes, rounds, {name: idle[name] / waited[name] for name in names}, share)
 
 
 def _take_turns(
@@ -136,7 +146,11 @@ def _take_turns(
     waited: dict[str, float],
     idle: dict[str, float],
 ) -> dict[str, list[float]]:
-    """Return the seconds of a block of each; add up how long the others waited, and what they computed meanwhile."""
+    """Time one block of each framework in `order`; return its seconds by framework.
+
+    Adds to `waited` the seconds that each framework waited for the others, and to `idle` the CPU seconds that it used
+    meanwhile.
+    """
     row = {}
     for name in order:
         others = [worker for worker in workers.values() if worker.name != name]
@@ -150,12 +164,16 @@ def _take_turns(
 
 
 def _result(
-    ready: dict[str, Any], sizes: dict[str, int], rounds: Sequence[Round], idle: dict[str, float], others: float
+    prepared: dict[str, Any],
+    sizes: dict[str, int],
+    rounds: Sequence[Round],
+    idle: dict[str, float],
+    others_cpu_share: float,
 ) -> SpeedResult:
-    reference, *arms = ready
-    images = {"training": sizes["training"] * ready[reference]["batch_size"], "inference": sizes["inference"]}
-    sides = {}
-    for name, facts in ready.items():
+    reference, *others = prepared
+    images = {"training": sizes["training"] * prepared[reference]["batch_size"], "inference": sizes["inference"]}
+    arms = {}
+    for name, facts in prepared.items():
         calls = np.array([seconds for row in rounds for seconds in row["latency"][name]]) * 1000
         p50, p95 = np.percentile(calls, (50, 95))
         rates = {
@@ -163,32 +181,35 @@ def _result(
             for kind, count in images.items()
         }
         latencies = {"latency_p50_milliseconds": float(p50), "latency_p95_milliseconds": float(p95)}
-        own = {key: value for key, value in facts.items() if key != "pace"}
-        sides[name] = ArmSpeed(**rates, **latencies, idle_cpu_share=idle[name], **own)
-    ratios = {arm: {kind: _ratio(kind, rounds, reference, arm) for kind in KINDS} for arm in arms}
+        reported = {key: value for key, value in facts.items() if key != "pace"}
+        arms[name] = ArmSpeed(**rates, **latencies, idle_cpu_share=idle[name], **reported)
+    ratios = {arm: {kind: _ratio(kind, rounds, reference, arm) for kind in KINDS} for arm in others}
     return SpeedResult(
         reference=reference,
-        arms=sides,
+        arms=arms,
         ratios=ratios,
         blocks=sizes,
         units=dict(_UNITS),
         rounds=list(rounds),
-        others_cpu_share=others,
+        others_cpu_share=others_cpu_share,
     )
 
 
 def _ratio(kind: str, rounds: Sequence[Round], reference: str, arm: str) -> Ratio:
-    middle = np.median if kind == "latency" else np.sum  # of calls, one is easily interrupted
+    middle = np.median if kind == "latency" else np.sum  # the median, as a single call is easily interrupted
     return geometric_ratio([float(middle(row[kind][arm]) / middle(row[kind][reference])) for row in rounds])
 
 
 def _most_images(dataset: Dataset) -> int:
-    """How many images are predicted at once, at most: whole chunks."""
+    """Return how many images are predicted at once, at most: a multiple of `_CHUNK`."""
     return min(_MOST_IMAGES, max(1, _MOST_BYTES // math.prod(dataset.image_shape) // _CHUNK) * _CHUNK)
 
 
 def _block_size(kind: str, paces: Sequence[float], speed: SpeedConfig, most: int) -> int:
-    """Return how many steps, images or calls take the slowest arm a block's time; all get the same."""
+    """Return how many steps, images or calls fill a block for the slowest framework; all get the same number.
+
+    `paces`: seconds per step, image or call of each framework; `most`: images of an inference block, at most.
+    """
     size = max(1, int(speed.block_seconds * _SHARES[kind] / max(paces)))
     if kind == "inference":
         return min(most, -(-size // _CHUNK) * _CHUNK)
@@ -196,13 +217,15 @@ def _block_size(kind: str, paces: Sequence[float], speed: SpeedConfig, most: int
 
 
 class _Worker:
+    """The process of one framework, as the measuring process sees it."""
+
     def __init__(self, name: str, process: Any, connection: Connection) -> None:
         self.name = name
         self._connection = connection
         self._process = psutil.Process(process.pid)
 
     def ask(self, what: str, amount: int = 0) -> Any:
-        """Have it done and wait for the answer. Raises what the worker refused with."""
+        """Send a request and wait for the answer. Raises the error that the worker answers with."""
         try:
             self._connection.send((what, amount))
             answer = self._connection.recv()
@@ -213,29 +236,30 @@ class _Worker:
         return answer
 
     def cpu_seconds(self) -> float:
-        """CPU time that it has used."""
+        """Return the CPU seconds that the process has used."""
         times = self._process.cpu_times()
         return float(times.user + times.system)
 
 
 class OtherPrograms:
-    """How busy the machine is with them, since this was made."""
+    """The CPU time that other programs use from now on."""
 
     def __init__(self, workers: Sequence[_Worker]) -> None:
         self._workers = workers
-        self._all, self._own = self._used()
+        self._machine_start, self._own_start = self._used()
 
     def _used(self) -> tuple[Any, float]:
+        """Return the CPU times of the machine, and the CPU seconds of this process and its workers."""
         own = sum(worker.cpu_seconds() for worker in self._workers) + time.process_time()
         return psutil.cpu_times(), own
 
     def cpu_share(self) -> float:
-        """Of all cores' time since the start, what neither the workers nor this process used; 0 to 1."""
+        """Return the share of all cores' time since the start that other programs used, in [0, 1]."""
         now, own = self._used()
-        spent = [b - a for a, b in zip(self._all, now, strict=True)]
+        spent = [b - a for a, b in zip(self._machine_start, now, strict=True)]
         fields = dict(zip(now._fields, spent, strict=True))
         total = sum(fields[name] for name in ("user", "system", "idle", "iowait") if name in fields)
-        busy = fields["user"] + fields["system"] - (own - self._own)
+        busy = fields["user"] + fields["system"] - (own - self._own_start)
         return float(max(0.0, busy / total)) if total else 0.0
 
 
@@ -257,7 +281,7 @@ def _worker(name: str, dataset: Dataset, model: ModelConfig, train: TrainConfig)
 def _serve(
     connection: Connection, framework: Framework, dataset: Dataset, model: ModelConfig, train: TrainConfig
 ) -> None:
-    frameworks.register(framework)  # it may be known to the parent alone
+    frameworks.register(framework)  # a spawned process lacks what the parent registered at run time
     try:
         bench = _Bench(framework.name, dataset, model, train)
         while True:
@@ -266,18 +290,18 @@ def _serve(
     except UserError as error:
         connection.send(error)
     except (EOFError, KeyboardInterrupt):
-        return  # the parent has ended, or was interrupted
+        return  # the parent has closed the pipe, ended, or was interrupted
 
 
 class _Bench:
-    """One framework, ready to be timed."""
+    """One framework in its own process, ready to be timed."""
 
     def __init__(self, name: str, dataset: Dataset, model: ModelConfig, train: TrainConfig) -> None:
         architecture = Architecture.of(model, dataset)
         self.classifier: Classifier = backend.create(name, architecture, train)
         training, test = dataset.split("train"), dataset.split("test")
-        some = max(train.batch_size, _MOST_BYTES // (training.images.nbytes // len(training.images)))
-        images, labels = training.images[:some], training.labels[:some]
+        count = max(train.batch_size, _MOST_BYTES // (training.images.nbytes // len(training.images)))
+        images, labels = training.images[:count], training.labels[:count]
         self.classifier.load_training_data(images, labels)
         backend.initialise(self.classifier, 0)
         plan = draw_epoch(train, examples=len(labels), seed=0, epoch=0)
@@ -288,10 +312,13 @@ class _Bench:
         self.position = 0
 
     def open(self, _: int) -> None:
-        """Answer as soon as everything is imported."""
+        """Do nothing: the answer tells that everything is imported."""
 
     def prepare(self, _: int) -> dict[str, Any]:
-        """Compile, warm up, and find each kind's pace in seconds per step, image or call."""
+        """Compile, warm up, and return the facts of `ArmSpeed` with the pace of each kind.
+
+        `pace`: seconds per step, image or call.
+        """
         compile_seconds = self.classifier.compile([self.batch_size])
         began = time.perf_counter()
         pace = {}
@@ -311,7 +338,7 @@ class _Bench:
         }
 
     def run(self, kind: str, amount: int) -> list[float]:
-        """Seconds of the block; of `latency` the seconds of each call, with one image."""
+        """Run a block of `amount` steps, images or calls; return its seconds, for `latency` those of each call."""
         if kind == "training":
             plan = self._steps(amount)
             return [seconds(lambda: self.classifier.train_epoch(plan))]
@@ -320,7 +347,7 @@ class _Bench:
         return latencies(self.classifier, self.images, amount)
 
     def _steps(self, count: int) -> EpochPlan:
-        """The next steps of an endless epoch."""
+        """Return the next `count` steps of the epoch, which starts over at its end."""
         rows = (self.position + np.arange(count)) % self.plan.steps
         self.position += count
         examples = (rows[:, None] * self.batch_size + np.arange(self.batch_size)).reshape(-1)

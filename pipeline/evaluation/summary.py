@@ -1,4 +1,4 @@
-"""What repeated measurements say."""
+"""Means of repeated measurements, with their confidence intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean, sample standard deviation and 95 % confidence interval of the mean (Student's t); NaN where n = 1."""
+    """Mean, sample standard deviation and 95 % confidence interval of the mean (Student's t).
+
+    If n = 1, all but the mean are NaN.
+    """
 
     mean: float
     std: float
@@ -18,7 +21,7 @@ class Summary:
 
 
 def summarise(values: Sequence[float] | np.ndarray) -> Summary:
-    """Summarise one measurement per seed, n >= 1."""
+    """Summarise n >= 1 independent measurements, such as one per seed."""
     array = np.asarray(values, np.float64)
     n, mean = len(array), float(array.mean())
     if n == 1:
@@ -41,7 +44,7 @@ class Ratio:
 
 
 def geometric_ratio(ratios: Sequence[float] | np.ndarray) -> Ratio:
-    """Summarise ratios, each > 0, of which there are n >= 2."""
+    """Summarise n >= 2 ratios, each > 0."""
     logs = summarise(np.log(ratios))
     mean, low, high = np.exp([logs.mean, logs.low, logs.high])
     return Ratio(float(mean), float(low), float(high), logs.n)
