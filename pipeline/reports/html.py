@@ -1,8 +1,8 @@
-"""The page that shows a comparison: one HTML file that holds its own style and pictures, and needs no network."""
+"""The page of a comparison: one HTML file with its own style and pictures, which needs no network."""
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,14 @@ from ..models.manifest import Manifest
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
 _MOST_SHOWN = 48
+"""Images in the gallery of disagreements."""
 
 
 def page(comparison: Comparison, pictures: Mapping[str, str], dataset: Dataset | None) -> str:
-    """HTML; `pictures`: `data:` addresses by name; `dataset`: for the gallery of disagreements, left out without it."""
+    """Render the HTML of a comparison.
+
+    `pictures`: `data:` addresses by name; `dataset`: for the gallery of disagreements, which is left out without it.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     manifest = comparison.a.manifest
     return environment.from_string(_TEMPLATE.read_text()).render(
@@ -45,18 +49,17 @@ def page(comparison: Comparison, pictures: Mapping[str, str], dataset: Dataset |
 
 
 def _metric(comparison: Comparison, metric: str) -> dict[str, Any]:
-    one, margin, unit = comparison.differences[metric], comparison.margin(metric), UNITS[metric]
-    low, high = one.interval()
-    decimals = unit.decimals
-    wins = comparison.wins[metric]
+    difference, margin, unit = comparison.differences[metric], comparison.margin(metric), UNITS[metric]
+    low, high = difference.interval()
+    wins, suffix = comparison.wins[metric], "%" if unit.scale == 100 else ""
     return {
         "title": TITLES[metric],
-        "sides": [_spread(values, unit.scale, decimals, "%" if unit.scale == 100 else "") for values in (one.a, one.b)],
-        "difference": unit.signed(one.mean),
+        "arms": [_spread(values, unit.scale, unit.decimals, suffix) for values in (difference.a, difference.b)],
+        "difference": unit.signed(difference.mean),
         "interval": f"{unit.signed(low)} to {unit.signed(high)}",
         "unit": unit.name,
-        "p_value": _p(one.p_value),
-        "p_equivalence": _p(one.p_equivalence(margin)),
+        "p_value": _p(difference.p_value),
+        "p_equivalence": _p(difference.p_equivalence(margin)),
         "margin": f"±{unit.scale * margin:g}",
         "wins": f"{wins.probability:.0%}",
         "wins_interval": f"{wins.low:.0%} to {wins.high:.0%}",
@@ -67,50 +70,60 @@ def _metric(comparison: Comparison, metric: str) -> dict[str, Any]:
 
 
 def _gallery(comparison: Comparison, dataset: Dataset) -> list[dict[str, Any]]:
-    """Examples that the two sides answer differently in at least one seed, those with most such seeds first."""
+    """Return the examples that the arms predict differently under at least one seed, those with most such seeds first.
+
+    Among equals, the larger difference of the probabilities of the actual class comes first.
+    """
     a, b = comparison.a, comparison.b
-    said_a, said_b = (np.stack([metrics.predicted_labels(outputs) for outputs in arm.outputs]) for arm in (a, b))
-    disagree = (said_a != said_b).sum(axis=0)
+    predicted_a, predicted_b = (
+        np.stack([metrics.predicted_labels(outputs) for outputs in arm.outputs]) for arm in (a, b)
+    )
+    disagreeing_seeds = (predicted_a != predicted_b).sum(axis=0)
     p_a, p_b = (_probabilities(arm) for arm in (a, b))
-    truth = np.arange(len(a.labels)), a.labels
-    order = np.lexsort((-np.abs(p_a[truth] - p_b[truth]), -disagree))
-    order = order[disagree[order] > 0]
+    actual = np.arange(len(a.labels)), a.labels
+    order = np.lexsort((-np.abs(p_a[actual] - p_b[actual]), -disagreeing_seeds))
+    order = order[disagreeing_seeds[order] > 0]
     images = dataset.split("test").images
-    shown = []
+    entries = []
     for example in order[:_MOST_SHOWN]:
         label = int(a.labels[example])
-        answers = []
-        for arm, said, p in ((a, said_a, p_a), (b, said_b, p_b)):
-            votes = np.bincount(said[:, example])
-            answer = int(votes.argmax())
-            answers.append(
-                {
-                    "style": arm.style,
-                    "class": dataset.classes[answer],
-                    "right": answer == label,
-                    "p": f"{p[example, answer]:.0%}",
-                }
-            )
-        shown.append(
+        majorities = [
+            _majority(arm, predicted[:, example], p[example], label, dataset.classes)
+            for arm, predicted, p in ((a, predicted_a, p_a), (b, predicted_b, p_b))
+        ]
+        entries.append(
             {
                 "image": _png(images[example]),
                 "label": dataset.classes[label],
-                "answers": answers,
-                "seeds": f"{disagree[example]} of {len(a.seeds)}",
+                "predictions": majorities,
+                "seeds": f"{disagreeing_seeds[example]} of {len(a.seeds)}",
                 "example": int(example),
+                "total": len(order),
             }
         )
-    for entry in shown:
-        entry["of"] = len(order)
-    return shown
+    return entries
+
+
+def _majority(
+    arm: Arm, predicted: np.ndarray, probabilities: np.ndarray, label: int, classes: Sequence[str]
+) -> dict[str, Any]:
+    """Return the class that most seeds predict for one example: `predicted` int64 (S,), `probabilities` (K,)."""
+    majority = int(np.bincount(predicted).argmax())
+    return {
+        "style": arm.style,
+        "class": classes[majority],
+        "right": majority == label,
+        "p": f"{probabilities[majority]:.0%}",
+    }
 
 
 def _probabilities(arm: Arm) -> np.ndarray:
-    """Mean over the seeds, (N, K)."""
+    """Return the mean probabilities over the seeds, float64 (N, K)."""
     return np.asarray(np.mean([np.exp(metrics.log_probabilities(outputs)) for outputs in arm.outputs], axis=0))
 
 
 def _png(image: np.ndarray) -> str:
+    """Encode uint8 (height, width, channels) as a `data:` address; grey images dark on white."""
     buffer = io.BytesIO()
     grey = image.shape[-1] == 1
     Image.fromarray(255 - image[..., 0] if grey else image).save(buffer, format="PNG", optimize=True)
@@ -133,14 +146,14 @@ def _settings(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 def _layer(layer: Mapping[str, Any]) -> str:
-    named = {k: v for k, v in layer.items() if k in ("filters", "kernel_size", "units", "size", "rate", "stride")}
-    told = " ".join(f"{v}" if k in ("filters", "units") else f"{k.split('_')[0]} {v}" for k, v in named.items() if v)
+    sizes = {k: v for k, v in layer.items() if k in ("filters", "kernel_size", "units", "size", "rate", "stride")}
+    text = " ".join(f"{v}" if k in ("filters", "units") else f"{k.split('_')[0]} {v}" for k, v in sizes.items() if v)
     activation = layer.get("activation")
-    return " ".join(filter(None, (layer["type"], told, f"({activation})" if activation else "")))
+    return " ".join(filter(None, (layer["type"], text, f"({activation})" if activation else "")))
 
 
 def _versions(comparison: Comparison) -> list[tuple[str, ...]]:
-    """Row by row: what, of A, of B."""
+    """Return the rows of the table of versions and machine facts: name, A, B."""
     a, b = (arm.manifest for arm in (comparison.a, comparison.b))
     names = {**a.framework.versions, **b.framework.versions}
     rows: list[tuple[str, ...]] = []
@@ -152,6 +165,7 @@ def _versions(comparison: Comparison) -> list[tuple[str, ...]]:
 
 
 def _spread(values: Any, scale: float, decimals: int, suffix: str) -> str:
+    """Format mean and standard deviation; for one value the value alone."""
     summary = summarise(values)
     text = f"{scale * summary.mean:.{decimals}f}{suffix}"
     return text if summary.n == 1 else f"{text} ± {scale * summary.std:.{decimals}f}"
