@@ -1,4 +1,4 @@
-"""The prepared data on one page, before anything is trained on them."""
+"""The page that describes the prepared data, before anything is trained on them."""
 
 import base64
 import html
@@ -29,15 +29,19 @@ from .figures.data import Row
 from .figures.style import data_uri, save
 
 _TEMPLATE: Final = Path(__file__).with_name("describe.html.j2")
-_MOST_CLASSES: Final = 100  # with images on the page
-_MOST_NAMED: Final = 50  # images that were left out; all of them are in the JSON file
-_LOSSLESS_VALUES: Final = 4096  # beyond, an image in the page is a JPEG, which takes a fraction of the bytes
-_PARAGRAPH: Final = 1500  # characters in MLflow, where a text ends at 8,000
+_MOST_CLASSES: Final = 100
+"""Classes with images on the page."""
+_MOST_NAMED: Final = 50
+"""Skipped images that the page names; the JSON file names all."""
+_LOSSLESS_VALUES: Final = 4096
+"""Pixel values of the largest image that the page holds as PNG; JPEG makes larger ones a fraction of the bytes."""
+_PARAGRAPH: Final = 1500
+"""Characters of a paragraph in MLflow, which cuts a description at 8,000."""
 _CHANNELS: Final = {1: ("grey",), 3: ("red", "green", "blue")}
 
 
 def describe(dataset: Dataset, output: Path, tracking: TrackingConfig) -> None:
-    """Write the page, its pictures and `description.json` into `output`, and log them once for these data."""
+    """Write the page, its figures and `description.json` into `output`; log them to MLflow once for these data."""
     output.mkdir(parents=True, exist_ok=True)
     labels = shown_labels(len(dataset.classes))
     pixels = survey(dataset.split("train"), labels)
@@ -52,7 +56,7 @@ def describe(dataset: Dataset, output: Path, tracking: TrackingConfig) -> None:
         "pixels": figures.pixel_values(pixels.histogram),
     }
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the figures' font has not
+        warnings.filterwarnings("ignore", message="Glyph")  # the figures' font may lack the script of a name
         for name, figure in drawn.items():
             pictures[name] = data_uri(figure)
             save(figure, output / f"{name}.png")
@@ -62,25 +66,28 @@ def describe(dataset: Dataset, output: Path, tracking: TrackingConfig) -> None:
 
 
 def shown_labels(classes: int) -> list[int]:
-    """The labels whose images are shown: all, or as many as a person looks at, evenly spread."""
+    """Return the labels whose images the page shows: all, or `_MOST_CLASSES` of them, evenly spread."""
     return np.linspace(0, classes - 1, min(classes, _MOST_CLASSES)).round().astype(int).tolist()  # type: ignore[no-any-return]
 
 
 def _rows(dataset: Dataset, labels: Sequence[int], pixels: Pixels) -> list[Row]:
-    """The first images of each class: content order is a random order, the same wherever the data were prepared."""
+    """Take the first images of each class.
+
+    Prepared images are ordered by content, a random order that is the same on every machine.
+    """
     train = dataset.split("train")
     wanted = figures.images_in_a_row(*dataset.image_shape[:2], len(dataset.classes))
     rows = []
     for label in labels:
-        own = np.flatnonzero(train.labels == label)
-        examples = {example: figures.thumbnail(train.images[example]) for example in own[:wanted].tolist()}
+        members = np.flatnonzero(train.labels == label)
+        examples = {example: figures.thumbnail(train.images[example]) for example in members[:wanted].tolist()}
         mean = figures.thumbnail(pixels.means[label]) if label in pixels.means else None
-        rows.append(Row(label, dataset.classes[label], len(own), mean, examples))
+        rows.append(Row(label, dataset.classes[label], len(members), mean, examples))
     return rows
 
 
 def _description(dataset: Dataset, pixels: Pixels, rows: Sequence[Row]) -> dict[str, Any]:
-    """Everything that the page tells, for programs."""
+    """Return the content of `description.json`: every number on the page."""
     return dataset.facts.model_dump() | {
         "balance": balance(dataset.facts),
         "notes": notes(dataset.facts),
@@ -90,22 +97,22 @@ def _description(dataset: Dataset, pixels: Pixels, rows: Sequence[Row]) -> dict[
 
 
 def notes(facts: DatasetFacts) -> list[str]:
-    """What should be known before the numbers of a training are believed, in sentences."""
-    found = []
+    """Return caveats in sentences: duplicates across splits, empty classes, images left out."""
+    sentences = []
     if copies := facts.test_images_in_train:
         total = facts.examples["test"]
-        found.append(
+        sentences.append(
             f"{copies:,} of {total:,} test images ({copies / total:.1%}) are in the training split as well, pixel by "
-            "pixel, under the same label or another: a network may know them by heart."
+            "pixel, under the same label or another: a network may have memorised them."
         )
     for split in SPLITS:
         counts = facts.class_counts[split]
         if empty := [name for name, count in zip(facts.classes, counts, strict=True) if not count]:
             more = f" and {len(empty) - 3:,} more" if len(empty) > 3 else ""
-            found.append(f"Without a {split} image: {', '.join(empty[:3])}{more}.")
+            sentences.append(f"Without a {split} image: {', '.join(empty[:3])}{more}.")
     if skipped := facts.skipped:
-        found.append(f"Images left out, as they cannot be decoded: {len(skipped):,}.")
-    return found
+        sentences.append(f"Images left out, as they cannot be decoded: {len(skipped):,}.")
+    return sentences
 
 
 def _page(
@@ -115,7 +122,7 @@ def _page(
     size: tuple[int, int],
     pictures: Mapping[str, str],
 ) -> str:
-    """HTML; `size`: width and height of an image on the page; `pictures`: `data:` addresses by name."""
+    """Render the HTML; `size`: width and height of an image on the page; `pictures`: `data:` addresses by name."""
     jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     histogram = np.array(description["pixel_histogram"])
     share = histogram / histogram.sum(axis=1, keepdims=True)
@@ -136,6 +143,7 @@ def _page(
 
 
 def _uri(picture: Image.Image | None) -> str | None:
+    """Encode a picture as a `data:` address: small ones as PNG, large ones as JPEG."""
     if picture is None:
         return None
     lossless = picture.width * picture.height * len(picture.getbands()) <= _LOSSLESS_VALUES
@@ -146,12 +154,12 @@ def _uri(picture: Image.Image | None) -> str | None:
 
 
 def _track(dataset: Dataset, description: Mapping[str, Any], output: Path, tracking: TrackingConfig) -> str:
-    """Log the page, unless these data have one already; return where it is."""
+    """Log the page unless a run of these data has one already; return its address."""
     root = main_root()
-    with FileLock(root / "mlflow.db.describe.lock"):  # two jobs of DVC's queue would both find none
+    with FileLock(root / "mlflow.db.describe.lock"):  # else two jobs of DVC's queue could both log it
         tracker = Tracker(tracking, root)
-        known = None if tracker.unreachable else described(tracker, dataset.fingerprint)
-        reference = known.id if known else _log(tracker, dataset, description, output)
+        existing = None if tracker.unreachable else described(tracker, dataset.fingerprint)
+        reference = existing.id if existing else _log(tracker, dataset, description, output)
     if is_local(reference):
         return f"{output / 'index.html'}"
     where = tracker.link(views.run_page(tracker.experiment_id, reference, "index.html"))
@@ -182,6 +190,7 @@ def _log(tracker: Tracker, dataset: Dataset, description: Mapping[str, Any], out
 
 
 def _markdown(description: Mapping[str, Any], page: str, run_id: str) -> str:
+    """Describe the data for MLflow, with a link to the page and two figures."""
     height, width, channels = description["image_shape"]
     counts = " | ".join(f"{count:,}" for count in description["examples"].values())
     table = [
@@ -199,6 +208,6 @@ def _markdown(description: Mapping[str, Any], page: str, run_id: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Names are a user's: no markup of theirs, and no more of it than MLflow takes."""
+    """Escape markup, as names come from the user, and cut the text to `_PARAGRAPH` characters."""
     signs = (f"\\{sign}" if sign in "\\`*_[]|#~" else sign for sign in html.escape(" ".join(text.split())))
     return "".join(signs)[:_PARAGRAPH]

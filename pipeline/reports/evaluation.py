@@ -1,4 +1,4 @@
-"""Evaluated networks to where people look: files, pictures, the runs in MLflow that trained them, the terminal."""
+"""Publish evaluated networks: files, figures, the MLflow runs that trained them, the terminal."""
 
 import csv
 import shutil
@@ -27,32 +27,33 @@ from ..training.results import HistoryRow, read_history
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The networks of all seeds of one framework, on the test split."""
+    """The networks of all seeds of one framework, evaluated on the test split."""
 
     framework: str
     dataset: Dataset
     labels: np.ndarray
-    """int64 (N,)"""
+    """Actual classes of the test split, int64 (N,)."""
     models: Sequence[EvaluatedModel]
+    """One per seed, at least one."""
     config: EvaluateConfig
 
     @property
     def outputs(self) -> np.ndarray:
-        """float32 (seeds, N, classes)."""
+        """Outputs of all networks, float32 (seeds, N, classes)."""
         return np.stack([model.outputs for model in self.models])
 
 
 def publish_evaluation(evaluation: Evaluation, output: Path, tracking: TrackingConfig) -> None:
-    """Write files and pictures into `output`, where the models are; add all to the MLflow runs that trained them.
+    """Write files and figures into `output`, which holds the models; log them to the MLflow runs that trained these.
 
-    Raises `UserError` where what `train` left there cannot be read.
+    Raises `UserError` if `runs.json` or `history.csv`, which `train` wrote there, is missing or cannot be read.
     """
     advice = f"run `dvc repro train@{evaluation.framework}`"
     references = RunReferences.read(output / "runs.json", advice)
     history = read_history(read_text(output / "history.csv", advice))
     _write_files(evaluation, output)
     plots = output / "plots"
-    shutil.rmtree(plots, ignore_errors=True)  # of an earlier evaluation, perhaps of other seeds
+    shutil.rmtree(plots, ignore_errors=True)  # an earlier evaluation may have drawn other seeds
     plots.mkdir()
     if evaluation.config.plots:
         _draw(evaluation, history, plots)
@@ -89,8 +90,10 @@ def _write_files(evaluation: Evaluation, output: Path) -> None:
 
 
 def _draw(evaluation: Evaluation, history: Sequence[HistoryRow], plots: Path) -> None:
-    """Draw all seeds in one picture of each kind, and, of several, each seed in a folder of its own."""
-    from .figures.curves import learning_curves  # matplotlib takes a second, and a sweep may ask for no pictures
+    """Draw each kind of figure for all seeds together and, if there are several, for each seed in `seed_<seed>`."""
+    from .figures.curves import (
+        learning_curves,
+    )  # importing matplotlib takes a second, and a sweep may ask for no figures
     from .figures.style import save
 
     style, images = find(evaluation.framework).style, evaluation.dataset.split("test").images
@@ -114,17 +117,18 @@ def _draw_outputs(evaluation: Evaluation, outputs: np.ndarray, images: ArrayFile
 
 
 def _track(evaluation: Evaluation, references: RunReferences, plots: Path, tracking: TrackingConfig) -> None:
+    """Log scores, figures and predictions of each seed to its run, and means over the seeds to the group's run."""
     tracker, framework, several = Tracker(tracking, main_root()), evaluation.framework, len(evaluation.models) > 1
     tags, parent = {"stage": "evaluate", "framework": framework}, None
     if references.group:
         rows = [model.tracked for model in evaluation.models]
-        means = _means(rows) | {f"{name}_std": s for name, s in _deviations(rows).items()}
+        means = _means(rows) | {f"{name}_std": std for name, std in _deviations(rows).items()}
         files = sorted(plots.glob("*.png"))
         parent = tracker.add_results(references.group, means, name=f"{framework} restored", tags=tags, files=files)
     with tempfile.TemporaryDirectory() as scratch:
         for model in evaluation.models:
             reference = references.seeds[model.seed]
-            pictures = plots / f"seed_{model.seed}" if several else plots
+            figures = plots / f"seed_{model.seed}" if several else plots
             predictions = Path(scratch) / f"seed_{model.seed}" / "predictions.npz"
             predictions.parent.mkdir()
             np.savez(predictions, logits=model.outputs, labels=evaluation.labels)
@@ -134,17 +138,17 @@ def _track(evaluation: Evaluation, references: RunReferences, plots: Path, track
                 name=f"{framework} s{model.seed} restored",
                 tags=tags,
                 model=reference.model,
-                files=[*sorted(pictures.glob("*.png")), predictions],
+                files=[*sorted(figures.glob("*.png")), predictions],
                 parent=parent,
             )
     tracker.drain()
 
 
 def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Average over the seeds, by name."""
+    """Return means over the seeds, by name."""
     return {name: summarise([row[name] for row in rows]).mean for name in rows[0]}
 
 
 def _deviations(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Return standard deviations over the seeds, by name; none of one seed."""
+    """Return standard deviations over the seeds, by name; empty for one seed."""
     return {name: summarise([row[name] for row in rows]).std for name in rows[0]} if len(rows) > 1 else {}

@@ -1,4 +1,4 @@
-"""The proof of equality to where people look: JSON, a table, a picture, MLflow, the terminal."""
+"""Publish the proof of equality: JSON, a table, a figure, an MLflow run, the terminal."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +20,7 @@ from .figures.curves import deviations
 from .figures.style import save
 
 FILES: Final = ("parity.json", "parity.md", "manifest.json", "deviation.png")
+"""The files that `publish_parity` writes."""
 
 
 def publish_parity(
@@ -42,27 +43,28 @@ def publish_parity(
 
 
 def _manifests(reference: Trace, arms: Sequence[Trace]) -> dict[str, Any]:
-    """Return what the reference was asked, every manifest, and what differs between each arm's and the reference's."""
+    """Return the settings and the machine of the reference, every manifest, and where each arm's differs from it."""
     manifests = {trace.framework: trace.manifest.model_dump() for trace in (reference, *arms)}
-    own = manifests[reference.framework]
+    reference_manifest = manifests[reference.framework]
     return {
-        "settings": own["settings"],
-        "machine": own["machine"],
+        "settings": reference_manifest["settings"],
+        "machine": reference_manifest["machine"],
         "arms": manifests,
-        "differences": {arm.framework: _by_section(own, manifests[arm.framework]) for arm in arms},
+        "differences": {arm.framework: _by_section(reference_manifest, manifests[arm.framework]) for arm in arms},
     }
 
 
-def _by_section(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    return {section: differences(one[section], other[section]) for section in one}
+def _by_section(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    return {section: differences(a[section], b[section]) for section in a}
 
 
 def _name(level: LevelResult, arms: Sequence[Trace]) -> str:
-    """Name the arm where there are several."""
+    """Return the level's name, after the arm's if there are several arms."""
     return f"{level.arm} {level.name}" if len(arms) > 1 else level.name
 
 
 def _draw(reference: Trace, arms: Sequence[Trace], limits: ParityConfig, path: Path) -> None:
+    """Draw the deviation of the loss from the reference's, step by step, for each arm and precision."""
     allowed = {"float64": limits.trajectory_float64, "float32": limits.trajectory_float32}
     lines: dict[str, tuple[np.ndarray, float]] = {}
     for arm in arms:
@@ -76,6 +78,7 @@ def _draw(reference: Trace, arms: Sequence[Trace], limits: ParityConfig, path: P
 
 
 def _table(levels: Sequence[LevelResult]) -> str:
+    """Format the levels as a Markdown table."""
     several = len({level.arm for level in levels}) > 1
     lines = ["| level | result | what |", "|---|---|---|"]
     for level in levels:

@@ -1,4 +1,4 @@
-"""The table that every place shows: on the terminal, in a file, in MLflow."""
+"""The table of a comparison: on the terminal, in a file, in MLflow."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -14,14 +14,14 @@ from ..evaluation.summary import summarise
 
 
 def rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """The table that every place shows: what, A, B, A minus B or A / B with its interval, verdict."""
+    """Return the rows of the table: name, A, B, A minus B or the speed ratio with its 95 % interval, verdict."""
     lines: list[tuple[str, ...]] = []
-    for metric, one in comparison.differences.items():
-        unit, (low, high) = UNITS[metric], one.interval()
+    for metric, difference in comparison.differences.items():
+        unit, (low, high) = UNITS[metric], difference.interval()
         form: Callable[[float], str] = f"{{:.{unit.decimals}f}}".format
-        cells = (_spread(np.multiply(values, unit.scale), form) for values in (one.a, one.b))
-        gap = f"{unit.signed(one.mean)} [{unit.signed(low)}, {unit.signed(high)}]"
-        lines.append((f"{TITLES[metric]}{', %' * (unit.scale == 100)}", *cells, gap, comparison.label(metric)))
+        cells = (_spread(np.multiply(values, unit.scale), form) for values in (difference.a, difference.b))
+        mean = f"{unit.signed(difference.mean)} [{unit.signed(low)}, {unit.signed(high)}]"
+        lines.append((f"{TITLES[metric]}{', %' * (unit.scale == 100)}", *cells, mean, comparison.label(metric)))
     if comparison.speed:
         speeds = (comparison.speed.a, comparison.speed.b)
         titles = {
@@ -31,8 +31,8 @@ def rows(comparison: Comparison) -> list[tuple[str, ...]]:
         }
         for kind, (title, key, text) in titles.items():
             ratio = comparison.speed.ratios[kind]
-            gap = f"speed \u00d7{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
-            lines.append((title, *(text.format(getattr(arm, key)) for arm in speeds), gap, comparison.faster(kind)))
+            mean = f"speed \u00d7{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+            lines.append((title, *(text.format(getattr(arm, key)) for arm in speeds), mean, comparison.faster(kind)))
     seconds = [_spread(arm.epoch_seconds, "{:.2f}".format) for arm in (comparison.a, comparison.b)]
     lines.append(("seconds per epoch", seconds[0], seconds[1], "", ""))
     facts: dict[str, Callable[[Arm], Any]] = {
@@ -45,7 +45,10 @@ def rows(comparison: Comparison) -> list[tuple[str, ...]]:
 
 
 def show(comparison: Comparison, path: Path, where: Sequence[str]) -> None:
-    """Print table, verdict and where to look, and keep them for a `make repro` that has nothing to do."""
+    """Print table, verdict and the lines `where`, and write them to `path`.
+
+    `make repro` prints that file if the stage has nothing to do.
+    """
     a, b = comparison.a.title, comparison.b.title
     seeds = len(comparison.a.seeds)
     title = f"{seeds} seeds: mean \u00b1 standard deviation [95 % interval]" if seeds > 1 else "one seed"
@@ -54,12 +57,14 @@ def show(comparison: Comparison, path: Path, where: Sequence[str]) -> None:
 
 
 def show_all(comparisons: Mapping[str, Comparison], reports: str) -> None:
-    """Print a row for each of several comparisons, by what tells them apart; `reports`: where their pages are."""
-    pairs = {(one.a.title, one.b.title) for one in comparisons.values()}
+    """Print one row per comparison, by label; `reports`: where their pages are."""
+    pairs = {(comparison.a.title, comparison.b.title) for comparison in comparisons.values()}
     a, b = next(iter(pairs)) if len(pairs) == 1 else ("reference", "other")
-    lines = [(label, str(len(one.a.seeds)), *rows(one)[0][1:]) for label, one in comparisons.items()]
+    lines = [
+        (label, str(len(comparison.a.seeds)), *rows(comparison)[0][1:]) for label, comparison in comparisons.items()
+    ]
     head = ("configuration", "seeds", a, b, f"{a} \u2212 {b}, points", "verdict on test accuracy")
-    notes = dict.fromkeys(note for one in comparisons.values() for note in one.notes)
+    notes = dict.fromkeys(note for comparison in comparisons.values() for note in comparison.notes)
     text = [*notes, f"Reports: {reports}"]
     _print("mean \u00b1 standard deviation [95 % interval]", head, lines, text)
 
@@ -87,6 +92,7 @@ def _print(
 
 
 def markdown(comparison: Comparison) -> str:
+    """Format verdict, table and notes as Markdown."""
     a, b = comparison.a.title, comparison.b.title
     lines = [
         f"**{comparison.sentence('accuracy')}**",
@@ -99,5 +105,6 @@ def markdown(comparison: Comparison) -> str:
 
 
 def _spread(values: Any, form: Callable[[float], str]) -> str:
+    """Format mean and standard deviation; for one value the value alone."""
     summary = summarise(values)
     return form(summary.mean) if summary.n == 1 else f"{form(summary.mean)} \u00b1 {form(summary.std)}"

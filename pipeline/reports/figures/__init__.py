@@ -1,1 +1,1 @@
-"""Figures: matplotlib, one colour for each framework everywhere, told apart by colour-blind people as well."""
+"""Figures, drawn with matplotlib: every framework has one colour, which colour-blind people can tell apart."""

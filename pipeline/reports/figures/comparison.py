@@ -1,4 +1,4 @@
-"""Two sides in one picture."""
+"""Two arms in one figure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,11 +15,10 @@ from .style import GREY, styled, subplots
 
 @styled
 def differences(rows: Sequence[tuple[str, Difference, float]], a: SeriesStyle, b: SeriesStyle) -> Any:
-    """A row per metric: the difference by seed (dots), its mean and intervals, in units of the margin (shaded).
+    """Draw a row per metric: the difference of each seed (dots), its mean and its intervals, in units of the margin.
 
-    The 95 % interval is thin, that of the equivalence test thick.
-
-    Each row: title, difference, margin. To the right A is better, whatever the metric's own direction.
+    The band of equivalence is shaded, the 95 % interval thin, the 90 % interval of the equivalence test thick. A is
+    better to the right, also for metrics of which less is better. `rows`: title, difference and margin of each metric.
     """
     figure, axis = subplots(figsize=(8.6, 0.85 * len(rows) + 1.3), layout="constrained")
     reach = 1.6
@@ -38,8 +37,8 @@ def differences(rows: Sequence[tuple[str, Difference, float]], a: SeriesStyle, b
         axis.plot(dots, np.full(len(dots), y + 0.2), "o", color=GREY, markersize=4, alpha=0.8)
         axis.plot(mean, y, "o", color=ahead.colour, markersize=9)
         size = f"{abs(unit.scale * mean * margin):.{unit.decimals}f}"
-        said = f"{ahead.title} ahead by {size} {unit.name}" if float(size) else "no difference"
-        axis.annotate(said, (mean, y), (0, 9), textcoords="offset points", ha="center", fontsize=9)
+        text = f"{ahead.title} ahead by {size} {unit.name}" if float(size) else "no difference"
+        axis.annotate(text, (mean, y), (0, 9), textcoords="offset points", ha="center", fontsize=9)
         names.append(f"{title}\nmargin {unit.scale * margin:g} {unit.name}")
     axis.axvspan(-1, 1, color="#009E73", alpha=0.10, lw=0)
     axis.axvline(0, color="#333a45", lw=1)
@@ -53,28 +52,28 @@ def differences(rows: Sequence[tuple[str, Difference, float]], a: SeriesStyle, b
 
 @styled
 def confusions(matrices: Mapping[SeriesStyle, np.ndarray], classes: Sequence[str]) -> Any:
-    """Side by side, one scale of colour."""
+    """Draw confusion matrices int64 (K, K) side by side, on one colour scale."""
     figure, axes = subplots(1, len(matrices), figsize=(11, 5.2), layout="constrained")
     most = max(int((m - np.diag(np.diag(m))).max()) for m in matrices.values())
     image = None
-    for axis, (look, matrix) in zip(axes, matrices.items(), strict=True):
+    for axis, (style, matrix) in zip(axes, matrices.items(), strict=True):
         image = draw_confusion(axis, matrix, classes, most)
-        axis.set_title(f"{look.title}: {np.trace(matrix) / matrix.sum():.2%} right", color=look.colour)
+        axis.set_title(f"{style.title}: {np.trace(matrix) / matrix.sum():.2%} right", color=style.colour)
     figure.colorbar(image, ax=axes, label="mistakes", shrink=0.75)
     return figure
 
 
 @styled
-def reliability(sides: Mapping[SeriesStyle, tuple[np.ndarray, np.ndarray]], bins: int) -> Any:
-    """Accuracy by confidence, the bars of both beside each other: outputs (M, K) and labels (M,) of each side."""
+def reliability(arms: Mapping[SeriesStyle, tuple[np.ndarray, np.ndarray]], bins: int) -> Any:
+    """Draw accuracy by confidence, the arms' bars next to each other: outputs (M, K) and labels (M,) of each arm."""
     figure, (top, bottom) = subplots(2, 1, figsize=(8.6, 5), sharex=True, height_ratios=(3, 1), layout="constrained")
-    draw_reliability(top, bottom, dict(sides), bins)
+    draw_reliability(top, bottom, arms, bins)
     return figure
 
 
 @styled
 def speed(measured: PairSpeed, a: SeriesStyle, b: SeriesStyle) -> Any:
-    """The ratio of each round, and its mean with the 95 % interval."""
+    """Draw the speed ratio of each round, and its mean with the 95 % interval; A is faster to the right."""
     kinds = list(measured.ratios)
     figure, axis = subplots(figsize=(8.6, 0.75 * len(kinds) + 1.2), layout="constrained")
     for y, kind in enumerate(kinds):

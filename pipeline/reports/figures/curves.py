@@ -1,4 +1,4 @@
-"""What happened step by step and epoch by epoch."""
+"""Curves over epochs and optimiser steps."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -10,18 +10,19 @@ from ...core.frameworks import SeriesStyle
 from ...training.results import HistoryRow
 from .style import styled, subplots
 
-_COLOURS: Final = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # of Okabe & Ito 2008
+_COLOURS: Final = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Of the palette of Okabe & Ito 2008, which colour-blind people tell apart."""
 
 
 @styled
 def learning_curves(histories: Mapping[SeriesStyle, Sequence[HistoryRow]]) -> Any:
-    """Loss and accuracy by epoch, a line per side and split: mean over seeds, band from the lowest to the highest.
+    """Draw loss and accuracy by epoch, a line per arm and split: mean over the seeds, band from lowest to highest.
 
-    `histories`: by arm, the rows of its `history.csv`.
+    `histories`: the rows of `history.csv`, by arm.
     """
     figure, axes = subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
-        for look, rows in histories.items():
+        for style, rows in histories.items():
             for split, line in (("train", "--"), ("validation", "-")):
                 epochs = sorted({row.epoch for row in rows})
                 seeds = [
@@ -29,12 +30,12 @@ def learning_curves(histories: Mapping[SeriesStyle, Sequence[HistoryRow]]) -> An
                     for epoch in epochs
                 ]
                 values = np.array(seeds)
-                label = f"{look.title}, {split}"
+                label = f"{style.title}, {split}"
                 marker = "o" if len(epochs) == 1 else None
                 axis.plot(
-                    epochs, values.mean(axis=1), line, color=look.colour, label=label, marker=marker, lw=look.width
+                    epochs, values.mean(axis=1), line, color=style.colour, label=label, marker=marker, lw=style.width
                 )
-                axis.fill_between(epochs, values.min(axis=1), values.max(axis=1), color=look.colour, alpha=0.15, lw=0)
+                axis.fill_between(epochs, values.min(axis=1), values.max(axis=1), color=style.colour, alpha=0.15, lw=0)
         axis.set(xlabel="epoch", ylabel=name)
         axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_yscale("log")
@@ -44,7 +45,10 @@ def learning_curves(histories: Mapping[SeriesStyle, Sequence[HistoryRow]]) -> An
 
 @styled
 def deviations(lines: Mapping[str, tuple[np.ndarray, float]], title: str) -> Any:
-    """Relative deviation of two losses by optimiser step, and its limit (dotted), a colour for each label."""
+    """Draw the relative deviation of two losses by optimiser step, and its limit (dotted).
+
+    `lines`: deviations float64 (steps,) and limit, by label.
+    """
     figure, axis = subplots(figsize=(7, 3.8), layout="constrained")
     for colour, (label, (values, limit)) in zip(cycle(_COLOURS), lines.items(), strict=False):
         shown = np.where(values > 0, values, np.nan)  # equal losses have no place on a logarithmic axis

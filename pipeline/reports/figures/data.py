@@ -1,4 +1,4 @@
-"""What a data set looks like: examples of its classes, how many there are of each, and their pixel values."""
+"""Figures of a data set: sample images of its classes, class counts, pixel values."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -13,35 +13,40 @@ from PIL import Image, ImageDraw, ImageFont
 from .style import GREY, short, styled, subplots
 
 TILE: Final = 80
-"""Pixels, at most, of a shown image's longer side: small ones are enlarged by a whole factor, large ones shrink."""
+"""Longest edge of a shown image in pixels: small images are enlarged by a whole factor, large ones shrink."""
 COLUMN: Final = 25
-"""Classes below each other; more make two columns, with fewer images each."""
-_ACROSS, _ACROSS_HALF = 730, 280  # pixels of the page for the images of a class
+"""Classes in one column; more of them make two columns, with fewer images each."""
+_ACROSS, _ACROSS_HALF = 730, 280
+"""Width in pixels for the images of a class, in one column and in two."""
 _MOST_IMAGES: Final = 12
-_LETTERS, _LETTERS_BESIDE = 24, 32  # of a name, on a line: in the sheet, beside a bar
-_MOST_NAMED: Final = 40  # classes: beyond, their names no longer fit beside the bars
-_PLENTY, _RARE = "#009E73", "#E69F00"  # colours of Okabe & Ito 2008
+_LETTERS, _LETTERS_BESIDE = 24, 32
+"""Characters of a class name on one line, in the sheet and beside a bar."""
+_MOST_NAMED: Final = 40
+"""Classes whose names all fit beside their bars."""
+_PLENTY, _RARE = "#009E73", "#E69F00"
+"""Of the palette of Okabe & Ito 2008, which colour-blind people tell apart."""
 _CHANNELS: Final = {1: ["#333a45"], 3: ["#c0392b", "#1e8449", "#2f5fb3"]}
 _INK, _SOFT = "#1d2330", "#5b6270"
-_APART, _GAP, _LINE = 14, 4, 15  # pixels: around a name, between images, from line to line
+_APART, _GAP, _LINE = 14, 4, 15
+"""Pixels around a name, between images, and from line to line."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A class with a few of its images, each as `thumbnail` makes it."""
+    """A class with a few of its images, as `thumbnail` returns them."""
 
     label: int
     name: str
     count: int
-    """Of training images."""
+    """Number of training images of the class."""
     mean: Image.Image | None
-    """None: there is no image."""
+    """Mean of all training images of the class; None if there are none."""
     examples: Mapping[int, Image.Image]
-    """By position in the training split."""
+    """Images by their position in the training split."""
 
 
 def tile_size(height: int, width: int) -> tuple[int, int]:
-    """Width and height, as PIL has them, in which an image of that many pixels is shown."""
+    """Return the width and height in pixels at which an image of that height and width is shown."""
     longer = max(height, width)
     if longer <= TILE:
         return width * (TILE // longer), height * (TILE // longer)
@@ -49,13 +54,13 @@ def tile_size(height: int, width: int) -> tuple[int, int]:
 
 
 def images_in_a_row(height: int, width: int, classes: int) -> int:
-    """How many images of each class are shown."""
+    """Return how many images of each class fit into a row, at most 12."""
     across = _ACROSS if classes <= COLUMN else _ACROSS_HALF
     return min(_MOST_IMAGES, across // (tile_size(height, width)[0] + _GAP))
 
 
 def thumbnail(image: np.ndarray) -> Image.Image:
-    """uint8 (height, width, channels) as it is, but where it is larger than it is shown."""
+    """Convert uint8 (height, width, channels) to a PIL image; shrink it if it is larger than `TILE`."""
     picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
     if max(picture.size) <= TILE:
         return picture
@@ -63,7 +68,7 @@ def thumbnail(image: np.ndarray) -> Image.Image:
 
 
 def sheet(rows: Sequence[Row], size: tuple[int, int]) -> Image.Image:
-    """A row per class: its name, its mean image, images of it; each of them `size` (width, height) pixels large."""
+    """Draw a row per class: its name, its mean image, its images, each at `size` (width, height) in pixels."""
     columns = 1 if len(rows) <= COLUMN else 2
     deep = -(-len(rows) // columns)
     step, most = size[0] + _GAP, max(1, *(len(row.examples) for row in rows))
@@ -92,21 +97,22 @@ def sheet(rows: Sequence[Row], size: tuple[int, int]) -> Image.Image:
 
 
 def _lines(name: str) -> list[str]:
-    """A name on at most three lines, broken at spaces and underscores where there are any."""
+    """Break a name into at most three lines, at spaces and underscores if it has any."""
     lines = textwrap.wrap(name.replace("_", "_ "), _LETTERS, max_lines=3, placeholder=" \u2026")
     return [line.replace("_ ", "_") for line in lines]
 
 
 def _font(size: int) -> Any:
-    """The one that the figures have."""
+    """Load the font of the figures."""
     return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size)
 
 
 @styled
 def class_counts(counts: Mapping[Any, Sequence[int]], classes: Sequence[str]) -> Any:
-    """A bar per class and split, the largest class of the training split first; dotted: all classes alike.
+    """Draw a bar per class and split, the largest class of the training split first; the mean is dotted.
 
-    Those with less than a third of the largest one's training images have a colour of their own.
+    Classes with less than a third of the largest one's training images are amber. `counts`: images of each class, by
+    split; `classes`: their names.
     """
     train = np.array(counts["train"])
     order = np.argsort(-train, kind="stable")
@@ -116,7 +122,7 @@ def class_counts(counts: Mapping[Any, Sequence[int]], classes: Sequence[str]) ->
     figure, axes = subplots(
         1, len(counts), figsize=(10, height), sharey=True, width_ratios=(2, 1.1, 1.1), layout="constrained"
     )
-    ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # the dotted line would cross the numbers
+    ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # else the dotted line would cross the numbers
     colours = np.where(3 * train < train.max(), _RARE, _PLENTY)[order]
     for axis, (split, values) in zip(axes, counts.items(), strict=True):
         sizes = np.array(values)[order]
@@ -133,14 +139,14 @@ def class_counts(counts: Mapping[Any, Sequence[int]], classes: Sequence[str]) ->
     names = [short(classes[i], _LETTERS_BESIDE) for i in order[shown]]
     axes[0].set_yticks(shown, names, parse_math=False)  # a name may hold a dollar
     rare = "; amber: less than a third of the largest class in train" if _RARE in colours else ""
-    figure.supxlabel(f"images; dotted: as many as each class had if all were alike{rare}", fontsize=9, color=_SOFT)
+    figure.supxlabel(f"images; dotted: mean over the classes{rare}", fontsize=9, color=_SOFT)
     axes[0].set_ylabel("class" if named else f"{len(order):,} classes by size, some of them named")
     return figure
 
 
 @styled
 def pixel_values(histogram: np.ndarray) -> Any:
-    """How often each value from 0 to 255 occurs, a line per channel; histogram (channels, 256)."""
+    """Draw how often each value from 0 to 255 occurs, a line per channel; `histogram`: (channels, 256)."""
     figure, axis = subplots(figsize=(10, 2.6), layout="constrained")
     for values, colour in zip(histogram, _CHANNELS[len(histogram)], strict=True):
         share = np.where(values > 0, 100 * values / values.sum(), np.nan)

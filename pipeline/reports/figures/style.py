@@ -1,4 +1,4 @@
-"""How every figure looks, and how it is written."""
+"""The style of all figures, and how a figure is written."""
 
 import base64
 import functools
@@ -34,7 +34,7 @@ _STYLE: Final = {
 
 
 def styled(function: Callable[P, Any]) -> Callable[P, Any]:
-    """Draw in the common style; the function returns its matplotlib figure."""
+    """Decorate a function that returns a matplotlib figure: draw it in the common style."""
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
@@ -45,18 +45,18 @@ def styled(function: Callable[P, Any]) -> Callable[P, Any]:
 
 
 def subplots(*args: Any, **kwargs: Any) -> Any:
-    """Those of pyplot."""
+    """Call `pyplot.subplots`: this module sets the backend before it imports pyplot, and no other module imports it."""
     return plt.subplots(*args, **kwargs)
 
 
 def short(name: str, most: int) -> str:
-    """On one line, of so many characters at most."""
+    """Put a name on one line of at most `most` characters; a longer one ends with an ellipsis."""
     text = " ".join(name.split())
     return text if len(text) <= most else f"{text[: most - 1]}\u2026"
 
 
 def save(figure: Any, path: Path) -> Path:
-    """Write as PNG and close it."""
+    """Write a figure as PNG, creating the folder, and close it; return `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     plt.close(figure)
@@ -64,12 +64,12 @@ def save(figure: Any, path: Path) -> Path:
 
 
 def data_uri(figure: Any) -> str:
-    """As an SVG in a `data:` address, for a page that holds its own pictures."""
+    """Encode a figure as an SVG in a `data:` address, for a page that holds its own pictures."""
     buffer = io.BytesIO()
     with plt.rc_context(_STYLE):
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        for axis in figure.axes:  # the solver's last bits vary, and names within the SVG are hashes of them
+        for axis in figure.axes:  # the layout solver's last bits vary, and ids within the SVG are hashes of them
             axis.set_position([round(value, 6) for value in axis.get_position().bounds], which="both")
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
