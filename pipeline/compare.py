@@ -33,7 +33,7 @@ from .core.signals import end_on_signals
 from .data.dataset import Dataset
 from .equality.fairness import differences, differing_sections, in_words
 from .equality.levels import ParityResult
-from .evaluation.speed import SpeedResult
+from .evaluation.speed_result import SpeedResult
 from .reports.publish import publish
 from .reports.table import show, show_all
 from .tracking.tracker import Tracker

@@ -10,7 +10,7 @@ import numpy as np
 from ..config.schema.compare import CompareConfig
 from ..core.errors import UserError
 from ..equality.levels import ParityResult
-from ..evaluation.speed import ArmSpeed, SpeedResult
+from ..evaluation.speed_result import ArmSpeed, SpeedResult
 from ..evaluation.summary import Ratio, Summary, summarise
 from . import paired_tests as paired
 from .arm import Arm

@@ -86,7 +86,7 @@ CODE: Final[Mapping[str, tuple[str, ...]]] = {
         *_NETWORK,
         "models",
         "config/schema/compare.py",
-        *_below("evaluation", "latency.py", "speed.py", "summary.py"),
+        *_below("evaluation", "latency.py", "speed.py", "speed_result.py", "summary.py"),
         "speed.py",
     ),
     "compare": (
@@ -95,7 +95,7 @@ CODE: Final[Mapping[str, tuple[str, ...]]] = {
         *_EQUALITY,
         *_below("config/schema", "compare.py", "evaluate.py"),
         "comparison",
-        *_below("evaluation", "latency.py", "metrics.py", "speed.py", "summary.py"),
+        *_below("evaluation", "metrics.py", "speed_result.py", "summary.py"),
         *_below("training", "results.py"),
         *_below("reports", "publish.py", "html.py", "report.html.j2", "table.py"),
         *_below("reports/figures", "comparison.py", "curves.py", "evaluation.py"),
