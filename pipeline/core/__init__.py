@@ -1,6 +1,6 @@
-"""What any command needs, and no machine learning: errors and exit codes, paths, signals, progress, machine, files.
+"""What every command needs and no machine learning: errors, exit codes, paths, signals, progress, machine, files.
 
-Imports nothing of this package. Offers `errors` and `exits` (one message for a mistake, and its exit code), `paths`
-(where things lie), `files` (whole or not at all), `fingerprint` (every "is it the same?"), `frameworks` (the registry),
-`machine` and `provenance` (what a run happened on, and of which commit), `progress`, `signals`, `quiet`.
+Imports no other room. Offers `errors` and `exits` (one message and one exit code for each mistake), `paths` (fixed
+folders), `files` (atomic writes), `fingerprint` (digests of values, code and versions), `frameworks` (the registry),
+`machine` and `provenance` (the hardware and the commit of a run), `progress`, `signals`, `quiet`.
 """

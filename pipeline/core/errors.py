@@ -1,32 +1,29 @@
-"""The errors that end a command with a message and without a traceback (see `pipeline.entry`)."""
+"""The errors that end a command with a message and without a traceback (see `core.exits`)."""
 
 
 class UserError(Exception):
-    """A mistake the user can mend. The message names the key, the bad value and what is allowed.
-
-    Entry points print it without a traceback and exit with code 2 (see `pipeline.entry`).
-    """
+    """A mistake that the user can correct; exit code 2. The message names the key, the bad value and what is allowed."""
 
 
 class BusyError(Exception):
-    """Another process does the same already; exit code 3."""
+    """Another process already does the same work; exit code 3."""
 
 
 class ResultError(Exception):
-    """The work was done, and its result is bad; exit code 1."""
+    """A result that makes the command fail; exit code 1."""
 
 
 class ParityError(ResultError):
-    """The two sides do not compute the same, or were not asked the same."""
+    """Two arms compute different functions or had different settings."""
 
 
 class TrainingDivergedError(ResultError):
-    """The loss is no longer a finite number. The run is FAILED, what was logged stays."""
+    """A training loss that is not finite. The MLflow run ends FAILED and keeps its metrics."""
 
 
 class UnsentError(ResultError):
-    """Something that should have gone to MLflow still waits."""
+    """Journals that MLflow has not received."""
 
 
 class DataChangedError(ResultError):
-    """The data were not the same from the beginning to the end."""
+    """Data that changed while a command was reading them."""

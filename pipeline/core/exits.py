@@ -1,6 +1,6 @@
-"""How a command ends: one message for a mistake, an exit code for each kind of end, no traceback for a user.
+"""How a command ends: one exit code for each kind of end, and one message without a traceback for an expected error.
 
-Exit codes: 0 done, 1 failed, 2 a user's mistake, 3 another process does the same already, 130 and 143 interrupted
+Exit codes: 0 done, 1 failed, 2 mistake of the user, 3 another process already does the same, 130 and 143 interrupted
 (SIGINT, SIGTERM).
 """
 
@@ -20,12 +20,15 @@ MISTAKE: Final = 2
 BUSY: Final = 3
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
-_MENDABLE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # of the disk, not of ours
+_DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # the user can correct these
 
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """End the process as `main` of a command ends: the error's message on stderr, and its exit code."""
+    """Turn an error of the body into a message on stderr and `SystemExit` with its exit code.
+
+    Errors that are neither the user's, a result's nor the disk's pass through with their traceback.
+    """
     try:
         yield
     except UserError as error:
@@ -34,14 +37,14 @@ def exit_codes() -> Iterator[None]:
         _end(f"error: {error}", FAILED)
     except BusyError as error:
         _end(f"error: {error}", BUSY)
-    except BrokenPipeError:  # `| head` has seen enough
+    except BrokenPipeError:  # the reader of stdout, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(128 + signal.SIGPIPE) from None
     except OSError as error:
-        if error.errno not in _MENDABLE:
+        if error.errno not in _DISK_ERRORS:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        _end(f"error: {where}{error.strerror}; mend that, then run the same command: it goes on", FAILED)
+        _end(f"error: {where}{error.strerror}; fix that, then run the same command to continue", FAILED)
     except KeyboardInterrupt:
         _end("interrupted", INTERRUPTED)
 
@@ -52,7 +55,7 @@ def _end(message: str, code: int) -> NoReturn:
 
 
 def command(main: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], None]:
-    """Decorate the `main` of a command: every error ends as `exit_codes` says."""
+    """Decorate the `main` of a command so that it runs within `exit_codes`."""
 
     @functools.wraps(main)
     def wrapper(arguments: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, always in UTF-8."""
+"""Atomic writes of files and folders; text is always UTF-8."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from .errors import UserError
 
 @contextmanager
 def atomic_directory(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `folder` at the end; after an error nothing of it stays."""
+    """Yield an empty folder that replaces `folder` if the body succeeds and is deleted if it raises."""
     building = folder.with_name(f"{folder.name}.building")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
@@ -25,7 +25,7 @@ def atomic_directory(folder: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the file at once: whoever reads it sees the old text or the new one."""
+    """Replace the file atomically: a reader sees the old text or the new one. Creates missing parent folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     part.write_text(text, encoding="utf-8")
@@ -33,12 +33,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, see `write_text`. Raises ValueError for NaN and infinity, which JSON lacks."""
+    """Write `value` as indented JSON with `write_text`. Raises ValueError for NaN and infinity, which JSON lacks."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, advice: str = "run `dvc repro`") -> Any:
-    """Read JSON. Raises `UserError` that names the file and ends with `advice`."""
+    """Return the parsed JSON. Raises `UserError` that names the file and ends with `advice`."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -46,7 +46,7 @@ def read_json(path: Path, advice: str = "run `dvc repro`") -> Any:
 
 
 def read_text(path: Path, advice: str = "run `dvc repro`") -> str:
-    """Read a text. Raises `UserError` that names the file and ends with `advice`."""
+    """Return the text. Raises `UserError` that names the file and ends with `advice`."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,8 +1,8 @@
-"""Every "is it the same?": digests of values, and of the code and the packages that decide a result.
+"""Digests of values, code and package versions: every key that decides whether a result can be reused.
 
-`CODE` names, for each stage of DVC, the code that can move its results or what it writes. `dvc.yaml` lists the same
-(tests/test_stages.py holds the two together, and each set against what its modules import); checkpoints, jobs of a
-sweep that are done and the cache of prepared data are keyed by it.
+`CODE` names, for each DVC stage, the code that can change its results or the files it writes. `dvc.yaml` lists the same
+files; tests/test_stages.py compares the two, and compares each set with what its modules import. Checkpoints, finished
+jobs of a sweep and the cache of prepared data are keyed by it.
 """
 
 import ast
@@ -17,7 +17,7 @@ from typing import Any, Final
 from . import frameworks
 
 PACKAGE: Final = Path(__file__).parents[1]
-"""Where the code is."""
+"""The folder of the package `pipeline`."""
 
 
 def _below(room: str, *names: str) -> tuple[str, ...]:
@@ -103,9 +103,9 @@ CODE: Final[Mapping[str, tuple[str, ...]]] = {
         "compare.py",
     ),
 }
-"""By stage: files and rooms below `pipeline/`; `{framework}` stands for the framework's own folder.
+"""Files and rooms below `pipeline/`, by stage; `{framework}` stands for the folder of the framework.
 
-An edit of a figure, of a page or of `tracking` must not train again, so these are of no stage that trains.
+Figures, pages and `tracking` are in no stage that trains: an edit of them must not retrain.
 """
 INERT: Final = (
     *_below("core", "errors.py", "exits.py", "fingerprint.py", "frameworks.py", "paths.py", "progress.py"),
@@ -117,30 +117,30 @@ INERT: Final = (
     *_below("sweeps", "app.py"),
     "tracking",
 )
-"""What any stage may import without listing it: it moves neither bits nor what is written below `results/`.
+"""Code that a stage may import without listing it: it changes neither bits nor files below `results/`.
 
-Messages and exit codes, what only names things, what goes to MLflow alone, and what only leads to the code that counts.
+Messages, exit codes, paths and names, logging to MLflow, and modules that only call the code that is listed.
 """
 
 
 def of_json(value: Any, digits: int) -> str:
-    """Return `digits` hexadecimal digits (an even number) that name a value of JSON, whatever the order of its keys."""
+    """Return the BLAKE2b digest of a JSON value, independent of key order, in `digits` (even) hexadecimal digits."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=digits // 2).hexdigest()
 
 
 def of_bytes(content: bytes, digits: int) -> str:
-    """Return `digits` hexadecimal digits (an even number) that name these bytes."""
+    """Return the BLAKE2b digest of these bytes in `digits` (even) hexadecimal digits."""
     return hashlib.blake2b(content, digest_size=digits // 2).hexdigest()
 
 
 @lru_cache
 def of_code(*stages: str, framework: str) -> str:
-    """Return 32 hexadecimal digits that name the code of these stages, see `CODE`, but for comments and docstrings."""
+    """Return 32 hexadecimal digits for the code of these stages (see `CODE`), ignoring comments and docstrings."""
     return of_json({str(path.relative_to(PACKAGE)): _code(path) for path in files(*stages, framework=framework)}, 32)
 
 
 def files(*stages: str, framework: str) -> list[Path]:
-    """Return the files that `CODE` names for these stages."""
+    """Return the files that `CODE` lists for these stages, sorted by path."""
     patterns = {pattern.format(framework=framework) for stage in stages for pattern in CODE[stage]}
     paths = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
     nested = {inner for path in paths if path.is_dir() for inner in path.rglob("*.py")}
@@ -148,12 +148,12 @@ def files(*stages: str, framework: str) -> list[Path]:
 
 
 def versions(framework: str) -> dict[str, str]:
-    """Return the versions of the packages that decide the bits, by name."""
+    """Return the versions of NumPy and of the framework's packages by name: these decide the bits."""
     return {name: metadata.version(name) for name in (*frameworks.find(framework).packages, "numpy")}
 
 
 def _code(path: Path) -> str:
-    """Return what a file says to Python: the same whatever its comments, docstrings and line breaks."""
+    """Return the syntax tree of a Python file without docstrings, or the text of any other file."""
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
         return text
@@ -161,9 +161,9 @@ def _code(path: Path) -> str:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            node.body = [inner for inner in body if not _is_text(inner)]  # type: ignore[attr-defined]
+            node.body = [inner for inner in body if not _is_docstring(inner)]  # type: ignore[attr-defined]
     return ast.dump(tree)
 
 
-def _is_text(node: ast.AST) -> bool:
+def _is_docstring(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

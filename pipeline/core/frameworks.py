@@ -1,7 +1,7 @@
-"""The registry of frameworks: everything that is said of one outside of its own folder below `models/`.
+"""The registry of frameworks: everything the pipeline states about a framework outside its folder below `models/`.
 
-A third framework is one folder with a `Classifier` (see `models.backend`) and one entry here. No framework is imported:
-an entry names modules and packages.
+A further framework needs one folder with a `Classifier` (see `models.backend`) and one entry here. This module imports
+no framework: an entry names modules and packages.
 """
 
 from collections.abc import Sequence
@@ -13,60 +13,60 @@ from .errors import UserError
 
 @dataclass(frozen=True)
 class SeriesStyle:
-    """How one arm looks in every figure, table and page."""
+    """The title, colour and line width of an arm in every figure, table and page."""
 
     title: str
     colour: str
     """`#rrggbb`; also the run's colour in MLflow."""
     width: float
-    """Of its curves, in points: they often lie on each other, and both stay visible."""
+    """Line width of its curves in points. Widths differ so that curves that coincide stay visible."""
 
 
 @dataclass(frozen=True)
 class Framework:
-    """One framework as the rest of the pipeline knows it."""
+    """One entry of the registry."""
 
     name: str
     """The value of `framework`, the folder below `results/` and below `models/`, and the MLflow tag."""
     style: SeriesStyle
     backend: str
-    """`<module>:<class>` of its `Classifier`; imported when a classifier is asked for, and no sooner."""
+    """`<module>:<class>` of its `Classifier`; imported when the first classifier is created."""
     packages: tuple[str, ...]
     """Distributions whose versions decide the bits; the first is the framework itself."""
     flavour: str | None
-    """The module of MLflow that saves its networks; None: models are kept in our own format alone."""
+    """The MLflow module that logs its models; None: models are saved in this project's format only."""
     warm_imports: tuple[str, ...] = ()
-    """What a warm worker imports beside the backend, see `sweeps.workers`."""
+    """Modules that a warm worker imports in addition to the backend, see `sweeps.workers`."""
 
 
 FRAMEWORKS: Final[dict[str, Framework]] = {}
-"""By name, in the order of every table. The first one is the reference that the others are compared with."""
+"""Entries by name, in the order of every table. The first is the reference that the others are compared with."""
 
 
 def register(framework: Framework) -> None:
-    """Add an entry, or replace the one of that name."""
+    """Add an entry, or replace the entry of the same name."""
     FRAMEWORKS[framework.name] = framework
 
 
 def find(name: str) -> Framework:
-    """Return the entry. Raises `UserError` listing what is allowed."""
+    """Return the entry of this name. Raises `UserError` that lists the allowed names."""
     if name not in FRAMEWORKS:
         raise UserError(f"framework = {name!r}: allowed: {', '.join(FRAMEWORKS)}")
     return FRAMEWORKS[name]
 
 
 def names() -> tuple[str, ...]:
-    """All of them, the reference first."""
+    """Return the names of all frameworks, the reference first."""
     return tuple(FRAMEWORKS)
 
 
 def listed(chosen: Sequence[str] | None = None, last: str = "and") -> str:
-    """Titles in words: `TensorFlow and PyTorch`."""
+    """Return the titles of the `chosen` frameworks (default: all) as `TensorFlow and PyTorch`."""
     titles = [find(name).style.title for name in (names() if chosen is None else chosen)]
     return titles[0] if len(titles) == 1 else f"{', '.join(titles[:-1])} {last} {titles[-1]}"
 
 
-# Colours of Okabe & Ito 2008, which colour-blind people tell apart.
+# Colours of Okabe & Ito 2008: distinct to colour-blind readers.
 register(
     Framework(
         name="tensorflow",
@@ -83,6 +83,6 @@ register(
         backend="pipeline.models.pytorch:PyTorchClassifier",
         packages=("torch",),
         flavour="mlflow.pytorch",
-        warm_imports=("torch._inductor.compile_fx", "torch.export"),  # PyTorch imports its compiler without compiling
+        warm_imports=("torch._inductor.compile_fx", "torch.export"),  # PyTorch imports these even when it runs eagerly
     )
 )

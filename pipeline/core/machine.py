@@ -1,4 +1,4 @@
-"""The machine that a run happens on: processor, memory, GPUs, and the versions of what computes."""
+"""The machine of a run: processor, memory, GPUs, and the versions of the packages that compute."""
 
 import platform
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ import psutil
 
 from .frameworks import FRAMEWORKS
 
-_PACKAGES: Final = ("torchvision", "numpy", "mlflow", "dvc", "hydra-core")  # beside those of the frameworks
+_PACKAGES: Final = ("torchvision", "numpy", "mlflow", "dvc", "hydra-core")  # in addition to those of the frameworks
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """An NVIDIA GPU, as NVML knows it."""
+    """An NVIDIA GPU, as NVML reports it."""
 
     name: str
     memory_bytes: int
@@ -25,7 +25,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run happened on."""
+    """Hardware, operating system and package versions of this process."""
 
     cpu: str
     cores_physical: int | None
@@ -36,12 +36,12 @@ class Machine:
     python: str
     gpus: tuple[Gpu, ...]
     versions: dict[str, str]
-    """Of the packages that are installed, by name."""
+    """Versions of the installed packages, by name; a missing package has no entry."""
 
 
 @lru_cache
 def machine() -> Machine:
-    """SeriesStyle at this machine, once in a process."""
+    """Describe this machine; cached for the life of the process."""
     packages = [*(package for framework in FRAMEWORKS.values() for package in framework.packages), *_PACKAGES]
     return Machine(
         cpu=_cpu_model(),
@@ -57,7 +57,10 @@ def machine() -> Machine:
 
 
 def memory_limit(mebibytes: float | None, device: str) -> int:
-    """Bytes that training images may take: what was asked for, or half of what the device (`cpu` or `gpu`) has free."""
+    """Return how many bytes of training images may be loaded onto `device` (`cpu` or `gpu`).
+
+    The configured number of MiB if it is set, else half of the free memory of the device.
+    """
     if mebibytes is not None:
         return int(mebibytes * 2**20)
     free = _free_gpu_bytes() if device == "gpu" else None
@@ -65,12 +68,12 @@ def memory_limit(mebibytes: float | None, device: str) -> int:
 
 
 def _free_bytes() -> int:
-    """Of the host, or of the container that this process is in."""
+    """Return the free memory of the host, or of this process's control group if that is less."""
     free = psutil.virtual_memory().available
     try:
         group = Path("/sys/fs/cgroup")
         most, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-    except (OSError, ValueError):  # no such group, or no limit
+    except (OSError, ValueError):  # no control group (v2), or one without a limit (`max`)
         return int(free)
     return int(min(free, max(0, most - used)))
 
@@ -86,7 +89,7 @@ def _free_gpu_bytes() -> int | None:
 
 
 def peak_memory_bytes() -> int:
-    """The largest resident set that this process has had."""
+    """Return the peak resident set size of this process."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux

@@ -1,21 +1,21 @@
-"""Where things lie that outlive a temporary workspace: the main repository's root, and the folders below it."""
+"""The root of the main repository, and the folders that stages read and write."""
 
 import os
 from pathlib import Path
 from typing import Final
 
 RESULTS: Final = Path("results")
-"""What the stages of DVC leave, relative to the workspace."""
+"""Outputs of the DVC stages, relative to the workspace."""
 RAW: Final = Path("data/raw")
-"""What the stage `download` leaves."""
+"""Output of the stage `download`."""
 PREPARED: Final = Path("data/prepared")
-"""What the stage `prepare` leaves."""
+"""Output of the stage `prepare`."""
 
 
 def main_root() -> Path:
-    """Return the main repository's root: what outlives a temporary workspace of `dvc exp run` (store, caches) is there.
+    """Return the root of the main repository, which holds what outlives a temporary workspace: store, caches, journals.
 
-    DVC names it in `DVC_ROOT`, also inside the temporary workspaces of `--temp` and `--queue`.
+    DVC names it in `DVC_ROOT`, also inside the temporary workspaces of `dvc exp run --temp` and `--queue`.
     """
     if (root := os.environ.get("DVC_ROOT")) and os.environ.get("DVC_STAGE"):
         return Path(root)

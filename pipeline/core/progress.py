@@ -1,4 +1,4 @@
-"""What a person sees while something long runs: a bar with rate and time left on a terminal, plain lines otherwise."""
+"""Progress of long work: a bar with rate and remaining time on a terminal, plain lines otherwise."""
 
 import os
 import time
@@ -19,7 +19,7 @@ from rich.text import Text
 
 console = Console(soft_wrap=True)
 if not (console.is_terminal or os.environ.get("COLUMNS")):
-    console.width = 200  # a table in a file need not fold
+    console.width = 200  # do not fold tables that are written to a file
 
 
 class _Rate(ProgressColumn):
@@ -35,7 +35,7 @@ class _Rate(ProgressColumn):
 
 
 class Steps:
-    """Counts work that is done; call it with the amount. `say` prints a line that stays."""
+    """A counter of finished work: call it with the amount. `say` prints a line above the bar."""
 
     def __init__(
         self,
@@ -46,10 +46,10 @@ class Steps:
     ) -> None:
         self._advance = advance
         self.skip = skip
-        """An amount was done before this process began: it says nothing of the speed."""
+        """Count work that an earlier process did: it does not enter the rate."""
         self.say = say
         self.watched = watched
-        """Whether a person watches: whether it is worth reporting more often than is needed."""
+        """Whether a bar is shown on a terminal, so that frequent updates are worth their cost."""
 
     def __call__(self, amount: float = 1) -> None:
         self._advance(amount)
@@ -57,7 +57,7 @@ class Steps:
 
 @contextmanager
 def steps(title: str, total: float | None, unit: str) -> Iterator[Steps]:
-    """Show the progress of `total` `unit`s of work named `title`; None: nobody knows how many."""
+    """Show the progress of `total` units of work named `title`; `total` None: an unknown number."""
     if console.is_terminal:
         columns = (
             TextColumn("[bold]{task.description}"),
@@ -71,7 +71,7 @@ def steps(title: str, total: float | None, unit: str) -> Iterator[Steps]:
             task = progress.add_task(title, total=total)
 
             def skip(amount: float) -> None:
-                progress.tasks[0].completed += amount  # `update` would take it for work of this moment
+                progress.tasks[0].completed += amount  # `update` would count it in the rate
 
             yield Steps(lambda amount: progress.advance(task, amount), skip, progress.console.print, watched=True)
     else:

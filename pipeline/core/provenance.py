@@ -1,4 +1,4 @@
-"""Where a run comes from: the commit, the stage and experiment of DVC, the data as DVC keeps them."""
+"""The provenance of a run: commit, DVC stage and experiment, and the MD5 of the data in `dvc.lock`."""
 
 import os
 import subprocess
@@ -9,25 +9,25 @@ from typing import Any, Final
 
 import yaml
 
-# params.yaml is the composed configuration, which is logged as such, and the pipeline itself rewrites dvc.lock
+# params.yaml is the composed configuration, which is logged separately; the pipeline itself rewrites dvc.lock
 _CHANGED: Final = ("--", ".", ":(exclude)dvc.lock", ":(exclude)params.yaml")
 _MOST_DIFF: Final = 1_000_000  # characters
 
 
 @dataclass(frozen=True)
 class Commit:
-    """The commit that is checked out, and how the working tree differs from it."""
+    """The checked-out commit, and how the working tree differs from it."""
 
     commit: str
     branch: str
     dirty: bool
     diff: str
-    """At most 1 MB of it."""
+    """Of the working tree to the commit: the first million characters; empty if not dirty."""
 
 
 @lru_cache
 def git() -> Commit | None:
-    """Return the commit of the working folder; None outside of a git repository."""
+    """Return the commit of the working folder; None outside a git repository."""
     commit = _git("rev-parse", "HEAD")
     if not commit:
         return None
@@ -37,12 +37,12 @@ def git() -> Commit | None:
 
 
 def dvc() -> dict[str, str]:
-    """Return the DVC stage and experiment that this process runs for; empty values outside of one."""
+    """Return the DVC stage and experiment of this process; empty strings if there are none."""
     return {"stage": os.environ.get("DVC_STAGE", ""), "exp": os.environ.get("DVC_EXP_NAME", "")}
 
 
 def origin() -> dict[str, Any]:
-    """Return the tags that say of what commit and for what stage and experiment of DVC a run is; None: unknown."""
+    """Return the MLflow tags for the commit, DVC stage and DVC experiment; None: unknown."""
     commit = git()
     return {
         "git.commit": commit.commit if commit else None,
@@ -53,12 +53,12 @@ def origin() -> dict[str, Any]:
 
 
 def data_source(path: str, name: str) -> dict[str, str]:
-    """Say where the data `name` come from: a path, and the MD5 under which DVC keeps it, empty where it does not."""
+    """Return the source of the data set `name`: its path, and its MD5 in `dvc.lock`, empty if it has none."""
     return {"dvc.path": path, "dvc.md5": data_md5(path) or "", "name": name}
 
 
 def data_md5(path: str) -> str | None:
-    """Return the MD5 under which DVC keeps the output `path` of this pipeline; None where `dvc.lock` has none."""
+    """Return the MD5 of the output `path` in `dvc.lock`; None if it has no entry or the file cannot be read."""
     try:
         lock = yaml.safe_load(Path("dvc.lock").read_text())
         outs = [out for stage in lock["stages"].values() for out in stage.get("outs", ())]

@@ -1,4 +1,4 @@
-"""TensorFlow without what it says to nobody in particular."""
+"""A filter for the notices that TensorFlow prints during import."""
 
 import os
 import sys
@@ -9,7 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_notices() -> Iterator[None]:
-    """Drop the notices that TensorFlow writes to stderr before its log level applies; let everything else through."""
+    """Drop the notices that TensorFlow writes to stderr before its log level applies.
+
+    Everything else that the body writes to file descriptor 2 is printed when the body ends.
+    """
     sys.stderr.flush()
     original = os.dup(2)
     with tempfile.TemporaryFile("w+", errors="replace") as caught:

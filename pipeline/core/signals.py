@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: they end a process where it stands, or, while a step may not be cut, right after it."""
+"""Handling of SIGINT and SIGTERM: end the process at once, or after the step that must not be interrupted."""
 
 import ctypes
 import os
@@ -10,19 +10,19 @@ from types import FrameType
 from typing import ClassVar, Final
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
-_AGAIN_SECONDS: Final = 5.0  # Ctrl-C reaches a whole group of processes, and the first one also ends the others
+_REPEAT_SECONDS: Final = 5.0  # Ctrl-C reaches the whole process group, and the parent then also sends SIGTERM
 
 
 class _Signals:
     delayed: ClassVar[bool] = False
     arrived: ClassVar[int | None] = None
-    ended: ClassVar[float] = -_AGAIN_SECONDS
+    ended: ClassVar[float] = -_REPEAT_SECONDS
 
 
 def end_on_signals() -> None:
-    """Turn SIGTERM into `SystemExit` and SIGINT into `KeyboardInterrupt`, so that open runs and files are closed.
+    """Raise `SystemExit` on SIGTERM and `KeyboardInterrupt` on SIGINT, so that open runs and files are closed.
 
-    A stage of DVC also ends when `dvc` does.
+    A DVC stage also ends when its `dvc` process ends.
     """
     signal.signal(signal.SIGTERM, _handle)
     signal.signal(signal.SIGINT, _handle)
@@ -31,16 +31,16 @@ def end_on_signals() -> None:
 
 
 def end_with_parent() -> None:
-    """Have SIGTERM sent to this process when the one that started it ends: no training without its sweep or `dvc`."""
+    """Have the kernel send SIGTERM to this process when its parent ends, so that no training outlives its sweep."""
     parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it ended just before
+    if os.getppid() != parent:  # the parent ended before the call
         raise SystemExit(128 + signal.SIGTERM)
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Delay both signals until the body ends; an error of the body goes first."""
+    """Delay SIGINT and SIGTERM until the body ends; an error of the body takes precedence."""
     _Signals.delayed = True
     try:
         yield
@@ -59,7 +59,7 @@ def _handle(number: int, _: FrameType | None) -> None:
 
 
 def _end(number: int) -> None:
-    if time.monotonic() - _Signals.ended < _AGAIN_SECONDS:  # it is on its way out
+    if time.monotonic() - _Signals.ended < _REPEAT_SECONDS:  # the process is already ending
         return
     _Signals.ended = time.monotonic()
     if number == signal.SIGINT:
