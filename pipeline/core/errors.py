@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """A mistake that the user can correct; exit code 2. The message names the key, the bad value and what is allowed."""
+    """A mistake that the user can correct; exit code 2. The message names key, bad value and what is allowed."""
 
 
 class BusyError(Exception):

@@ -1,6 +1,6 @@
-"""The declared network and the seam between the frameworks; a folder for each framework, which alone imports it.
+"""The declared network and the seam between the frameworks; one folder per framework, the only code that imports it.
 
 May import `core`, `config`, `data`. Offers `architecture` (layers, shapes, parameters, initial weights), `backend` (the
-seam: `Classifier`, and how one is opened, saved and loaded), `manifest` (what an arm was asked, and on what),
+seam: `Classifier`, and functions that create, save and load one), `manifest` (settings and machine of an arm),
 `augmentation` and `dropout` (the arithmetic that all frameworks share).
 """

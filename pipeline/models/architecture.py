@@ -1,7 +1,7 @@
-"""The declared network, without any framework: layers, shapes, parameters, initial weights.
+"""The declared network, independent of any framework: layers, shapes, parameters, initial weights.
 
-Canonical layouts, whatever a framework uses inside: images (N, height, width, channels), convolution kernels
-(height, width, in, out), dense kernels (in, out), and flatten with the channels fastest.
+Canonical layouts, whatever a framework uses internally: images (N, height, width, channels), convolution kernels
+(height, width, in, out), dense kernels (in, out); flatten varies the channels fastest.
 """
 
 import math
@@ -39,7 +39,7 @@ Role = Literal["kernel", "bias", "scale", "offset", "mean", "variance"]
 
 @dataclass(frozen=True)
 class Parameter:
-    """One array of a layer; `fan_in` and `fan_out` as Glorot & Bengio 2010 count them, 0 outside of kernels, biases."""
+    """One array of a layer; `fan_in`, `fan_out`: as in Glorot & Bengio 2010 for kernels and biases, else 0."""
 
     layer: str
     role: Role
@@ -49,18 +49,18 @@ class Parameter:
 
     @property
     def name(self) -> str:
-        """`conv1/kernel`."""
+        """`<layer>/<role>`, as in `conv1/kernel`."""
         return f"{self.layer}/{self.role}"
 
     @property
     def trainable(self) -> bool:
-        """Whether the optimiser moves it; running values of batch norm follow the batches, the data's own stay."""
+        """Whether the optimiser updates it: false for running statistics of batch norm and moments of the data."""
         return self.role not in ("mean", "variance")
 
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """A declared layer in its place: shapes are those of one example, without the batch axis."""
+    """A declared layer at its position in the network; shapes are those of one example, without the batch axis."""
 
     name: str
     layer: Layer | Normalise
@@ -68,14 +68,16 @@ class LayerSpec:
     output_shape: Shape
     parameters: tuple[Parameter, ...] = ()
     padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
-    """Of a window: rows above and below, columns left and right."""
+    """Padding of a window layer: rows above and below, columns left and right."""
     dropout_number: int = 0
-    """0, 1, ...: which of the network's dropout layers this is."""
+    """Index of this layer among the network's dropout layers: 0, 1, ...; 0 for other layers."""
     branch: tuple["LayerSpec", ...] = ()
+    """Layers of a residual block."""
     shortcut: tuple["LayerSpec", ...] = ()
+    """Layers of its shortcut; empty: the identity."""
 
     def walk(self) -> Iterator["LayerSpec"]:
-        """This layer and all within it, in the order of their parameters."""
+        """Yield this layer and all layers within it, in the order of their parameters."""
         yield self
         for inner in (*self.branch, *self.shortcut):
             yield from inner.walk()
@@ -83,27 +85,29 @@ class LayerSpec:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A `ModelConfig` applied to images of one shape and a number of classes. Raises `UserError` if it does not fit."""
+    """A `ModelConfig` applied to one image shape and number of classes. Raises `UserError` if a layer does not fit."""
 
     model: ModelConfig
     image_shape: tuple[int, int, int]
+    """Height, width, channels."""
     classes: int
     channel_mean: tuple[float, ...] = ()
-    """Of the training images, in [0, 1]: asked for by the initial weights of a network that normalises."""
+    """Mean of the training images by channel, in [0, 1]; needed by the initial weights of `model.normalise`."""
     channel_std: tuple[float, ...] = ()
+    """Standard deviation of the training images by channel, on the same scale."""
 
     @classmethod
     def of(cls, model: ModelConfig, dataset: Dataset) -> "Architecture":
-        """The network on the images of this data set."""
+        """Apply a model to the images of a data set. Raises `UserError` if a layer does not fit."""
         mean, std = tuple(dataset.facts.channel_mean), tuple(dataset.facts.channel_std)
         return cls(model, dataset.image_shape, len(dataset.classes), mean, std)
 
     def __post_init__(self) -> None:
-        _ = self.layers
+        _ = self.layers  # raises for layers that do not fit
 
     @cached_property
     def layers(self) -> tuple[LayerSpec, ...]:
-        """The layers in order, named `<type><count>`, counted through the whole network: conv1, flatten1, dense1."""
+        """The layers in order, named `<type><count>`: conv1, conv2, flatten1; the count includes layers of branches."""
         layers = self._place_all(self.model.layers, self.image_shape, "model.layers", Counter())
         if not self.model.normalise:
             return layers
@@ -113,17 +117,17 @@ class Architecture:
 
     @cached_property
     def all_layers(self) -> tuple[LayerSpec, ...]:
-        """The layers with those inside of others."""
+        """The layers, each followed by the layers within it."""
         return tuple(inner for spec in self.layers for inner in spec.walk())
 
     @cached_property
     def arrays(self) -> tuple[Parameter, ...]:
-        """Everything that a saved network consists of: trainable parameters and running values, layer by layer."""
+        """All arrays of a saved network: trainable parameters and running statistics, layer by layer."""
         return tuple(parameter for spec in self.all_layers for parameter in spec.parameters)
 
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
-        """What the optimiser moves."""
+        """The arrays that the optimiser updates."""
         return tuple(parameter for parameter in self.arrays if parameter.trainable)
 
     @property
@@ -132,13 +136,14 @@ class Architecture:
         return sum(math.prod(parameter.shape) for parameter in self.parameters)
 
     def initial_weights(self, seed: int) -> dict[str, np.ndarray]:
-        """Draw every array, float64, by name. Each has its own stream: a layer more does not move the others.
+        """Draw every array, float64, by name. Each has its own random stream: a new layer does not change the others.
 
         `glorot_uniform`: ±sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010; Keras' default).
         `kaiming_uniform`: ±1 / sqrt(fan_in), He et al. 2015 with a = sqrt(5) (the default of torch.nn.Linear, Conv2d).
         Biases: `zeros` (Keras), or `fan_in_uniform`: ±1 / sqrt(fan_in) (torch).
         Batch norm starts at scale 1, offset 0, mean 0, variance 1. Normalisation has the mean and the variance of the
-        training images; a channel that never varies is divided by 1, as scikit-learn's StandardScaler does it.
+        training images; a constant channel has variance 1, as in scikit-learn's StandardScaler. Raises ValueError if
+        `model.normalise` is set and the channel moments are missing.
         """
         return {array.name: self._initial(array, seed) for array in self.arrays} | self._moments()
 
@@ -146,7 +151,7 @@ class Architecture:
         if not self.model.normalise:
             return {}
         if not self.channel_mean:
-            raise ValueError("model.normalise: mean and standard deviation of the images are not known")
+            raise ValueError("model.normalise: mean and standard deviation of the images are missing")
         variance = np.square(self.channel_std)
         return {
             "normalise1/mean": np.array(self.channel_mean),
@@ -169,12 +174,12 @@ class Architecture:
         return generator.uniform(-bound, bound, array.shape) if bound else np.zeros(array.shape)
 
     def require_normalisable(self, batch_sizes: Sequence[int]) -> None:
-        """Raise `UserError` if a batch of one of these sizes has no variance for a batch norm to divide by."""
+        """Raise `UserError` if a batch of one of these sizes gives a batch norm one value per channel."""
         for spec in self.all_layers:
             if isinstance(spec.layer, BatchNorm) and 1 in batch_sizes and math.prod(spec.input_shape[:-1]) == 1:
                 raise UserError(
-                    f"train.batch_size: leaves a batch of one example, and {spec.name} sees one value of each channel "
-                    "in it, which has no variance; choose a batch size that divides the examples otherwise"
+                    f"train.batch_size: leaves a batch of one example, and {spec.name} gets one value per channel, "
+                    "which has no variance; allowed: a batch size that leaves no batch of one example"
                 )
 
     def _place_all(
@@ -185,9 +190,9 @@ class Architecture:
             before = layers[position - 1] if position else None
             affine = isinstance(before, Conv | Dense) and before.bias and not before.activation
             if affine and isinstance(layer, BatchNorm):
-                # its gradient is zero but for rounding, which Adam turns into whole steps in a random direction
+                # the bias has a gradient of rounding errors only, which Adam scales to full steps in a random direction
                 raise UserError(
-                    f"{key}[{position - 1}].bias = True: the batch_norm after it cancels it; allowed: False"
+                    f"{key}[{position - 1}].bias = True: the batch_norm after it cancels the bias; allowed: False"
                 )
             specs.append(self._place(layer, shape, f"{key}[{position}]", counts))
             shape = specs[-1].output_shape
@@ -212,18 +217,18 @@ class Architecture:
                 return LayerSpec(name, layer, shape, (math.prod(shape),))
             case Dense():
                 if len(shape) != 1:
-                    raise UserError(f"{key}: dense after an output of shape {shape}; put {{type: flatten}} before it")
+                    raise UserError(f"{key}: dense after an output of shape {shape}; add {{type: flatten}} before it")
                 units = self.classes if layer.units == "classes" else layer.units
                 arrays = _affine(name, (shape[0], units), shape[0], units, layer.bias)
                 return LayerSpec(name, layer, shape, (units,), arrays)
             case Residual():
                 branch = self._place_all(layer.layers, shape, f"{key}.layers", counts)
                 shortcut = self._place_all(layer.shortcut, shape, f"{key}.shortcut", counts)
-                output, other = branch[-1].output_shape, shortcut[-1].output_shape if shortcut else shape
-                if output != other:
+                output, skip = branch[-1].output_shape, shortcut[-1].output_shape if shortcut else shape
+                if output != skip:
                     raise UserError(
-                        f"{key}: its layers give {output}, its shortcut {other}: they cannot be added; "
-                        "{type: conv, kernel_size: 1} in the shortcut can change the shape"
+                        f"{key}: its layers give {output}, its shortcut {skip}, and only equal shapes can be added; "
+                        "{type: conv, kernel_size: 1} in the shortcut changes its shape"
                     )
                 return LayerSpec(name, layer, shape, output, branch=branch, shortcut=shortcut)
 
@@ -239,7 +244,10 @@ def _place_window(layer: Window, name: str, shape: Shape, key: str) -> LayerSpec
         padding = ((0, 0), (0, 0))
         if size > min(height, width):
             field_name = "kernel_size" if isinstance(layer, Conv) else "size"
-            raise UserError(f"{key}.{field_name} = {size}: larger than its input of {height}x{width}")
+            most = min(height, width)
+            raise UserError(
+                f"{key}.{field_name} = {size}: larger than its input of {height}x{width}; allowed: 1 to {most}"
+            )
     rows, columns = (
         (length + sum(pad) - size) // stride + 1 for length, pad in zip((height, width), padding, strict=True)
     )

@@ -1,4 +1,4 @@
-"""The seam between the frameworks: what every backend offers, in NumPy alone, and how one is opened, saved, loaded."""
+"""The seam between the frameworks: what every backend offers, in NumPy arrays, and functions to create, save, load."""
 
 import importlib
 import json
@@ -21,47 +21,49 @@ from .architecture import Architecture
 
 @dataclass(frozen=True)
 class Device:
-    """Where a classifier computes."""
+    """The device that a classifier computes on."""
 
     type: str
     """`cpu` or `gpu`."""
     name: str
     """The GPU's name, or `cpu`."""
     threads: int
-    """Threads of the host that its operators may use."""
+    """Host threads that its operators may use."""
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What training on a plan left, step by step: `loss` float64 (steps,), `correct` int64 (steps,)."""
+    """The result of training on a plan, step by step."""
 
     loss: np.ndarray
-    """Mean loss of each batch, before that batch's update."""
+    """float64 (steps,): mean loss of each batch before its update, in nats."""
     correct: np.ndarray
-    """Examples of each batch classified right, before that batch's update."""
+    """int64 (steps,): correctly classified examples of each batch before its update."""
     seconds: float
-    """Wall time, the device's work included."""
+    """Wall time, including the work of the device."""
 
 
 @dataclass(frozen=True)
 class State:
-    """Everything that training continues from, exact: canonical names and layouts, in the training precision."""
+    """The exact state that training continues from: canonical names and layouts, in the training precision."""
 
     weights: dict[str, np.ndarray]
+    """All of `Architecture.arrays`, by name."""
     slots: dict[str, dict[str, np.ndarray]]
-    """The optimiser's running values, by name of the slot and of the trainable parameter."""
+    """Running values of the optimiser, by slot (see `slots_of`), then by name of the trainable parameter."""
     step: int
-    """Optimiser steps taken."""
+    """Number of optimiser steps taken."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One step up to its gradients, which are not clipped yet."""
+    """One training step up to its gradients."""
 
     outputs: np.ndarray
-    """Of the last layer, (batch, classes)."""
+    """(batch, classes): outputs of the last layer."""
     loss: float
     gradients: dict[str, np.ndarray]
+    """By name of the trainable parameter, before clipping."""
 
 
 class Classifier(Protocol):
@@ -71,69 +73,77 @@ class Classifier(Protocol):
     train: TrainConfig
     device: Device
     execution: str
-    """`eager` or `compiled`: what `auto` came to."""
+    """`eager` or `compiled`: `auto` resolved."""
 
     def load_training_data(self, images: np.ndarray, labels: np.ndarray) -> None:
-        """Put the training split on the device: uint8 (N, height, width, channels), int64 (N,)."""
+        """Copy training data to the device: images uint8 (N, height, width, channels), labels int64 (N,)."""
 
     def compile(self, batch_sizes: Iterable[int]) -> float:
-        """Trace, compile and warm up the step for batches of these sizes; leave the state as it was.
+        """Compile and warm up the step for batches of these sizes, keep the state, and return the seconds it took.
 
-        Needs `load_training_data`. Returns the seconds it took.
+        Needs `load_training_data`.
         """
 
     def train_epoch(self, plan: EpochPlan) -> EpochResult:
-        """Take one optimiser step per batch of the plan, with one host synchronisation in all.
+        """Take one optimiser step per batch of the plan, with a single host synchronisation.
 
         Needs `load_training_data`.
         """
 
     def iter_batches(self, plan: EpochPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield each batch of the plan as the network takes it, read back from the device.
+        """Yield images and labels of each batch of the plan as the network receives them, copied from the device.
 
-        Needs `load_training_data`. Images: (batch, height, width, channels) in the training precision; labels: int64
-        (batch,).
+        Images: (batch, height, width, channels) in [0, 1], in the training precision; labels: int64 (batch,). Needs
+        `load_training_data`.
         """
 
     def probe(self, plan: EpochPlan) -> Probe:
-        """Take the first step of the plan without its update, in training mode; leave the state as it was.
+        """Compute the first step of the plan in training mode, without its update, and keep the state.
 
         Needs `load_training_data`.
         """
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Outputs of the last layer (M, classes), in the training precision, for uint8 (M, height, width, channels)."""
+        """Return outputs of the last layer (M, classes), in the training precision.
+
+        `images`: uint8 (M, height, width, channels).
+        """
 
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Replace the weights: canonical names and layouts."""
+        """Replace all of `Architecture.arrays`, given by canonical name and in canonical layout."""
 
     def state(self) -> State:
-        """A copy of weights, slots and step."""
+        """Return a copy of weights, slots and step."""
 
     def restore(self, state: State) -> None:
-        """Continue from `state`; also from one that the other framework left."""
+        """Replace the state, which may come from another framework."""
 
     def export(self) -> Any:
-        """The network as the framework's own object on the CPU, in inference mode.
+        """Return the network as the framework's native object, on the CPU and in inference mode.
 
-        It maps images of the training precision in [0, 1], (N, height, width, channels), to (N, classes).
+        It maps images (N, height, width, channels) in [0, 1], in the training precision, to (N, classes).
         """
 
 
 def create(framework: str, architecture: Architecture, train: TrainConfig) -> Classifier:
-    """Open a framework's backend. Raises `UserError` where it is missing or cannot do what `train` asks for."""
+    """Create the backend of a framework.
+
+    Raises `UserError` if the framework is unknown or not installed, or cannot train under these settings.
+    """
     require_visible(train.augment, architecture.image_shape)
     module, _, name = frameworks.find(framework).backend.partition(":")
     try:
         backend = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
-        raise UserError(f"framework = {framework}: the package {error.name!r} is not installed") from error
+        raise UserError(
+            f"framework = {framework}: the package {error.name!r} is not installed; run `make setup`"
+        ) from error
     classifier: Classifier = backend(architecture, train)
     return classifier
 
 
 def initialise(classifier: Classifier, seed: int) -> None:
-    """Start anew: weights drawn from `seed`, the optimiser before its first step."""
+    """Reset the classifier: weights drawn from `seed`, slots zero, no step taken."""
     architecture, dtype = classifier.architecture, classifier.train.precision
     weights = {name: value.astype(dtype) for name, value in architecture.initial_weights(seed).items()}
     slots = {
@@ -144,27 +154,28 @@ def initialise(classifier: Classifier, seed: int) -> None:
 
 
 def unit_scale(precision: str) -> float:
-    """What uint8 is multiplied by to lie in [0, 1], rounded to the precision.
+    """Return 1 / 255 rounded to the precision: the factor that scales uint8 to [0, 1].
 
-    Not a division by 255: XLA turns that into this product, which differs in the last bit of every third value.
+    Backends multiply by it and do not divide by 255: XLA turns that division into this product, which differs from the
+    quotient in the last bit of every third value.
     """
     return float(np.dtype(precision).type(1) / np.dtype(precision).type(255))
 
 
 def slots_of(train: TrainConfig) -> tuple[str, ...]:
-    """Names of the optimiser's running values."""
+    """Return the names of the optimiser's running values: `momentum` and `velocity`, as far as it has them."""
     if isinstance(train.optimizer, SgdConfig):
         return ("momentum",) if train.optimizer.momentum else ()
     return ("momentum", "velocity")
 
 
 def model_folder(output: Path, seed: int) -> Path:
-    """Return where the network that was trained with `seed` is kept, below a training's folder."""
+    """Return the folder of the model that was trained with `seed`, below the output folder of a training."""
     return output / "models" / f"seed_{seed}"
 
 
 def save(classifier: Classifier, framework: str, directory: Path) -> None:
-    """Write `classifier.json` and `weights.safetensors`: no code, no pickle, and loadable by either framework."""
+    """Write `classifier.json` and `weights.safetensors`: no code, no pickle, and loadable by every framework."""
     directory.mkdir(parents=True, exist_ok=True)
     architecture = classifier.architecture
     description = {
@@ -185,7 +196,10 @@ def save(classifier: Classifier, framework: str, directory: Path) -> None:
 
 
 def load(directory: Path, framework: str | None = None) -> Classifier:
-    """Open what `save` wrote, in the framework that wrote it or in another. Raises `UserError` naming the file."""
+    """Return the saved classifier, in `framework` (default: the one that wrote it).
+
+    Raises `UserError` that names the folder.
+    """
     try:
         description, weights = _read(directory)
         model = ModelConfig.model_validate(description["model"])
@@ -193,7 +207,7 @@ def load(directory: Path, framework: str | None = None) -> Classifier:
         moments = (tuple(description.get(key, ())) for key in ("channel_mean", "channel_std"))
         architecture = Architecture(model, tuple(description["image_shape"]), description["classes"], *moments)
         framework = frameworks.find(framework or description["framework"]).name
-    except Exception as error:  # of json, safetensors, pydantic or the file system: all the same to the user
+    except Exception as error:  # json, safetensors, pydantic and the file system raise many types
         raise UserError(f"{directory}: not a saved classifier: {error}") from error
     _require_arrays(directory, weights, architecture)
     classifier = create(framework, architecture, train)
@@ -202,7 +216,7 @@ def load(directory: Path, framework: str | None = None) -> Classifier:
 
 
 def load_weights(classifier: Classifier, directory: Path) -> None:
-    """Give a classifier in hand the weights that `save` wrote. Raises `UserError` naming the file."""
+    """Replace the weights of a classifier by those that `save` wrote. Raises `UserError` that names the folder."""
     try:
         _, weights = _read(directory)
     except Exception as error:  # see `load`
@@ -221,6 +235,6 @@ def _read(directory: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def _require_arrays(directory: Path, weights: Mapping[str, np.ndarray], architecture: Architecture) -> None:
     stored = {name: value.shape for name, value in weights.items()}
-    wanted = {parameter.name: parameter.shape for parameter in architecture.arrays}
-    if stored != wanted:
-        raise UserError(f"{directory / 'weights.safetensors'}: holds {stored}, the network has {wanted}")
+    declared = {parameter.name: parameter.shape for parameter in architecture.arrays}
+    if stored != declared:
+        raise UserError(f"{directory / 'weights.safetensors'}: holds {stored}; allowed: {declared}")

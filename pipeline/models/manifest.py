@@ -1,4 +1,4 @@
-"""What an arm of a comparison was asked, and on what it was done: `manifest.json`."""
+"""The settings, framework and machine of one arm of a comparison: `manifest.json`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,27 +11,30 @@ from .backend import Classifier
 
 
 class FrameworkFacts(BaseModel):
-    """What is an arm's own."""
+    """The facts that may differ between two arms."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     versions: dict[str, str]
+    """Of the framework's packages, by name."""
     execution: str
     """`eager` or `compiled`."""
 
 
 class MachineFacts(BaseModel):
-    """What two arms must have in common beside their settings."""
+    """The facts that two arms must share in addition to their settings."""
 
     model_config = ConfigDict(frozen=True)
 
     cpu: str
     cores: int | None
+    """Logical cores."""
     memory_bytes: int
     device: str
     """The GPU's name, or `cpu`."""
     threads: int
+    """Host threads that operators may use."""
     python: str
     numpy: str
 
@@ -42,12 +45,12 @@ class MachineFacts(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What an arm was asked (`settings`, by section), and on what it was done."""
+    """The settings of an arm by section, its framework, and its machine."""
 
     model_config = ConfigDict(frozen=True)
 
     settings: dict[str, Any]
-    """The sections of the configuration as they were resolved: compared key by key, whatever their keys are."""
+    """Resolved sections of the configuration; arms are compared key by key."""
     framework: FrameworkFacts
     machine: MachineFacts
 
@@ -58,12 +61,12 @@ class Manifest(BaseModel):
 
     @property
     def data(self) -> str | None:
-        """The data set's name; None of an earlier version."""
+        """The data set's name; None in a manifest of an earlier version."""
         return self.settings["data"].get("name")  # type: ignore[no-any-return]
 
     @property
     def fingerprint(self) -> str:
-        """Of the data."""
+        """The fingerprint of the data."""
         return str(self.settings["data"]["fingerprint"])
 
     @property
@@ -73,12 +76,12 @@ class Manifest(BaseModel):
 
     @classmethod
     def of(cls, framework: str, classifier: Classifier, settings: Mapping[str, Any]) -> "Manifest":
-        """Describe a classifier on this machine."""
+        """Return the manifest of a classifier on this machine."""
         here, device = machine(), classifier.device
-        own = {name: here.versions[name] for name in find(framework).packages}
+        versions = {name: here.versions[name] for name in find(framework).packages}
         return cls(
             settings=dict(settings),
-            framework=FrameworkFacts(name=framework, versions=own, execution=classifier.execution),
+            framework=FrameworkFacts(name=framework, versions=versions, execution=classifier.execution),
             machine=MachineFacts(
                 cpu=here.cpu,
                 cores=here.cores_logical,

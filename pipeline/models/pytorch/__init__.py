@@ -1,4 +1,4 @@
-"""The PyTorch backend. The only package that imports torch."""
+"""The PyTorch backend, the only package that imports torch."""
 
 from .classifier import PyTorchClassifier
 

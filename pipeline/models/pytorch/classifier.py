@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-# How long OpenMP's threads spin for each other before they sleep. At its default another program on one of two cores
-# takes training from 6,900 to 850 images/s; at this, to 2,100, and on an idle machine nothing changes.
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # read when torch is loaded
+# How long OpenMP's threads spin for each other before they sleep. With the default, another program on one of two
+# cores slows training from 6,900 to 850 images/s; with this value, to 2,100. On an idle machine nothing changes.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # torch reads it during import
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ _PREDICT_BATCH = 512
 
 
 class PyTorchClassifier:
-    """See `backend.Classifier`."""
+    """The PyTorch implementation of `backend.Classifier`."""
 
     def __init__(self, architecture: Architecture, train: TrainConfig) -> None:
         self.architecture = architecture
@@ -131,10 +131,10 @@ class PyTorchClassifier:
         weights = {name: _to_canonical(array) for name, array in self._network.canonical_arrays()}
         slots = {
             slot: {
-                name: _to_canonical(self._optimizer.state[parameter].get(own, torch.zeros_like(parameter)))
+                name: _to_canonical(self._optimizer.state[parameter].get(torch_name, torch.zeros_like(parameter)))
                 for name, parameter in self._parameters()
             }
-            for slot, own in self._slots.items()
+            for slot, torch_name in self._slots.items()
         }
         return State(weights, slots, self._step)
 
@@ -145,9 +145,9 @@ class PyTorchClassifier:
             running = self._optimizer.state[parameter]
             if not isinstance(self.train.optimizer, SgdConfig):
                 running["step"] = torch.tensor(float(state.step), dtype=torch.float32, device=self._place)
-            for slot, own in self._slots.items():
+            for slot, torch_name in self._slots.items():
                 value = _from_canonical(state.slots[slot][name]).to(self._place, self._dtype)
-                running[own] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+                running[torch_name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
         self._step = state.step
 
     def export(self) -> nn.Module:
@@ -156,7 +156,7 @@ class PyTorchClassifier:
 
     @cached_property
     def _optimizer(self) -> torch.optim.Optimizer:
-        # built when it is needed: torch takes seconds to import what its optimisers ask for
+        # created on first use: the imports of torch's optimisers take seconds
         config, parameters = self.train.optimizer, self._network.parameters()
         common: dict[str, Any] = {"lr": config.learning_rate, "fused": True}
         if isinstance(config, SgdConfig):
@@ -168,7 +168,7 @@ class PyTorchClassifier:
 
     @cached_property
     def _slots(self) -> dict[str, str]:
-        """Canonical names to those of torch."""
+        """The names of torch by canonical name of the slot."""
         if isinstance(self.train.optimizer, SgdConfig):
             return dict.fromkeys(slots_of(self.train), "momentum_buffer")
         return {"momentum": "exp_avg", "velocity": "exp_avg_sq"}
@@ -179,7 +179,7 @@ class PyTorchClassifier:
                 yield name, array
 
     def _placed(self, plan: EpochPlan) -> tuple[Tensor, Tensor, Tensor]:
-        """Order, augmentation and dropout keys, on the device."""
+        """Return order, augmentation and dropout keys of a plan on the device."""
         order, draws, keys = (
             torch.tensor(values, device=self._place) for values in (plan.order, plan.augmentation, plan.dropout_keys)
         )
@@ -202,19 +202,19 @@ class PyTorchClassifier:
 
 
 def _clip(parameters: list[nn.Parameter], norm: float) -> None:
-    """All gradients times min(1, norm / their common 2-norm) (Pascanu et al. 2013, Algorithm 1).
+    """Scale the gradients by min(1, norm / their global 2-norm) (Pascanu et al. 2013, Algorithm 1).
 
-    torch.nn.utils.clip_grad_norm_ adds 1e-6 to the norm.
+    torch.nn.utils.clip_grad_norm_ differs: it adds 1e-6 to the norm.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    found = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
-    scale = (norm / found).clamp(max=1)
+    global_norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
+    scale = (norm / global_norm).clamp(max=1)
     for gradient in gradients:
         gradient.mul_(scale)
 
 
 def _to_canonical(value: Tensor) -> np.ndarray:
-    """(out, in, height, width) to (height, width, in, out); (out, in) to (in, out); a copy."""
+    """Return a copy as (height, width, in, out) of (out, in, height, width), or as (in, out) of (out, in)."""
     array = value.detach().cpu().numpy()
     axes = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[array.ndim]
     return np.array(array.transpose(axes), order="C")
@@ -227,14 +227,14 @@ def _from_canonical(value: np.ndarray) -> Tensor:
 
 def _configure(train: TrainConfig) -> Device:
     threads = train.threads or os.cpu_count() or 1
-    # TensorFlow flushes denormals in its threads. Without it the running averages of dead units halve the speed of Adam
-    # after a few epochs. Threads inherit the mode from the one that starts them: before the first operation.
+    # Flush denormals, as TensorFlow does: else the running averages of dead units halve the speed of Adam after a few
+    # epochs. Threads inherit the mode from the thread that starts them, so it is set before the first operation.
     torch.set_flush_denormal(True)
     torch.set_num_threads(threads)
     if train.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by deterministic cuBLAS
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS needs it
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # no operator here reads memory it did not write
+        torch.utils.deterministic.fill_uninitialized_memory = False  # no operator here reads uninitialised memory
         torch.backends.cudnn.benchmark = False
     if torch.cuda.is_available():
         return Device("gpu", torch.cuda.get_device_name(0), threads)
@@ -245,6 +245,6 @@ def _require_compiler(place: torch.device) -> None:
     compilers = [name for name in (os.environ.get("CXX"), "g++", "clang++", "c++") if name]
     if place.type == "cpu" and not any(shutil.which(name) for name in compilers):
         raise UserError(
-            "train.execution = compiled: torch.compile needs a C++ compiler on the CPU, none of "
+            "train.execution = compiled: torch.compile needs a C++ compiler on the CPU, and none of "
             f"{', '.join(compilers)} is on PATH; allowed without one: eager, auto"
         )

@@ -33,7 +33,7 @@ _ROLES = {
 
 
 class Network(nn.Module):
-    """The declared network: images (N, height, width, channels) in [0, 1] to outputs (N, classes)."""
+    """A module from images (N, height, width, channels) in [0, 1] to outputs (N, classes)."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -45,11 +45,11 @@ class Network(nn.Module):
                 self.layers[spec.name] = _module(spec)
 
     def forward(self, images: Tensor, dropout_key: Tensor | None = None) -> Tensor:
-        """Channels go first inside, as convolutions of PyTorch take them. `dropout_key`: int64 (), used in training."""
+        """Return outputs (N, classes). Inside, images are channels first. `dropout_key`: int64 (), used in training."""
         return self._apply_all(self._specs, images.permute(0, 3, 1, 2), dropout_key)
 
     def canonical_arrays(self) -> Iterator[tuple[str, Tensor]]:
-        """Parameters and running values with their canonical names, in canonical order."""
+        """Yield parameters and running statistics with their canonical names, in the order of the architecture."""
         for array in self._arrays:
             yield array.name, getattr(self.layers[array.layer], _ROLES[array.role])
 
@@ -84,7 +84,7 @@ class Network(nn.Module):
 
 
 class _Normalisation(nn.Module):
-    """Each channel minus its mean, over its standard deviation."""
+    """The normalisation of each channel: minus its mean, divided by its standard deviation."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -102,7 +102,7 @@ def _module(spec: LayerSpec) -> nn.Module:
     layer = spec.layer
     match layer:
         case Conv():
-            padding: Any = tuple(before for before, _ in spec.padding) if _is_even(spec) else 0
+            padding: Any = tuple(before for before, _ in spec.padding) if _is_symmetric(spec) else 0
             channels = spec.input_shape[-1]
             return nn.Conv2d(channels, layer.filters, layer.kernel_size, layer.stride, padding, bias=layer.bias)
         case Dense():
@@ -116,14 +116,14 @@ def _module(spec: LayerSpec) -> nn.Module:
             raise TypeError(layer.type)
 
 
-def _is_even(spec: LayerSpec) -> bool:
+def _is_symmetric(spec: LayerSpec) -> bool:
     return all(before == after for before, after in spec.padding)
 
 
 def _padded(x: Tensor, spec: LayerSpec, value: float = 0.0) -> Tensor:
-    """Padding that the operator cannot do itself: it knows no other than the same on both sides, and zeros."""
+    """Pad explicitly, unless the padding is empty or the convolution does it (symmetric, zeros)."""
     (top, bottom), (left, right) = spec.padding
-    if not (top or bottom or left or right) or (isinstance(spec.layer, Conv) and _is_even(spec)):
+    if not (top or bottom or left or right) or (isinstance(spec.layer, Conv) and _is_symmetric(spec)):
         return x
     return functional.pad(x, (left, right, top, bottom), value=value)
 
@@ -139,10 +139,10 @@ def _average_pool(x: Tensor, spec: LayerSpec, size: int, stride: int) -> Tensor:
 def _dropout(x: Tensor, key: Tensor, number: int, rate: float) -> Tensor:
     shape = x.permute(0, 2, 3, 1).shape if x.dim() == 4 else x.shape
     positions = torch.arange(x.numel(), device=x.device).view(shape)
-    kept = keep(positions, key, number, rate, torch.bitwise_right_shift)
+    mask = keep(positions, key, number, rate, torch.bitwise_right_shift)
     if x.dim() == 4:
-        kept = kept.permute(0, 3, 1, 2)
-    return torch.where(kept, x / (1 - rate), torch.zeros((), dtype=x.dtype, device=x.device))
+        mask = mask.permute(0, 3, 1, 2)
+    return torch.where(mask, x / (1 - rate), torch.zeros((), dtype=x.dtype, device=x.device))
 
 
 def _activate(x: Tensor, activation: str | None) -> Tensor:

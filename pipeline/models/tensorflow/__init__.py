@@ -1,4 +1,4 @@
-"""The TensorFlow backend. The only package that imports TensorFlow."""
+"""The TensorFlow backend, the only package that imports TensorFlow and Keras."""
 
 from .classifier import TensorFlowClassifier
 

@@ -1,4 +1,4 @@
-"""Augmentation of a batch on its device."""
+"""Augmentation of a batch on the device."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from .start import tf
 
 
 def augmented(images: Any, augment: AugmentConfig, draws: Any) -> Any:
-    """uint8 (N, height, width, channels) to the same; `draws`: int64 (N, 5), see `models.augmentation`."""
+    """Return augmented images, uint8 (N, height, width, channels) as `images`; `draws`: see `models.augmentation`."""
     height, width, channels = images.shape[1:]
     rows = tf.reshape(tf.range(height, dtype=tf.int64), (1, height, 1))
     columns = tf.reshape(tf.range(width, dtype=tf.int64), (1, 1, width))
-    positions, kept = sources(augment, draws, rows, columns, tf.bitwise.right_shift)
-    chosen = tf.reshape(tf.where(kept, positions, tf.zeros_like(positions)), (-1, height * width))
+    positions, visible = sources(augment, draws, rows, columns, tf.bitwise.right_shift)
+    chosen = tf.reshape(tf.where(visible, positions, tf.zeros_like(positions)), (-1, height * width))
     pixels = tf.gather(tf.reshape(images, (-1, height * width, channels)), chosen, batch_dims=1)
-    return tf.where(kept[..., None], tf.reshape(pixels, tf.shape(images)), tf.zeros_like(images))
+    return tf.where(visible[..., None], tf.reshape(pixels, tf.shape(images)), tf.zeros_like(images))

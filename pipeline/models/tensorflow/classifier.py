@@ -1,4 +1,4 @@
-"""Training in TensorFlow: `GradientTape`, and a `tf.function` over the whole epoch."""
+"""Training in TensorFlow: `GradientTape`, and one `tf.function` for the steps of an epoch."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +20,7 @@ _PREDICT_BATCH = 512
 
 
 class TensorFlowClassifier:
-    """See `backend.Classifier`."""
+    """The TensorFlow implementation of `backend.Classifier`."""
 
     def __init__(self, architecture: Architecture, train: TrainConfig) -> None:
         self.architecture = architecture
@@ -37,7 +37,7 @@ class TensorFlowClassifier:
     def load_training_data(self, images: np.ndarray, labels: np.ndarray) -> None:
         """See `Classifier.load_training_data`."""
         if self._images is not None and self._images.shape != images.shape:
-            self._epochs.clear()  # they were traced for the shapes of what was attached before
+            self._epochs.clear()  # traced for the shapes of the previous data
         self._images = tf.constant(images)
         self._labels = tf.constant(labels)
 
@@ -54,12 +54,12 @@ class TensorFlowClassifier:
         """See `Classifier.train_epoch`."""
         began = time.perf_counter()
         coefficients = self._optimizer.coefficients(self._step, plan.learning_rate).astype(self.train.precision)
-        whole, cut = plan.full_steps * plan.batch_size, plan.full_steps
-        order = plan.order[:whole].reshape(cut, plan.batch_size)
-        draws = plan.augmentation[:whole].reshape(cut, plan.batch_size, plan.augmentation.shape[1])
-        full = order, draws, coefficients[:cut], plan.dropout_keys[:cut]
-        partial = plan.order[None, whole:], plan.augmentation[None, whole:], coefficients[cut:], plan.dropout_keys[cut:]
-        results = [self._run(*part) for part in (full, partial) if part[0].size]
+        steps, rows = plan.full_steps, plan.full_steps * plan.batch_size
+        order = plan.order[:rows].reshape(steps, plan.batch_size)
+        draws = plan.augmentation[:rows].reshape(steps, plan.batch_size, plan.augmentation.shape[1])
+        full = order, draws, coefficients[:steps], plan.dropout_keys[:steps]
+        last = plan.order[None, rows:], plan.augmentation[None, rows:], coefficients[steps:], plan.dropout_keys[steps:]
+        results = [self._run(*part) for part in (full, last) if part[0].size]
         loss, correct = (np.concatenate([part[i].numpy() for part in results]) for i in (0, 1))
         self._step += plan.steps
         return EpochResult(loss.astype(np.float64), correct.astype(np.int64), time.perf_counter() - began)
@@ -77,11 +77,11 @@ class TensorFlowClassifier:
         before = self.state()
         first = plan.segment(0, 1)
         rows, draws, key = (tf.constant(v) for v in (first.order, first.augmentation, first.dropout_keys[0]))
-        gradients = self._compiled(self._gradients)
-        _, outputs, loss, found = gradients(rows, draws, key, self._images, self._labels)
+        compute = self._compiled(self._gradients)
+        _, outputs, loss, gradients = compute(rows, draws, key, self._images, self._labels)
         self.restore(before)
         names = [parameter.name for parameter in self.architecture.parameters]
-        arrays = {name: np.array(value.numpy()) for name, value in zip(names, found, strict=True)}
+        arrays = {name: np.array(value.numpy()) for name, value in zip(names, gradients, strict=True)}
         return Probe(outputs.numpy(), float(loss.numpy()), arrays)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
@@ -148,7 +148,7 @@ class TensorFlowClassifier:
         return self._epochs[size](order, draws, coefficients, keys, self._images, self._labels)  # type: ignore[no-any-return]
 
     def _epoch_function(self, batch_size: int) -> Any:
-        # XLA for the step, not for the loop: the step is a sixth faster with it, a loop inside it three times slower.
+        # XLA compiles the step and not the loop: it makes a step a sixth faster, and the loop three times slower.
         step = tf.function(self._take_step, jit_compile=True)
 
         def epoch(order: Any, draws: Any, coefficients: Any, keys: Any, images: Any, labels: Any) -> tuple[Any, Any]:
@@ -180,10 +180,10 @@ class TensorFlowClassifier:
         return loss, correct
 
     def _batch(self, rows: Any, draws: Any, images: Any, labels: Any) -> tuple[Any, Any]:
-        chosen = tf.gather(images, rows)
+        batch = tf.gather(images, rows)
         if self.train.augment.active:
-            chosen = augmented(chosen, self.train.augment, draws)
-        return self._scaled(chosen), tf.gather(labels, rows)
+            batch = augmented(batch, self.train.augment, draws)
+        return self._scaled(batch), tf.gather(labels, rows)
 
     def _gradients(self, rows: Any, draws: Any, key: Any, images: Any, labels: Any) -> tuple[Any, Any, Any, list[Any]]:
         x, y = self._batch(rows, draws, images, labels)

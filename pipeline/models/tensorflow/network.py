@@ -1,4 +1,4 @@
-"""The declared network in Keras layers: one walk over its layers for training, another for what is exported."""
+"""The declared network in Keras layers: one walk over the layers for training, another for the exported model."""
 
 from typing import Any
 
@@ -26,11 +26,11 @@ _ROLES = {
     "mean": "moving_mean",
     "variance": "moving_variance",
 }
-_FIXED = {"mean": "adapt_mean", "variance": "adapt_variance"}
+_NORMALISATION_ROLES = {"mean": "adapt_mean", "variance": "adapt_variance"}
 
 
 class Network:
-    """Images (N, height, width, channels) in [0, 1] to outputs (N, classes)."""
+    """A function from images (N, height, width, channels) in [0, 1] to outputs (N, classes)."""
 
     def __init__(self, architecture: Architecture, precision: str) -> None:
         self.architecture = architecture
@@ -41,29 +41,29 @@ class Network:
                 self._layers[spec.name].build((None, *spec.input_shape))
 
     def variable(self, name: str) -> Any:
-        """The variable that holds an array of the architecture."""
+        """Return the TensorFlow variable of an array of the architecture, named `<layer>/<role>`."""
         layer, role = name.split("/")
-        return _held(self._layers[layer], role).value
+        return _keras_variable(self._layers[layer], role).value
 
     def __call__(self, images: Any, *, training: bool, dropout_key: Any = None) -> Any:
-        """`dropout_key`: int64 scalar, asked for in training."""
+        """Return outputs (N, classes). `dropout_key`: int64 scalar, needed in training by a network with dropout."""
         x = images
         for spec in self.architecture.layers:
             x = self._apply(spec, x, training, dropout_key)
         return x
 
     def _apply(self, spec: LayerSpec, x: Any, training: bool, key: Any) -> Any:
-        layer, own = spec.layer, self._layers[spec.name]
+        layer, keras_layer = spec.layer, self._layers[spec.name]
         if isinstance(layer, Dropout):
             return _dropout(x, key, spec.dropout_number, layer.rate) if training else x
         if isinstance(layer, BatchNorm):
-            return keras.activations.get(layer.activation)(_batch_norm(x, own, layer, training))
+            return keras.activations.get(layer.activation)(_batch_norm(x, keras_layer, layer, training))
         if isinstance(layer, Normalise):
-            return (x - own.adapt_mean.value) / tf.sqrt(own.adapt_variance.value)
+            return (x - keras_layer.adapt_mean.value) / tf.sqrt(keras_layer.adapt_variance.value)
         if isinstance(layer, MaxPool):
             return _max_pool(x, spec, layer.size, layer.stride or layer.size)
         if not isinstance(layer, Residual):
-            return own(x)
+            return keras_layer(x)
         branch, shortcut = x, x
         for inner in spec.branch:
             branch = self._apply(inner, branch, training, key)
@@ -72,7 +72,7 @@ class Network:
         return keras.activations.get(layer.activation)(branch + shortcut)
 
     def export(self) -> Any:
-        """A `keras.Model` of Keras' own layers alone, with copies of the weights, on the CPU."""
+        """Return a `keras.Model` on the CPU, made of built-in Keras layers only, with copies of the weights."""
         with tf.device("CPU:0"):
             layers = {spec.name: _keras_layer(spec, self.precision) for spec in self.architecture.all_layers}
             inputs = keras.Input(self.architecture.image_shape, dtype=self.precision, name="images")
@@ -81,16 +81,16 @@ class Network:
                 outputs = _connect(spec, outputs, layers)
             model = keras.Model(inputs, outputs, name="network")
         for array in self.architecture.arrays:
-            _held(layers[array.layer], array.role).assign(self.variable(array.name).numpy())
+            _keras_variable(layers[array.layer], array.role).assign(self.variable(array.name).numpy())
         for layer in layers.values():
             if isinstance(layer, keras.layers.Normalization):
-                layer.finalize_state()  # takes over what was assigned
+                layer.finalize_state()  # computes with the values assigned above
         return model
 
 
-def _held(layer: Any, role: str) -> Any:
-    """The Keras variable of a layer that holds what has this role."""
-    return getattr(layer, (_FIXED if isinstance(layer, keras.layers.Normalization) else _ROLES)[role])
+def _keras_variable(layer: Any, role: str) -> Any:
+    """Return the variable of a Keras layer that has this role."""
+    return getattr(layer, (_NORMALISATION_ROLES if isinstance(layer, keras.layers.Normalization) else _ROLES)[role])
 
 
 def _connect(spec: LayerSpec, x: Any, layers: dict[str, Any]) -> Any:
@@ -145,7 +145,10 @@ def _keras_layer(spec: LayerSpec, precision: str) -> Any:
 
 
 def _batch_norm(x: Any, layer: Any, config: BatchNorm, training: bool) -> Any:
-    """Not Keras' own call: it keeps the biased variance, and rounds epsilon to float32."""
+    """Apply batch norm as PyTorch does.
+
+    The call of the Keras layer differs: its running variance is the biased one, and it rounds epsilon to float32.
+    """
     mean, variance = layer.moving_mean.value, layer.moving_variance.value
     if training:
         mean, variance = tf.nn.moments(x, list(range(x.shape.rank - 1)))
@@ -157,7 +160,10 @@ def _batch_norm(x: Any, layer: Any, config: BatchNorm, training: bool) -> Any:
 
 
 def _max_pool(x: Any, spec: LayerSpec, size: int, stride: int) -> Any:
-    """The gradient goes to the first of equals, as in PyTorch; XLA has no deterministic one of TensorFlow's own."""
+    """Apply max pooling whose gradient goes to the first of equal values, as in PyTorch.
+
+    The gradient of TensorFlow's operator has no deterministic XLA kernel.
+    """
     padded = tf.pad(x, [[0, 0], *spec.padding, [0, 0]], constant_values=x.dtype.min)
     rows, columns, _ = spec.output_shape
     largest = None
@@ -172,5 +178,5 @@ def _max_pool(x: Any, spec: LayerSpec, size: int, stride: int) -> Any:
 
 def _dropout(x: Any, key: Any, number: int, rate: float) -> Any:
     positions = tf.reshape(tf.range(tf.size(x, out_type=tf.int64)), tf.shape(x))
-    kept = keep(positions, key, number, rate, tf.bitwise.right_shift)
-    return tf.where(kept, x / (1 - rate), tf.zeros_like(x))
+    mask = keep(positions, key, number, rate, tf.bitwise.right_shift)
+    return tf.where(mask, x / (1 - rate), tf.zeros_like(x))

@@ -1,4 +1,4 @@
-"""Optimisers in the form of torch.optim on TensorFlow's variables; Keras' own mean other things by the same names."""
+"""The update rules of torch.optim on TensorFlow variables; Keras optimisers of the same names differ from them."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +11,7 @@ from .start import tf
 
 
 def create(train: TrainConfig, variables: list[Any]) -> "Sgd | Adam":
-    """The optimiser that the configuration names, over these variables."""
+    """Return the optimiser that the configuration names, over these variables, with all slots zero."""
     slots = {slot: [tf.Variable(tf.zeros_like(v)) for v in variables] for slot in slots_of(train)}
     if isinstance(train.optimizer, SgdConfig):
         return Sgd(train.optimizer, variables, slots)
@@ -19,19 +19,23 @@ def create(train: TrainConfig, variables: list[Any]) -> "Sgd | Adam":
 
 
 def clipped(gradients: Iterable[Any], norm: float | None) -> list[Any]:
-    """All of them times min(1, norm / their common 2-norm) (Pascanu et al. 2013, Algorithm 1)."""
+    """Return the gradients times min(1, norm / their global 2-norm) (Pascanu et al. 2013, Algorithm 1).
+
+    `norm` None: unchanged.
+    """
     gradients = list(gradients)
     if norm is None:
         return gradients
-    found = tf.sqrt(tf.add_n([tf.reduce_sum(gradient * gradient) for gradient in gradients]))
-    scale = tf.minimum(norm / found, 1)
+    global_norm = tf.sqrt(tf.add_n([tf.reduce_sum(gradient * gradient) for gradient in gradients]))
+    scale = tf.minimum(norm / global_norm, 1)
     return [gradient * scale for gradient in gradients]
 
 
 class Sgd:
-    """See `config.schema.SgdConfig`."""
+    """Gradient descent, see `config.schema.train.SgdConfig`."""
 
     scalars = 1
+    """Number of coefficients of a step."""
 
     def __init__(self, config: SgdConfig, variables: list[Any], slots: dict[str, list[Any]]) -> None:
         self._config = config
@@ -39,7 +43,7 @@ class Sgd:
         self.slots = slots
 
     def coefficients(self, steps_taken: int, learning_rate: np.ndarray) -> np.ndarray:
-        """float64 (steps, 1): the learning rate."""
+        """Return float64 (steps, 1): the learning rate of each step."""
         return learning_rate[:, None]
 
     def apply(self, gradients: list[Any], coefficients: Any) -> None:
@@ -55,9 +59,10 @@ class Sgd:
 
 
 class Adam:
-    """See `config.schema.AdamConfig` and `AdamWConfig` (keras.optimizers.Adam adds epsilon elsewhere)."""
+    """Adam and AdamW, see `config.schema.train`; keras.optimizers.Adam adds epsilon before the bias correction."""
 
     scalars = 3
+    """Number of coefficients of a step."""
 
     def __init__(self, config: AdamConfig | AdamWConfig, variables: list[Any], slots: dict[str, list[Any]]) -> None:
         self._config = config
@@ -66,7 +71,10 @@ class Adam:
         self._decay = config.weight_decay if isinstance(config, AdamWConfig) else 0.0
 
     def coefficients(self, steps_taken: int, learning_rate: np.ndarray) -> np.ndarray:
-        """float64 (steps, 3): learning rate over 1 - beta_1^t, sqrt(1 - beta_2^t), 1 - learning rate * decay."""
+        """Return float64 (steps, 3): learning rate / (1 - beta_1^t), sqrt(1 - beta_2^t), 1 - learning rate * decay.
+
+        t counts the steps of the training from 1: `steps_taken` + 1 for the first of these.
+        """
         t = steps_taken + 1 + np.arange(len(learning_rate), dtype=np.float64)
         first = learning_rate / (1 - self._config.beta_1**t)
         second = np.sqrt(1 - self._config.beta_2**t)

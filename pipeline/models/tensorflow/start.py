@@ -1,4 +1,4 @@
-"""TensorFlow and Keras, imported quietly and once, and the settings of the process that they are given."""
+"""The import of TensorFlow and Keras without their notices, and their settings for the process."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from ...config.schema.train import TrainConfig
 from ...core.quiet import without_notices
 from ..backend import Device
 
-# Without an NVIDIA driver TensorFlow reports an error at every start; with one, its errors are worth reading.
+# Without an NVIDIA driver TensorFlow logs an error at every start (3 hides it); with one, its errors matter (2).
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if Path("/proc/driver/nvidia").exists() else "3")
 
 
@@ -19,7 +19,10 @@ __all__ = ["configure", "keras", "tf"]
 
 
 def configure(train: TrainConfig) -> Device:
-    """Threads, determinism and memory growth: settings of the process, fixed at TensorFlow's first operation."""
+    """Set threads, determinism and memory growth for the process, and return the device.
+
+    TensorFlow fixes these settings at its first operation.
+    """
     threads = train.threads or os.cpu_count() or 1
     gpus = tf.config.list_physical_devices("GPU")
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
