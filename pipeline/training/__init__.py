@@ -1,7 +1,7 @@
-"""Training one framework with all seeds.
+"""Training of one framework with all seeds.
 
-May import `core`, `config`, `data`, `models`, `tracking`, `evaluation`. Offers `spec` (what is asked for), `context`
-(what belongs together meanwhile), `loop` (the training, top to bottom), `results` and `result_files` (what it leaves).
-Inside: `checkpoint` (where it stands, on disk), `recorder` (what the loop tells), `run_logging` (to MLflow), `console`
-(to the terminal).
+May import `core`, `config`, `data`, `models`, `tracking`, `evaluation`. Offers `spec` (what to train), `context` (the
+objects that the loop shares), `loop` (the training, top to bottom), `results` and `result_files` (what it returns and
+writes). Inside: `checkpoint` (its state on disk), `recorder` (the protocol that the loop reports to), `run_logging`
+(reports to MLflow), `console` (reports to the terminal).
 """

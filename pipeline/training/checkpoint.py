@@ -1,4 +1,4 @@
-"""Where the training of a seed stands, on disk: what the same command continues from after a kill, to the same bits."""
+"""Checkpoints: the state of training on disk, from which the same command continues to the same bits after a kill."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ from .results import HistoryRow
 from .spec import RunSpec
 
 FOLDER: Final = Path("checkpoints")
-"""Below the main repository's root: what DVC does not delete, and a temporary workspace does not take along."""
+"""Relative to the main repository's root: DVC does not delete it, and it outlives temporary workspaces."""
 _STATE: Final = "state.safetensors"
 _COMPLETED: Final = "completed"
 _KEEP_DAYS: Final = 14
@@ -36,57 +36,58 @@ KEEP_BYTES: Final = 4 << 30
 
 @dataclass
 class Progress:
-    """How far a seed has come."""
+    """The position of the training of one seed."""
 
     epoch: int = 1
-    """That is being trained; one more than `train.epochs`: none."""
+    """The epoch in training: 1, 2, ...; `train.epochs` + 1 after the last."""
     step: int = 0
-    """Steps of this epoch that are taken."""
+    """Number of steps taken in this epoch."""
     loss: list[np.ndarray] = field(default_factory=list)
-    """float64, of these steps, piece by piece."""
+    """float64, one value per step taken in this epoch, piece by piece."""
     correct: list[np.ndarray] = field(default_factory=list)
-    """int64, of these steps, piece by piece."""
+    """int64, one value per step taken in this epoch, piece by piece."""
     seconds: float = 0.0
-    """Of training, in this epoch."""
+    """Training time in this epoch, including waits for images."""
     history: list[HistoryRow] = field(default_factory=list)
-    """Of the epochs that are over."""
+    """Rows of the finished epochs."""
     model: str | None = None
-    """The name of the model that was logged."""
+    """Name of the logged model; None: not logged."""
     done: bool = False
-    """Whether the model is saved and logged, and the run has ended."""
+    """Whether the model is saved and logged and the MLflow run has ended."""
 
     def add(self, part: EpochResult, waited: float) -> None:
-        """The next steps of this epoch are taken; `waited`: seconds that they waited for images."""
+        """Add the result of the next steps of this epoch; `waited`: seconds that they waited for images."""
         self.loss.append(part.loss)
         self.correct.append(part.correct)
         self.step += len(part.loss)
         self.seconds += part.seconds + waited
 
     def begin_next_epoch(self) -> None:
-        """Count the epoch as over."""
+        """Move to the first step of the next epoch."""
         self.epoch, self.step, self.loss, self.correct, self.seconds = self.epoch + 1, 0, [], [], 0.0
 
 
 class Checkpoint:
-    """The checkpoint of one seed of a job, held by this process."""
+    """The checkpoint of one seed, or of a training with all its seeds, locked by this process."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writer: threading.Thread | None = None
         self.seconds = 0.0
-        """That training waited for checkpoints so far."""
+        """Seconds that training has waited for checkpoints."""
         self.written = time.monotonic()
-        """When the last one was taken."""
+        """Time of the last `save`, on the clock of `time.monotonic`."""
 
     @property
     def run_link(self) -> Path:
-        """The file that names the run which a later process goes on with, see `Tracker.run`."""
+        """The file that names the run which a later process resumes, see `Tracker.run`."""
         return self._folder / "run"
 
     def save(self, state: State, progress: Progress, *, wait: bool = False) -> None:
-        """Replace what is there, at once and for good; training goes on, with a warning, where that cannot be done.
+        """Replace the checkpoint atomically and durably. If that fails, warn on stderr and keep the old one.
 
-        It is written beside the training, unless this is to `wait`; the arrays of `state` must not change any more.
+        A thread writes it while training continues, so the arrays of `state` must not change afterwards. `wait`: return
+        when it is on disk.
         """
         began = time.perf_counter()
         arrays = {f"weights/{name}": value for name, value in state.weights.items()}
@@ -106,7 +107,7 @@ class Checkpoint:
         self.written = time.monotonic()
 
     def wait(self) -> None:
-        """Until the last one is on disk."""
+        """Wait until the last checkpoint is on disk."""
         if self._writer:
             self._writer.join()
         self._writer = None
@@ -118,7 +119,7 @@ class Checkpoint:
             print(f"{self._folder}: no checkpoint: {error}; training goes on", file=sys.stderr, flush=True)
 
     def load(self) -> tuple[State, Progress] | None:
-        """What is there; None, with a warning where it was damaged, if there is nothing to continue from."""
+        """Return the saved state and position; None if there is no checkpoint, or, with a warning, if it is damaged."""
         path = self._folder / _STATE
         if not path.exists():
             return None
@@ -138,13 +139,13 @@ class Checkpoint:
         return state, Progress(**facts | {"loss": [arrays["loss"]], "correct": [arrays["correct"]]})
 
     def discard(self) -> None:
-        """It is no longer needed."""
+        """Delete the checkpoint; keep the link to its run."""
         self.wait()
         (self._folder / _STATE).unlink(missing_ok=True)
 
     @contextmanager
     def discarded_after_bad_results(self) -> Iterator[None]:
-        """Discard it if the body's result is bad: to continue from it would lead to the same."""
+        """Discard the checkpoint if the body raises `ResultError`: continuing from it would fail again."""
         try:
             yield
         except ResultError:
@@ -153,19 +154,20 @@ class Checkpoint:
 
     @property
     def completed(self) -> bool:
-        """Whether the training with all its seeds is complete: what is left is to be deleted, not continued from."""
+        """Whether the training with all its seeds is complete: remaining checkpoints are deleted, not resumed."""
         return (self._folder / _COMPLETED).exists()
 
     def mark_complete(self) -> None:
-        """Note that the training with all its seeds is complete."""
+        """Record that the training with all its seeds is complete."""
         (self._folder / _COMPLETED).touch()
 
 
 @contextmanager
 def locked(root: Path, spec: RunSpec, classifier: Classifier, seed: int | None) -> Iterator[Checkpoint]:
-    """Be the only process that trains this; `seed` None: all of them.
+    """Lock and yield the checkpoint of one seed; `seed` None: of the training with all its seeds.
 
-    Raises `BusyError` that names the other one.
+    Raises `BusyError` that names the process which holds the lock. Deletes the folder at the end if it holds neither a
+    state nor a link to a run.
     """
     folder = root / FOLDER / key_of(spec, classifier, seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -173,23 +175,27 @@ def locked(root: Path, spec: RunSpec, classifier: Classifier, seed: int | None) 
     try:
         lock.acquire()
     except Timeout as error:
-        raise BusyError(f"{spec.label}: the same is being trained by {_who(holder)}; wait for it, or end it") from error
+        other = _describe_holder(holder)
+        raise BusyError(f"{spec.label}: the same is being trained by {other}; wait for it, or end it") from error
     checkpoint = Checkpoint(folder)
     try:
-        for left in folder.glob(".tmp*"):  # of safetensors, killed while it wrote
-            left.unlink()
+        for partial in folder.glob(".tmp*"):  # safetensors leaves these if it is killed while it writes
+            partial.unlink()
         holder.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": time.time()}))
         yield checkpoint
     finally:
         checkpoint.wait()
         holder.unlink(missing_ok=True)
         if not (folder / _STATE).exists() and not checkpoint.run_link.exists():
-            shutil.rmtree(folder, ignore_errors=True)  # nothing to go on with
+            shutil.rmtree(folder, ignore_errors=True)  # nothing to resume
         lock.release()
 
 
 def key_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> str:
-    """Name everything that decides the bits: settings, data, seed, code, versions, device."""
+    """Return `<framework>-<16 hexadecimal digits>`, a digest of everything that decides the bits.
+
+    That is settings, data, seed, sweep, code, versions, device and execution. `seed` None: all seeds.
+    """
     facts = {
         "spec": spec.defining(),
         "seed": seed,
@@ -204,9 +210,9 @@ def key_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> str:
 
 
 def tidy(root: Path) -> int:
-    """Remove what nobody holds: older than two weeks, or, the oldest first, what is beyond 4 GiB in all.
+    """Delete unlocked checkpoints that are older than two weeks, and the oldest ones beyond 4 GiB in total.
 
-    Returns the bytes that are left.
+    Return the size in bytes of those that remain.
     """
     folders = sorted((root / FOLDER).glob("*/"), key=_modified, reverse=True)
     total = 0
@@ -227,7 +233,7 @@ def tidy(root: Path) -> int:
 
 
 def _modified(folder: Path) -> float:
-    """Seconds since 1970; now, where its process is just removing it."""
+    """Return the modification time in seconds since 1970; now if another process has just deleted the folder."""
     try:
         return folder.stat().st_mtime
     except OSError:
@@ -235,19 +241,19 @@ def _modified(folder: Path) -> float:
 
 
 def _size(folder: Path) -> int:
-    """Bytes; 0, where its process is just removing it."""
+    """Return the size in bytes; 0 if another process has just deleted the folder."""
     try:
         return sum(path.stat().st_size for path in folder.iterdir())
     except OSError:
         return 0
 
 
-def _who(holder: Path) -> str:
+def _describe_holder(holder: Path) -> str:
     try:
         facts = json.loads(holder.read_text())
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(facts["since"]))
         return f"process {facts['pid']} on {facts['host']} since {since}"
-    except (OSError, ValueError, KeyError):  # it is about to write, or has just ended
+    except (OSError, ValueError, KeyError):  # the holder has not written it yet, or has just ended
         return "another process"
 
 
@@ -256,7 +262,7 @@ def _below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarra
 
 
 def _digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256(text.encode())  # in the processor's own instructions: half the time of blake2b
+    digest = hashlib.sha256(text.encode())  # hardware instructions make it twice as fast as blake2b
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
         digest.update(np.ascontiguousarray(arrays[name]).data)
@@ -264,7 +270,7 @@ def _digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
-    """A crash at any moment leaves the old file or the new one, whole."""
+    """Replace the file atomically and durably: after a crash at any moment, the old or the new content is complete."""
     part = path.with_suffix(".part")
     try:
         save_file(arrays, part, metadata)

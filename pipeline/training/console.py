@@ -1,4 +1,4 @@
-"""What training tells a person on the terminal."""
+"""The lines that training prints on the terminal."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +13,11 @@ from .checkpoint import FOLDER, Progress
 from .results import HistoryRow, SeedResult
 from .spec import RunSpec
 
-_LONG_TRAINING_SECONDS: Final = 10.0  # shares of less say nothing
+_LONG_TRAINING_SECONDS: Final = 10.0  # a share of a shorter training is noise
 
 
 def tell_start(spec: RunSpec, classifier: Classifier, loader: BatchLoader, compile_seconds: float) -> None:
-    """Print network, data, device and compilation."""
+    """Print network, data, device and compile time."""
     images, device = loader.split.images, classifier.device
     print(
         f"{spec.label}: {spec.model.name}, {spec.architecture.parameter_count:,} parameters, {len(images):,} images, "
@@ -29,19 +29,19 @@ def tell_start(spec: RunSpec, classifier: Classifier, loader: BatchLoader, compi
 
 
 def tell_left_over(root: Path, size: int) -> None:
-    """Say how many bytes of checkpoints there are of other trainings, if any."""
+    """Print the size of the checkpoints of other trainings, in bytes, unless it is 0."""
     if size:
-        print(f"{root / FOLDER}: {size / 2**20:,.0f} MiB, of trainings that were cut short or are going on", flush=True)
+        print(f"{root / FOLDER}: {size / 2**20:,.0f} MiB of interrupted or running trainings", flush=True)
 
 
 def tell_continued(progress: Steps, spec: RunSpec, seed: int, position: Progress) -> None:
-    """Say where a training that was cut short goes on."""
+    """Print the position from which an interrupted training continues."""
     where = "is done" if position.done else f"goes on at epoch {position.epoch}, step {position.step}"
     progress.say(f"{spec.label} s{seed} {where}: continued from a checkpoint")
 
 
 def tell_epoch(progress: Steps, spec: RunSpec, train: HistoryRow, validation: HistoryRow) -> None:
-    """Print the scores and the speed of an epoch."""
+    """Print the scores and the training speed of an epoch."""
     assert train.seconds
     assert train.examples
     progress.say(
@@ -53,13 +53,13 @@ def tell_epoch(progress: Steps, spec: RunSpec, train: HistoryRow, validation: Hi
 
 
 def tell_interrupted(progress: Steps, spec: RunSpec, position: Progress) -> None:
-    """Say where training stands, and how it goes on."""
+    """Print the position of an interrupted training, and how to continue it."""
     stands = f"stands at epoch {position.epoch}, step {position.step}"
-    progress.say(f"{spec.label}: {stands}; the same command goes on")
+    progress.say(f"{spec.label}: {stands}; run the same command to continue")
 
 
 def tell_costs(spec: RunSpec, results: Sequence[SeedResult], costs: Costs, checkpoint_seconds: float) -> None:
-    """Print what training took, and what everything beside it took."""
+    """Print the seconds of training, tracking and checkpoints, and the peak memory."""
     training = sum(result.training_seconds for result in results)
     share = f" ({costs.seconds / training:.1%} of training)" if training > _LONG_TRAINING_SECONDS else ""
     print(

@@ -1,4 +1,4 @@
-"""What belongs together while one `RunSpec` is trained: backend, data, recorder, checkpoints."""
+"""The objects that share the training of one `RunSpec`: backend, data, recorder, checkpoints."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,73 +19,74 @@ from .spec import RunSpec
 
 @dataclass
 class TrainingContext:
-    """Everything that the steps of the loop share. `open_training` makes it."""
+    """The objects that the functions of the loop share; `open_training` creates it."""
 
     spec: RunSpec
     classifier: Classifier
     loader: BatchLoader
-    """Of the training split."""
+    """Loads the training split."""
     validation: Split
     recorder: Recorder
     locks: ExitStack
+    """Holds the locks of the checkpoints until training ends."""
     root: Path
     """The main repository's root, see `core.paths`."""
-    whole: Checkpoint
-    """Of the training with all its seeds."""
+    group_checkpoint: Checkpoint
+    """The checkpoint of the training with all its seeds."""
     checkpoints: list[Checkpoint] = field(default_factory=list)
-    """Of each seed that has begun."""
+    """The checkpoint of each seed that has begun."""
 
     @property
     def examples(self) -> int:
-        """How many are trained on in an epoch."""
+        """Number of training examples: those of one epoch."""
         return len(self.loader.split.labels)
 
     @property
     def images(self) -> int:
-        """How many are trained on in all epochs of all seeds."""
+        """Number of images in all epochs of all seeds."""
         return self.examples * self.spec.train.epochs * len(self.spec.seeds)
 
     @property
     def run_links(self) -> list[Path]:
-        """Of the seeds that have begun."""
+        """The `Checkpoint.run_link` of each seed that has begun."""
         return [checkpoint.run_link for checkpoint in self.checkpoints]
 
     @property
     def checkpoint_seconds(self) -> float:
-        """That training has waited for checkpoints."""
+        """Seconds that training has waited for checkpoints."""
         return sum(checkpoint.seconds for checkpoint in self.checkpoints)
 
     def claim(self, seed: int) -> Checkpoint:
-        """Lock the checkpoint of a seed until training ends. Raises `BusyError` where another process holds it."""
+        """Lock the checkpoint of a seed until training ends. Raises `BusyError` if another process holds it."""
         checkpoint = self.locks.enter_context(locked(self.root, self.spec, self.classifier, seed))
         self.checkpoints.append(checkpoint)
         return checkpoint
 
     def restore_or_initialise(self, checkpoint: Checkpoint, seed: int) -> Progress:
-        """Put the classifier where the seed was cut short, or at the beginning; return where that is."""
-        stored = checkpoint.load()
-        if stored is None:
+        """Restore the classifier from the checkpoint, or initialise it; return the position of the training."""
+        saved = checkpoint.load()
+        if saved is None:
             backend.initialise(self.classifier, seed)
             return Progress()
-        state, position = stored
+        state, position = saved
         self.classifier.restore(state)
-        taken = min(position.step * self.spec.train.batch_size, self.examples)
-        self.recorder.continued(seed, position, (position.epoch - 1) * self.examples + taken)
+        images = min(position.step * self.spec.train.batch_size, self.examples)
+        self.recorder.continued(seed, position, (position.epoch - 1) * self.examples + images)
         return position
 
     def complete(self) -> None:
-        """Mark the training complete and delete its checkpoints: the same command begins anew from now on."""
-        self.whole.mark_complete()
-        for checkpoint in (*self.checkpoints, self.whole):
+        """Mark the training complete and delete its checkpoints, so that the same command starts a new training."""
+        self.group_checkpoint.mark_complete()
+        for checkpoint in (*self.checkpoints, self.group_checkpoint):
             _delete(checkpoint, self.recorder)
 
 
 @contextmanager
 def open_training(spec: RunSpec) -> Iterator[TrainingContext]:
-    """Open the backend with its data, the recorder and the checkpoints, which stay locked while the body runs.
+    """Open backend, data, recorder and checkpoints; the checkpoints are locked while the body runs.
 
-    Raises `UserError` where the network, the batch size or the data do not fit, `BusyError` where another process
-    trains the same.
+    Raises `UserError` if the network, the batch size or the data do not fit, `BusyError` if another process trains the
+    same spec.
     """
     root = main_root()
     classifier = backend.create(spec.framework, spec.architecture, spec.train)
@@ -101,19 +102,19 @@ def open_training(spec: RunSpec) -> Iterator[TrainingContext]:
     recorder.begin(loader, compile_seconds, left_over=tidy(root))
     _delete_leftovers(root, spec, classifier, recorder)
     with ExitStack() as locks:
-        whole = locks.enter_context(locked(root, spec, classifier, None))
-        recorder.group_link = whole.run_link
-        yield TrainingContext(spec, classifier, loader, spec.dataset.split("validation"), recorder, locks, root, whole)
+        group = locks.enter_context(locked(root, spec, classifier, None))
+        recorder.group_link = group.run_link
+        yield TrainingContext(spec, classifier, loader, spec.dataset.split("validation"), recorder, locks, root, group)
 
 
 def _delete_leftovers(root: Path, spec: RunSpec, classifier: Classifier, recorder: Recorder) -> None:
-    """Delete what a process left that was killed while it deleted its checkpoints."""
-    with locked(root, spec, classifier, None) as whole:
-        if whole.completed:
+    """Delete the checkpoints of a completed training whose process was killed while it deleted them."""
+    with locked(root, spec, classifier, None) as group:
+        if group.completed:
             for seed in spec.seeds:
                 with locked(root, spec, classifier, seed) as checkpoint:
                     _delete(checkpoint, recorder)
-            _delete(whole, recorder)
+            _delete(group, recorder)
 
 
 def _delete(checkpoint: Checkpoint, recorder: Recorder) -> None:

@@ -1,4 +1,4 @@
-"""The training loop: for seed, for epoch, for piece of the plan; step, score, record, checkpoint."""
+"""The training loop: for each seed, epoch and piece of the plan: step, score, record, checkpoint."""
 
 import time
 from collections.abc import Iterator
@@ -17,15 +17,15 @@ from .context import TrainingContext
 from .result_files import save_model, write_results
 from .results import HistoryRow, SeedResult
 
-_REPORT_SECONDS: Final = 0.5  # how often the bar moves while a person watches: one host synchronisation each
-_PIECE_SECONDS: Final = 1.0  # how long a signal waits, at most
-_FIRST_PIECES: Final = 20  # in how many an epoch is cut whose speed is not known yet
+_REPORT_SECONDS: Final = 0.5  # time between updates of the bar on a terminal; each is a host synchronisation
+_PIECE_SECONDS: Final = 1.0  # longest delay of a signal
+_FIRST_PIECES: Final = 20  # pieces of an epoch until its speed is measured
 
 
 def train(context: TrainingContext) -> list[SeedResult]:
-    """Train every seed. Files go to `spec.output`, everything else to the recorder.
+    """Train every seed, write files to `spec.output`, report to the recorder, and return the results by seed.
 
-    Raises `TrainingDivergedError` where a loss is not finite, `DataChangedError` where the images were written to.
+    Raises `TrainingDivergedError` if a loss is not finite, `DataChangedError` if the images change on disk.
     """
     with context.recorder.training(context.images):
         results = [train_seed(context, seed) for seed in context.spec.seeds]
@@ -36,7 +36,7 @@ def train(context: TrainingContext) -> list[SeedResult]:
 
 
 def train_seed(context: TrainingContext, seed: int) -> SeedResult:
-    """Train one seed, or what is left of it."""
+    """Train one seed from its checkpoint, or from the beginning if it has none."""
     spec, classifier, checkpoint = context.spec, context.classifier, context.claim(seed)
     position = context.restore_or_initialise(checkpoint, seed)
     result = SeedResult(seed, position.history, position.model)
@@ -61,7 +61,11 @@ def train_seed(context: TrainingContext, seed: int) -> SeedResult:
 
 
 def train_epoch(context: TrainingContext, plan: EpochPlan, position: Progress, checkpoint: Checkpoint) -> EpochResult:
-    """Train on what is left of the plan, in pieces short enough to end between two of them: the same bits."""
+    """Train on the rest of the plan and return the result of the whole epoch.
+
+    Short pieces of the plan are trained on in turn; the cuts do not change the bits. After a signal, finish the current
+    piece, save a checkpoint and raise again.
+    """
     classifier, loader, minutes = context.classifier, context.loader, context.spec.train.checkpoint_minutes
     waited = loader.waited
     try:
@@ -82,13 +86,13 @@ def train_epoch(context: TrainingContext, plan: EpochPlan, position: Progress, c
 
 
 def pieces(context: TrainingContext, plan: EpochPlan, position: Progress) -> Iterator[EpochPlan]:
-    """Cut what is left of the plan into pieces of about equal time; `position` moves between them."""
-    wanted = _REPORT_SECONDS if context.recorder.watched else _PIECE_SECONDS
+    """Cut the rest of the plan into pieces of about equal time, by the speed so far in `position`."""
+    piece_seconds = _REPORT_SECONDS if context.recorder.watched else _PIECE_SECONDS
     for chunk in context.loader.pieces(plan.segment(position.step, plan.steps)):
         start = 0
         while start < chunk.steps:
             pace = position.step / position.seconds if position.seconds else plan.steps / _FIRST_PIECES
-            stop = min(start + max(1, round(pace * wanted)), chunk.steps)
+            stop = min(start + max(1, round(pace * piece_seconds)), chunk.steps)
             yield chunk.segment(start, stop)
             start = stop
 
@@ -96,7 +100,7 @@ def pieces(context: TrainingContext, plan: EpochPlan, position: Progress) -> Ite
 def score_epoch(
     context: TrainingContext, plan: EpochPlan, trained: EpochResult, seed: int, epoch: int
 ) -> tuple[HistoryRow, HistoryRow]:
-    """Return the rows of the training split, as it was seen during the epoch, and of the validation split after it."""
+    """Return the row of the training split, scored during the epoch, and of the validation split, scored after it."""
     validation, examples = context.validation, context.examples
     scores = metrics.score(predict(context.classifier, validation.images), validation.labels)
     validation.require_unchanged()
@@ -110,10 +114,11 @@ def score_epoch(
 
 def require_finite(trained: EpochResult, seed: int, epoch: int, learning_rate: float) -> None:
     """Raise `TrainingDivergedError` that names the first step whose loss is not a finite number."""
-    bad = np.flatnonzero(~np.isfinite(trained.loss))
-    if len(bad):
-        step = (epoch - 1) * len(trained.loss) + bad[0]
+    not_finite = np.flatnonzero(~np.isfinite(trained.loss))
+    if len(not_finite):
+        first = not_finite[0]
+        step = (epoch - 1) * len(trained.loss) + first
         raise TrainingDivergedError(
-            f"the training loss is {trained.loss[bad[0]]} at step {step} (epoch {epoch}, seed {seed}); "
+            f"the training loss is {trained.loss[first]} at step {step} (epoch {epoch}, seed {seed}); "
             f"train.optimizer.learning_rate = {learning_rate} may be too high"
         )

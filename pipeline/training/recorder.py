@@ -1,4 +1,4 @@
-"""What a training tells while it goes on: the loop knows these methods, and neither MLflow nor the terminal."""
+"""The protocol that the training loop reports to, so that it depends on neither MLflow nor the terminal."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -11,45 +11,45 @@ from .results import HistoryRow, SeedResult
 
 
 class SeedRecorder(Protocol):
-    """Of one seed, while it is trained."""
+    """A recorder of the training of one seed."""
 
     def steps(self, trained: EpochResult, first_step: int) -> None:
-        """Record the loss of every step of an epoch, the first of which is the training's step `first_step`."""
+        """Record the loss of every step of an epoch; `first_step`: number of its first step in the training."""
 
     def epoch(self, train: HistoryRow, validation: HistoryRow, learning_rate: float) -> None:
-        """Record scores and speed of an epoch; `learning_rate`: of its last step."""
+        """Record scores and speed of an epoch; `learning_rate`: that of its last step."""
 
     def model(self, result: SeedResult, directory: Path) -> None:
-        """Record the trained network, which is saved in `directory`; note in `result` the name that it has there."""
+        """Record the trained network, which is saved in `directory`, and set `result.model` to its name."""
 
 
 class Recorder(Protocol):
-    """Of one training, seed by seed."""
+    """A recorder of the training of one `RunSpec`, seed by seed."""
 
     @property
     def watched(self) -> bool:
-        """Whether a person watches: whether it is worth reporting more often than is needed."""
+        """Whether progress is shown on a terminal, so that frequent reports are worth their cost."""
 
     def training(self, images: int) -> AbstractContextManager[None]:
-        """Be open while the body trains on so many images."""
+        """Record the training of all seeds while the body runs; `images`: their number in all epochs of all seeds."""
 
     def seed(self, seed: int, run_link: Path) -> AbstractContextManager[SeedRecorder]:
-        """Be open while the body trains a seed; `run_link`: where to note how a later process goes on."""
+        """Record the training of one seed while the body runs; `run_link`: file that names its run for resumption."""
 
     def advance(self, images: int) -> None:
-        """Count images that were trained on."""
+        """Add `images` to the progress."""
 
     def continued(self, seed: int, position: Progress, images: int) -> None:
-        """Say where a training that was cut short goes on, after so many images."""
+        """Report where an interrupted training continues; `images`: number of images of the seed before that."""
 
     def interrupted(self, position: Progress) -> None:
-        """Say where a training stands that was interrupted."""
+        """Report the position at which training was interrupted."""
 
     def results(self, results: Sequence[SeedResult]) -> None:
-        """Record what all seeds came to; `training` is still open, and their files are written."""
+        """Record the results of all seeds. Called within `training`, after the files are written."""
 
     def finish(self, results: Sequence[SeedResult], run_links: Sequence[Path], checkpoint_seconds: float) -> None:
-        """Write down where everything is, and say what it cost; `training` is closed."""
+        """Write references to the runs and report the costs. Called after `training` has closed."""
 
     def release(self, run_link: Path) -> None:
-        """Forget what was noted there: no later process goes on with it."""
+        """Delete the link to a run, which no later process resumes."""

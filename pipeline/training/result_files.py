@@ -1,4 +1,4 @@
-"""The files that training leaves in its folder; those of a DVC stage are its outputs."""
+"""The files that training writes; in a DVC stage they are its outputs."""
 
 import csv
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from .spec import RunSpec
 
 
 def save_model(spec: RunSpec, classifier: Classifier, seed: int) -> Path:
-    """Write the trained network into its folder, and return that."""
+    """Write the trained network and return its folder, see `backend.model_folder`."""
     directory = backend.model_folder(spec.output, seed)
     backend.save(classifier, spec.framework, directory)
     return directory
 
 
 def manifest_of(spec: RunSpec, classifier: Classifier) -> Manifest:
-    """Say what this arm was asked, and on what it was done: what `compare` holds against the other arm's."""
+    """Return the settings and the machine of this arm, which `compare` checks against those of the other arm."""
     settings = {key: value for key, value in spec.resolved().items() if key != "framework"}
     settings |= {"seeds": list(spec.seeds), "parameters": classifier.architecture.parameter_count}
     return Manifest.of(spec.framework, classifier, settings)

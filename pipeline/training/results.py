@@ -1,4 +1,4 @@
-"""What training leaves, seed by seed and epoch by epoch."""
+"""The results of training, by seed and epoch."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ _COLUMNS = ("seed", "epoch", "split", "loss", "accuracy", "seconds")
 
 @dataclass(frozen=True)
 class HistoryRow:
-    """One split in one epoch of one seed: a row of `history.csv`."""
+    """The scores of one split in one epoch of one seed: a row of `history.csv`."""
 
     seed: int
     epoch: int
@@ -29,39 +29,39 @@ class HistoryRow:
     accuracy: float
     """In [0, 1]."""
     seconds: float | None = None
-    """Of training; None of the validation split."""
+    """Training time; None for the validation split."""
     examples: int | None = None
-    """That were trained on; None of the validation split, and where the file does not say it."""
+    """Number of training examples; None for the validation split and for rows read from a file."""
 
 
 @dataclass
 class SeedResult:
-    """What training with one seed left."""
+    """The result of training one seed."""
 
     seed: int
     history: list[HistoryRow] = field(default_factory=list)
-    """Two rows an epoch, `split` train and validation."""
+    """Two rows per epoch: `split` train, then validation."""
     model: str | None = None
-    """The name of the model that was logged."""
+    """Name of the logged model; None: not logged."""
 
     def last(self, split: str, name: Metric) -> float:
-        """Return a column of the last epoch."""
+        """Return a metric of a split in the last epoch."""
         return float(getattr([row for row in self.history if row.split == split][-1], name))
 
     @property
     def training_seconds(self) -> float:
-        """Wall time of training over all epochs, evaluation and tracking apart."""
+        """Wall time of training over all epochs, without evaluation and tracking."""
         return float(sum(row.seconds or 0 for row in self.history))
 
     @property
     def images_per_second(self) -> float:
-        """Training throughput over all epochs."""
+        """Training throughput over all epochs, in images per second."""
         return sum(row.examples or 0 for row in self.history) / self.training_seconds
 
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """Means over the seeds, in the last epoch: `summary.json`."""
+    """Means over the seeds in the last epoch: `summary.json`."""
 
     validation_accuracy: float
     validation_loss: float
@@ -83,12 +83,12 @@ def rows_of(results: Iterable[SeedResult]) -> list[HistoryRow]:
 
 
 def mean(rows: Iterable[HistoryRow], split: str, name: Metric, epoch: int) -> float:
-    """Average a column over the seeds."""
+    """Return the mean of a metric over the seeds, in one split and epoch (1, 2, ...)."""
     return float(np.mean([getattr(row, name) for row in rows if row.split == split and row.epoch == epoch]))
 
 
 def history_csv(rows: Iterable[HistoryRow]) -> str:
-    """Write rows as `history.csv` has them, with nine significant digits."""
+    """Return the text of `history.csv`, floats with nine significant digits."""
     lines = [",".join(_COLUMNS)]
     for row in map(asdict, rows):
         cells = (f"{row[c]:.9g}" if isinstance(row[c], float) else row[c] for c in _COLUMNS)
@@ -97,7 +97,7 @@ def history_csv(rows: Iterable[HistoryRow]) -> str:
 
 
 def read_history(text: str) -> list[HistoryRow]:
-    """Read what `history_csv` wrote. Raises KeyError, ValueError where it is something else."""
+    """Parse the output of `history_csv`. Raises KeyError or ValueError for other text."""
     return [
         HistoryRow(
             seed=int(row["seed"]),

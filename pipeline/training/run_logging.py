@@ -1,4 +1,4 @@
-"""What training sends to MLflow and to the terminal: a run for each seed, and one above them that holds the means."""
+"""Reports of training to MLflow and the terminal: a run for each seed, and a parent run (the group) for their means."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -29,10 +29,10 @@ from .spec import RunSpec
 
 
 class RunRecorder:
-    """See `recorder.Recorder`: to MLflow, and to the terminal."""
+    """The `recorder.Recorder` that writes to MLflow and to the terminal."""
 
     group_link: Path
-    """Names the run above those of the seeds, see `Tracker.run`."""
+    """The file that names the group's run, see `Tracker.run`."""
 
     def __init__(self, spec: RunSpec, classifier: Classifier, root: Path) -> None:
         self._spec, self._classifier, self._root = spec, classifier, root
@@ -42,7 +42,7 @@ class RunRecorder:
         self._compile_seconds = 0.0
 
     def begin(self, loader: BatchLoader, compile_seconds: float, *, left_over: int) -> None:
-        """Say what is going to be trained; `left_over`: bytes of checkpoints of other trainings."""
+        """Print what is about to be trained; `left_over`: bytes of checkpoints of other trainings."""
         self._compile_seconds = compile_seconds
         console.tell_start(self._spec, self._classifier, loader, compile_seconds)
         console.tell_left_over(self._root, left_over)
@@ -54,7 +54,7 @@ class RunRecorder:
 
     @contextmanager
     def training(self, images: int) -> Iterator[None]:
-        """See `Recorder.training`; of one seed in a sweep there is no group, which would only be in the way."""
+        """See `Recorder.training`. A sweep's job with one seed has no group: the run would hold nothing new."""
         spec = self._spec
         if spec.sweep and len(spec.seeds) == 1:
             with steps(f"train {spec.label}", images, "images") as self._progress:
@@ -92,7 +92,7 @@ class RunRecorder:
         console.tell_interrupted(self._progress, self._spec, position)
 
     def results(self, results: Sequence[SeedResult]) -> None:
-        """Log means over the seeds under the names that the seeds use, and beside them deviation and interval."""
+        """Log means over the seeds under the metric names of the seeds, with standard deviation and 95 % interval."""
         if self._group is None:
             return
         group, epochs, rows = self._group, self._spec.train.epochs, rows_of(results)
@@ -112,7 +112,7 @@ class RunRecorder:
         group.log_file(self._spec.output / "history.csv")
 
     def finish(self, results: Sequence[SeedResult], run_links: Sequence[Path], checkpoint_seconds: float) -> None:
-        """Write `runs.json`: the runs and models in MLflow, by their ids where it has given them any."""
+        """Write `runs.json`: references to runs and models, MLflow ids where it has assigned them. Print costs."""
         tracker, seeds = self._tracker, {}
         for result, link in zip(results, run_links, strict=True):
             model = tracker.model_reference(link, result.model) if result.model else None
@@ -128,7 +128,7 @@ class RunRecorder:
 
 @dataclass(frozen=True)
 class SeedRun:
-    """See `recorder.SeedRecorder`: one run of MLflow."""
+    """The `recorder.SeedRecorder` that writes to one MLflow run and to the terminal."""
 
     spec: RunSpec
     classifier: Classifier
@@ -153,7 +153,7 @@ class SeedRun:
         console.tell_epoch(self.progress, self.spec, train, validation)
 
     def model(self, result: SeedResult, directory: Path) -> None:
-        """See `SeedRecorder.model`; describe the run."""
+        """See `SeedRecorder.model`. Also write the run's description and `history.csv`."""
         spec, run, flavour = self.spec, self.run, find(self.spec.framework).flavour
         run.flush()
         run.log_metrics({"system/peak_memory_mebibytes": peak_memory_bytes() / 2**20}, step=0)
@@ -174,7 +174,7 @@ class SeedRun:
 
 
 def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str, Any]:
-    """Return what runs are searched and grouped by; `seed` None: of the group of all seeds."""
+    """Return the tags that runs are searched and grouped by; `seed` None: those of the group."""
     here, device, commit, style = machine(), classifier.device, provenance.git(), find(spec.framework).style
     alone = seed is None or (spec.sweep and len(spec.seeds) == 1)
     tags = {
@@ -201,7 +201,7 @@ def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str
         "deterministic": spec.train.deterministic,
         "execution": classifier.execution,
         "python": here.python,
-        "mlflow.runColor": style.colour,  # as in every figure
+        "mlflow.runColor": style.colour,  # the colour of the figures
     }
     for position, gpu in enumerate(here.gpus):
         tags |= {f"device.gpu{position}.{key}": value for key, value in asdict(gpu).items()}
@@ -209,7 +209,7 @@ def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str
 
 
 def _log_setup(run: Run, spec: RunSpec, classifier: Classifier, seed: int | None) -> None:
-    """Log everything that is known before the first step; `seed` None: of the group of all seeds."""
+    """Log settings, machine, commit and data before the first step; `seed` None: those of the group."""
     commit = provenance.git()
     resolved = spec.resolved() | ({"seeds": list(spec.seeds)} if seed is None else {"seed": seed})
     run.log_params(resolved | {"parameters": classifier.architecture.parameter_count})

@@ -1,4 +1,4 @@
-"""What training is asked for: one framework under one configuration, seed by seed."""
+"""The specification of a training: one framework under one configuration, with its seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,27 +15,28 @@ from ..data.dataset import Dataset
 from ..models.architecture import Architecture
 
 INDIFFERENT: Final = ("memory_mebibytes", "checkpoint_minutes")
-"""Keys of the section `train` that leave the bits as they are."""
+"""Keys of the section `train` that do not change the bits of the result."""
 
 
 @dataclass(frozen=True)
 class SweepMembership:
-    """Which job of which sweep a training is: `job.json`."""
+    """The job of a sweep that a training belongs to: `job.json`."""
 
     id: str
-    """The name of the sweep's folder."""
+    """Name of the sweep's folder."""
     parent: str
-    """The sweep's run in MLflow."""
+    """Reference of the sweep's MLflow run."""
     job: int
+    """Number of the job: 0, 1, ...."""
     label: str
-    """The values that differ from the other jobs'."""
+    """The values in which the job differs from the others of its sweep."""
     key: str
     """See `sweeps.cache.key_of`."""
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One framework under one configuration: what a sweep has many of."""
+    """One framework under one configuration: what one training computes, and where it writes."""
 
     framework: str
     model: ModelConfig
@@ -48,7 +49,7 @@ class RunSpec:
 
     @classmethod
     def of(cls, config: Config, *, dataset: Dataset, output: Path, sweep: SweepMembership | None = None) -> "RunSpec":
-        """Take from the configuration the sections that training reads."""
+        """Create a spec from the sections of the configuration that training reads."""
         return cls(
             framework=config.framework,
             model=config.model,
@@ -62,11 +63,11 @@ class RunSpec:
 
     @cached_property
     def architecture(self) -> Architecture:
-        """The declared network, on this data. Raises `UserError` where it does not fit."""
+        """The declared network for this data set. Raises `UserError` if it does not fit."""
         return Architecture.of(self.model, self.dataset)
 
     def resolved(self) -> dict[str, Any]:
-        """Return everything that defines the result, but for the seed and the machine."""
+        """Return the settings that define the result, as logged: all but seeds and machine."""
         return {
             "framework": self.framework,
             "data": self.dataset.identity,
@@ -75,19 +76,19 @@ class RunSpec:
         }
 
     def defining(self) -> dict[str, Any]:
-        """Return `resolved`, but for what leaves the bits as they are."""
+        """Return `resolved` without the keys that do not change the bits."""
         return self.resolved() | {"train": self.train.model_dump(exclude=set(INDIFFERENT))}
 
     def key(self, seed: int | None = None) -> str:
-        """Return 12 hexadecimal digits that name `defining`, and the seed."""
+        """Return a digest of `defining` and the seed: 12 hexadecimal digits."""
         return fingerprint.of_json({**self.defining(), "seed": seed}, 12)
 
     @property
     def pair(self) -> str:
-        """12 hexadecimal digits that every framework under these settings shares."""
+        """Digest of `defining` without the framework, equal for all arms of a comparison: 12 hexadecimal digits."""
         return fingerprint.of_json({k: v for k, v in self.defining().items() if k != "framework"}, 12)
 
     @property
     def label(self) -> str:
-        """The beginning of its runs' names, short: the UI cuts names at about 18 characters."""
+        """Start of the names of its runs; short, as the MLflow UI cuts names at about 18 characters."""
         return " ".join(filter(None, (self.framework, self.sweep.label if self.sweep else "")))
