@@ -205,7 +205,7 @@ def test_a_trainer_that_is_killed_alone_is_named_and_goes_on(project: Path) -> N
     os.kill(trainer(project), signal.SIGKILL)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "error: its process was ended by SIGKILL; the same command goes on" in said.splitlines()
+    assert "error: its process was ended by SIGKILL; run the same command to continue" in said.splitlines()
     assert "goes on at epoch " in finish(start(project, *arguments))
 
 

@@ -1,7 +1,7 @@
 """`python -m pipeline.train` as a Hydra application: one run, or with `-m` a sweep, each job in its own process.
 
-The processes of a sweep are forks of warm workers (see `workers`), which import what a job needs once. A job that fails
-neither stops nor hides the others; the sweep ends with a ranking and with the failures.
+The processes of a sweep are forks of warm workers (see `workers`), which import a framework once. A failed job does not
+stop the others; the sweep ends with a ranking and a list of failures.
 """
 
 import os
@@ -30,18 +30,21 @@ _MULTIRUN = {"-m", "--multirun"}
 
 
 def hydra_app(arguments: Sequence[str]) -> None:
-    """Train once, or in a sweep as many jobs. Raises `UserError` before any work; ends with 1 if a job failed."""
+    """Train one run, or with `-m` every job of a sweep.
+
+    Raises `UserError` before any work; `SystemExit` with the code of a failed run, or 1 if a job of the sweep failed.
+    """
     import hydra
 
     flags = {argument for argument in arguments if argument.startswith("-")}
     overrides = [argument for argument in arguments if argument not in flags]
     register()
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let its errors through to here
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises its errors, which are reported below
     with ExitStack() as stack:
         app = _App(stack)
-        if flags <= _MULTIRUN:  # before Hydra creates a folder, and with messages that say what is allowed
+        if flags <= _MULTIRUN:  # before Hydra creates a folder, and with this project's messages
             overrides = app.prepare(overrides, sweep=bool(flags))
-            arguments = [*flags, *overrides]  # a flag amid overrides is an error to Hydra
+            arguments = [*flags, *overrides]  # Hydra rejects a flag between overrides
         if flags & _MULTIRUN:
             stack.enter_context(workers.available())
         sys.argv = ["pipeline.train", *arguments]
@@ -54,10 +57,10 @@ def hydra_app(arguments: Sequence[str]) -> None:
 
 
 class _App:
-    """What is composed before Hydra starts, and what its jobs do with it."""
+    """The application: configurations composed before Hydra starts, and the task that Hydra calls."""
 
     current: ClassVar["_App"]
-    """Hydra makes the callback by itself, from a name in conf/config.yaml."""
+    """The application of this process: Hydra creates `SweepCallback` itself, so it cannot be passed in."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.stack, self.code = stack, 0
@@ -66,7 +69,10 @@ class _App:
         _App.current = self
 
     def prepare(self, overrides: list[str], *, sweep: bool) -> list[str]:
-        """Compose and check, once; return the overrides with the folder of a sweep that goes on."""
+        """Compose and check the configuration or the jobs of the sweep, and return the overrides for Hydra.
+
+        If an earlier sweep had the same jobs, its folder is added as `hydra.sweep.dir`, so that it continues.
+        """
         ensure_store(main_root())
         if not sweep:
             self.config = compose(overrides)
@@ -79,7 +85,7 @@ class _App:
         return [*overrides, f"hydra.sweep.dir={os.path.relpath(folder)}"] if folder else overrides
 
     def run(self, composed: DictConfig) -> None:
-        """Be Hydra's task: one job, in a process of its own."""
+        """Run one job in its own process; Hydra calls this for a run and for each job of a sweep."""
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
@@ -95,20 +101,20 @@ class _App:
 
 
 class SweepCallback(Callback):
-    """Called by Hydra (`hydra.callbacks` in conf/config.yaml) around a sweep."""
+    """The callback of Hydra around a sweep (`hydra.callbacks` in conf/config.yaml)."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Begin the sweep, or end with code 2 if any of its jobs is bad."""
+        """Begin the sweep, or end with code 2 if the configuration of a job is invalid."""
         app = _App.current
-        with exit_codes():  # Hydra turns what a callback raises into a warning, but for `SystemExit`
-            if app.sweep is None:  # further flags of Hydra's were given
+        with exit_codes():  # Hydra turns every other error of a callback into a warning
+            if app.sweep is None:  # other flags of Hydra were given, so `prepare` was skipped
                 swept = config.hydra.sweeper.get("params") or {}
                 overrides = [f"{key}={value}" for key, value in swept.items()] + list(config.hydra.overrides.task)
                 app.sweep = Sweep(plan_jobs(overrides), app.stack)
             app.sweep.begin(Path(str(config.hydra.sweep.dir)), list(config.hydra.overrides.task))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Print and log the ranking and the failures."""
+        """Print and log the ranking and the failures of the sweep."""
         app = _App.current
         assert app.sweep
         app.code = 1 if app.sweep.end() else 0

@@ -1,8 +1,8 @@
-"""One run outside of the DVC pipeline, or one job of a sweep: trained, then evaluated, all files in one folder.
+"""Train and evaluate one run outside the DVC pipeline, or one job of a sweep, with all files in one folder.
 
-  python -m pipeline.sweeps.job --params <folder>/params.yaml --output <folder>      what `pipeline.train` starts
+  python -m pipeline.sweeps.job --params <folder>/params.yaml --output <folder>      `pipeline.train` starts this
 
-`job.json` in the folder says of which sweep it is a job.
+`job.json` in the folder names the sweep of the job.
 """
 
 import sys
@@ -29,12 +29,12 @@ from . import cache
 
 @command
 def main(arguments: Sequence[str]) -> None:
-    """Train, evaluate, mark as done."""
+    """Train, evaluate, mark the job as done, and delete its checkpoints."""
     end_on_signals()
     end_with_parent()
     call = parse_call("sweeps.job", arguments, __doc__, output=True)
     if call.output is None:
-        raise UserError("--output DIR: missing")
+        raise UserError("--output: missing; allowed: a folder for the results")
     dataset = obtain(call.config.data, main_root())
     print(summary(dataset.facts), flush=True)
     job = call.output / "job.json"
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def evaluate(context: TrainingContext, config: EvaluateConfig) -> None:
-    """Evaluate every seed with the classifier in hand, which is compiled: only its weights are loaded."""
+    """Evaluate every seed with the classifier of the training: it is compiled already, so only weights are loaded."""
     spec = context.spec
     test = spec.dataset.split("test")
 

@@ -1,4 +1,4 @@
-"""The jobs of a sweep: expanded, composed and checked once, before any of them is trained."""
+"""The jobs of a sweep: expanded, composed and checked once, before the first is trained."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,23 +24,24 @@ class SweepJob:
     """One combination of a sweep's values."""
 
     number: int
+    """Position in the sweep: 0, 1, ...; also the name of the job's folder."""
     overrides: tuple[str, ...]
     config: Config
     key: str
     """See `cache.key_of`."""
     varied: Mapping[str, str]
-    """The keys whose values differ between the jobs, but for framework and seeds, with this job's."""
+    """This job's value of each key that differs between jobs, as in the overrides; without framework and seeds."""
 
     @property
     def label(self) -> str:
-        """Those values."""
+        """The values of `varied`, separated by spaces."""
         return " ".join(self.varied.values())
 
 
 def plan_jobs(overrides: Sequence[str]) -> list[SweepJob]:
-    """Expand the overrides as Hydra's own sweeper does; compose and check each job.
+    """Expand the overrides as Hydra's basic sweeper does; compose and check each job.
 
-    Raises `UserError` for a bad one.
+    Raises `UserError` for an invalid override, or a job whose configuration is invalid.
     """
     try:
         combinations = hydra_compat.expand(overrides)
@@ -56,7 +57,7 @@ def plan_jobs(overrides: Sequence[str]) -> list[SweepJob]:
 
 
 def plan_job(number: int, overrides: Sequence[str], varying: set[str]) -> SweepJob:
-    """Compose and check one job; `varying`: keys whose values tell it from the others. Raises `UserError`."""
+    """Compose and check one job; `varying`: keys whose values differ between jobs. Raises `UserError`."""
     config = compose(overrides)
     pairs = (override.split("=", 1) for override in overrides)
     shown = {key: value for key, value in pairs if key in varying and key not in _UNLABELLED}
@@ -64,7 +65,10 @@ def plan_job(number: int, overrides: Sequence[str], varying: set[str]) -> SweepJ
 
 
 def check(config: Config) -> str:
-    """Return the job's key. Raises `UserError` where the network or the augmentation does not fit the data."""
+    """Return the key of a job, see `cache.key_of`. Prepares its data if the cache lacks them.
+
+    Raises `UserError` if the network or the augmentation does not fit the data.
+    """
     dataset = obtain(config.data, main_root())
     Architecture.of(config.model, dataset)
     require_visible(config.train.augment, dataset.image_shape)

@@ -1,4 +1,4 @@
-"""A job in a process of its own: a framework keeps its threads, memory and choice of GPU while its process lives."""
+"""The process of a job. Each job needs its own: a framework keeps threads, memory and GPU until its process ends."""
 
 import signal
 import subprocess
@@ -17,26 +17,29 @@ _MODULE = "pipeline.sweeps.job"
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job failed: `failure.json`."""
+    """The failure of a job: `failure.json`."""
 
     reason: str
-    """The last line that it said."""
+    """The last line that it wrote to stderr, without `error: `."""
     code: int
+    """Its exit code."""
     command: str
+    """The command line that runs it again."""
 
 
 def run_job(config: Config, output: Path) -> int:
-    """Train and evaluate, and return the exit code.
+    """Train and evaluate one job in its own process, and return the exit code (1 if a signal ended it).
 
-    Leaves `summary.json`, or `failure.json`. Raises `KeyboardInterrupt` where the job was interrupted.
+    Writes `params.yaml` and, if the job fails, `failure.json`; a finished job has written `summary.json`. Raises
+    `KeyboardInterrupt` if the job was interrupted.
     """
     write(config, output / "params.yaml")
     for name in ("summary.json", "failure.json"):
         (output / name).unlink(missing_ok=True)
     arguments = ["--params", str(output / "params.yaml"), "--output", str(output)]
-    code, last = _watch(workers.command(config.framework, _MODULE, *arguments))
-    if code < 0:  # it could say nothing itself
-        last = f"error: its process was ended by {signal.Signals(-code).name}; the same command goes on"
+    code, last = _run(workers.command(config.framework, _MODULE, *arguments))
+    if code < 0:  # a signal killed it before it could print a message
+        last = f"error: its process was ended by {signal.Signals(-code).name}; run the same command to continue"
         print(last, file=sys.stderr, flush=True)
         code = FAILED
     if code:
@@ -49,8 +52,8 @@ def run_job(config: Config, output: Path) -> int:
     return code
 
 
-def _watch(command: list[str]) -> tuple[int, str]:
-    """Run it, pass on what it says to stderr, and return its exit code with the last line of that."""
+def _run(command: list[str]) -> tuple[int, str]:
+    """Run a command, forward its stderr, and return its exit code and the last line of its stderr."""
     last = ""
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as process:
         assert process.stderr is not None
@@ -58,7 +61,7 @@ def _watch(command: list[str]) -> tuple[int, str]:
             for line in process.stderr:
                 sys.stderr.write(line)
                 last = line.strip() or last
-        except (SystemExit, KeyboardInterrupt):  # it may have come to this process alone
+        except (SystemExit, KeyboardInterrupt):  # the signal may have reached this process only
             process.terminate()
             process.wait()
             raise

@@ -1,4 +1,4 @@
-"""The jobs of a sweep, best first, and those that failed."""
+"""The ranking of a sweep: finished jobs, best first, and failed ones."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,24 +14,24 @@ from .processes import Failure
 
 @dataclass
 class Ranking:
-    """What the sweep in `folder` came to."""
+    """The finished and failed jobs of the sweep in `folder`."""
 
     folder: Path
     failures: list[tuple[SweepJob, Failure]] = field(default_factory=list)
     _done: list[tuple[SweepJob, TrainingSummary]] = field(default_factory=list)
 
     def add(self, job: SweepJob, summary: TrainingSummary) -> None:
-        """Add a job that is done."""
+        """Add a finished job."""
         self._done.append((job, summary))
 
     @property
     def done(self) -> list[tuple[SweepJob, TrainingSummary]]:
-        """By validation accuracy, then by validation loss."""
+        """Finished jobs by falling validation accuracy, then by rising validation loss."""
         return sorted(self._done, key=lambda entry: (-entry[1].validation_accuracy, entry[1].validation_loss))
 
     @property
     def markdown(self) -> str:
-        """The ranking as MLflow shows it."""
+        """The ranking and the failures as a Markdown table, for MLflow."""
         lines = ["| rank | job | validation accuracy | images/s |", "|---|---|---|---|"]
         for rank, (job, summary) in enumerate(self.done, 1):
             accuracy, speed = summary.validation_accuracy, summary.train_images_per_second
@@ -40,7 +40,7 @@ class Ranking:
         return "\n".join(lines)
 
     def show(self) -> None:
-        """Print the table, the failures, and where the files are."""
+        """Print the table, the failures, the folder, and the command that compares the frameworks."""
         from rich.markup import escape
         from rich.table import Table
 
@@ -58,13 +58,13 @@ class Ranking:
             table.add_row(str(rank), str(job.number), job.config.framework, *values, *numbers)
         console.print(table)
         if self.failures:
-            console.print("The same command again trains the failed ones alone.", highlight=False)
+            console.print("Run the same command again to train only the failed jobs.", highlight=False)
         for job, failure in self.failures:
             changed = " ".join(f"{short[key]}={value}" for key, value in job.varied.items())
             console.print(
                 f"[red]failed[/]: job {job.number}: {job.config.framework} {changed}: {escape(failure.reason)}"
             )
-        console.print(f"each job's files: {self.folder}/<job>/", highlight=False)
+        console.print(f"files of each job: {self.folder}/<job>/", highlight=False)
         trained = {job.config.framework for job, _ in self.done}
         if len(trained) > 1:
             titles = " against ".join(FRAMEWORKS[name].style.title for name in FRAMEWORKS if name in trained)
@@ -72,6 +72,6 @@ class Ranking:
 
 
 def _short(keys: Sequence[str]) -> dict[str, str]:
-    """Return each key's last part, or all of it where two keys share that."""
-    last = Counter(key.rpartition(".")[2] for key in keys)
-    return {key: name if last[name := key.rpartition(".")[2]] == 1 else key for key in keys}
+    """Return the last part of each dotted key, or the full key if two keys share their last part."""
+    counts = Counter(key.rpartition(".")[2] for key in keys)
+    return {key: name if counts[name := key.rpartition(".")[2]] == 1 else key for key in keys}

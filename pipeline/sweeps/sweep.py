@@ -1,4 +1,4 @@
-"""A sweep from its first job to its ranking: what is done already, the run in MLflow, the jobs that are left."""
+"""A sweep from its first job to its ranking: finished jobs, the MLflow run, remaining jobs."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,66 +18,66 @@ from .plan import SweepJob, plan_job
 from .processes import Failure, run_job
 from .ranking import Ranking
 
-_AGAIN = "sweep.rerun=true trains them again"
+_RERUN = "sweep.rerun=true trains them again"
 
 
 class Sweep:
-    """The jobs of one sweep, composed once."""
+    """The state of one sweep; Hydra calls `begin`, then `run_job` for each job, then `end`."""
 
     def __init__(self, jobs: Sequence[SweepJob], stack: ExitStack) -> None:
-        """`stack`: closed, with the error if there is one, when the application ends."""
+        """Create a sweep; `stack`: closed when the application ends, so that the run gets the error if there is one."""
         self.jobs, self._stack = list(jobs), stack
         self.done: dict[int, Path] = {}
-        """Folders with the results of the jobs that need not be trained, by number."""
+        """Folders of the finished jobs, which are not trained again, by number."""
         self.run: Run | None = None
-        """The sweep's own in MLflow; None where all jobs are done."""
+        """The MLflow run of the sweep; None if all jobs are done."""
 
     @property
     def keys(self) -> list[str]:
-        """Of all jobs."""
+        """The cache keys of all jobs."""
         return [job.key for job in self.jobs]
 
     @property
     def rerun(self) -> bool:
-        """Whether jobs that are done are trained again."""
+        """Whether finished jobs are trained again."""
         return self.jobs[0].config.sweep.rerun
 
     def begin(self, folder: Path, overrides: Sequence[str]) -> None:
-        """Find what is done, open the sweep's run, and say in each job's folder to which sweep it belongs."""
+        """Look up finished jobs, open the sweep's run, and write `job.json` into the folder of each remaining job."""
         root = main_root()
         self.folder, self.tracker = folder, Tracker(self.jobs[0].config.tracking, root)
         if not self.rerun:
-            found = {job.number: cache.find(root, self._folder_of(job), job.key) for job in self.jobs}
-            self.done = {number: path for number, path in found.items() if path}
+            folders = {job.number: cache.find(root, self._folder_of(job), job.key) for job in self.jobs}
+            self.done = {number: path for number, path in folders.items() if path}
         here = [path for path in self.done.values() if path.parent.resolve() == folder.resolve()]
         if len(here) == len(self.jobs):
-            print(f"{folder}: all {len(self.jobs)} jobs are done; {_AGAIN}")
+            print(f"{folder}: all {len(self.jobs)} jobs are done; {_RERUN}")
             return
         cache.begin(folder, self.keys)
         self._open_run(overrides)
         for job in self.jobs:
             if job.number in self.done:
-                self._take_over(self.done[job.number], job.key)
+                self._adopt(self.done[job.number], job.key)
             else:
-                self._hand_out(job)
+                self._reset_folder(job)
         if self.done:
-            print(f"{len(self.done)} of {len(self.jobs)} jobs are done; {_AGAIN}", flush=True)
+            print(f"{len(self.done)} of {len(self.jobs)} jobs are done; {_RERUN}", flush=True)
 
     def run_job(self, number: int, overrides: Sequence[str], output: Path) -> None:
-        """Train and evaluate the job that Hydra hands out, unless it is done."""
+        """Train and evaluate job `number` of Hydra's expansion, unless it is done."""
         job = self.jobs[number]
-        if tuple(overrides) != job.overrides:  # what is expanded by chance is another in Hydra's own expansion
+        if tuple(overrides) != job.overrides:  # random values (`shuffle`) differ between this expansion and Hydra's
             varying = {key for each in self.jobs for key in each.varied}
             job = self.jobs[number] = plan_job(number, overrides, varying)
             self.done.pop(number, None)
             if self.run is None:
                 self._open_run(overrides)
-            self._hand_out(job)
+            self._reset_folder(job)
         if number not in self.done:
             run_job(job.config, output)
 
     def end(self) -> bool:
-        """Print and log ranking and failures; return whether there are failures."""
+        """Print and log ranking and failures; return whether a job failed."""
         ranking = Ranking(self.folder)
         for job in self.jobs:
             folder = self.done.get(job.number, self._folder_of(job))
@@ -92,7 +92,7 @@ class Sweep:
         if self.run:
             self.run.describe(ranking.markdown)
             self.run.log_text(f"{ranking.markdown}\n", "ranking.md")
-            if not ranking.failures:  # else the same command goes on with it
+            if not ranking.failures:  # else the same command resumes this run
                 self._stack.callback(self.tracker.release, self.folder / "run")
         return bool(ranking.failures)
 
@@ -101,19 +101,19 @@ class Sweep:
 
     def _open_run(self, overrides: Sequence[str]) -> None:
         link, name = self.folder / "run", self.folder.name
-        goes_on = link.exists()
+        resumed = link.exists()
         tags = {"stage": "sweep", "sweep": name, "sweep.jobs": len(self.jobs)}
         run = self._stack.enter_context(self.tracker.run(f"sweep {name[5:]}", tags=tags, run_link=link))
-        if goes_on:
+        if resumed:
             print(f"{self.folder}: goes on", flush=True)
         else:
             run.show(sweeps={name: sorted({key for job in self.jobs for key in job.varied})})
             run.log_params({"overrides": list(overrides)})
-        self.tracker.drain()  # so that the jobs can name their parent by the id that MLflow gave it
+        self.tracker.drain()  # so that jobs name their parent by its MLflow id
         self.run = run
 
-    def _hand_out(self, job: SweepJob) -> None:
-        """Write `job.json`, and forget what the folder held before."""
+    def _reset_folder(self, job: SweepJob) -> None:
+        """Write `job.json` into the job's folder, and delete the record of an earlier result."""
         assert self.run
         folder = self._folder_of(job)
         folder.mkdir(parents=True, exist_ok=True)
@@ -121,8 +121,8 @@ class Sweep:
         membership = SweepMembership(self.folder.name, self.run.reference, job.number, job.label, job.key)
         write_json(folder / "job.json", asdict(membership))
 
-    def _take_over(self, folder: Path, key: str) -> None:
-        """Have what was done for an earlier sweep belong to this one, too."""
+    def _adopt(self, folder: Path, key: str) -> None:
+        """Add this sweep to the tags and the record of a job that an earlier sweep has finished."""
         sweeps = cache.sweeps_of(folder)
         if self.folder.name in sweeps:
             return

@@ -1,13 +1,12 @@
-"""Warm workers: processes that have imported a framework, MLflow and DVC once, and are forked for each command.
+"""Warm workers: processes that import a framework, MLflow and DVC once, and are forked for each command.
 
-Starting `python -m pipeline.sweeps.job` costs seconds of imports; a fork of a process that has done them costs
-milliseconds. A worker imports and computes nothing: threads, devices and determinism are settled in each fork, as in a
-fresh process, and the bits are the same. A fork ends with its command, so nothing is carried from one to the next.
+The imports of `python -m pipeline.sweeps.job` take seconds; a fork of a process that has done them takes milliseconds.
+A worker only imports and computes nothing: each fork sets threads, devices and determinism as a fresh process does, so
+the bits are the same. A fork ends with its command, so no state passes from one command to the next.
 
-`available(folder)` keeps workers for as long as its body runs and names `folder` in the environment;
-`command(framework, module)`
-is the command line that runs `python -m module` in one of them, or, where nobody keeps any, in a fresh process. Imports
-nothing but the standard library and `pipeline.core.errors`.
+`available()` runs workers during its body and names the folder of their sockets in the environment.
+`command(framework, module)` is the command line that runs `python -m module` in a worker, or, if no workers run, in a
+fresh process. Imports only the standard library.
 """
 
 import os
@@ -21,22 +20,24 @@ from pathlib import Path
 from typing import Final
 
 VARIABLE: Final = "PIPELINE_WORKERS"
-"""Names the folder with the workers' sockets, for this process and those that it starts."""
+"""The environment variable that names the folder of the workers' sockets, for this process and its children."""
 _CLIENT: Final = Path(__file__).with_name("client.py")
 
 
 @contextmanager
 def available(environment: Mapping[str, str] | None = None) -> Iterator[Path]:
-    """Keep workers while the body runs, each started when it is first asked for; yield the folder of their sockets.
+    """Run workers during the body, each started by its first command; yield the folder of their sockets.
 
-    `environment`: what the libraries are imported in, this process's by default; a command under another one, as far as
-    libraries look at it, runs in a fresh process. Where this is nested, or a process that started this one keeps
-    workers, those serve.
+    `environment`: the environment variables of the workers (default: those of this process). A command whose variables
+    differ in a way that libraries read during import runs in a fresh process. If an outer call or an ancestor process
+    already runs workers, yield their folder.
     """
-    if kept := os.environ.get(VARIABLE):
-        yield Path(kept)
+    if running := os.environ.get(VARIABLE):
+        yield Path(running)
         return
-    folder = Path(tempfile.mkdtemp(prefix="workers-"))  # for this user alone; a socket's path is short
+    folder = Path(
+        tempfile.mkdtemp(prefix="workers-")
+    )  # readable by this user only, and short enough for a socket's path
     os.environ[VARIABLE] = str(folder)
     try:
         with (folder / "log").open("ab") as log:
@@ -46,11 +47,11 @@ def available(environment: Mapping[str, str] | None = None) -> Iterator[Path]:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for the commands
+                start_new_session=True,  # Ctrl-C must reach the commands only
             )
-        with keeper:  # closes its standard input, which ends it
+        with keeper:  # closing its standard input ends it
             assert keeper.stdout is not None
-            keeper.stdout.readline()  # the sockets are there
+            keeper.stdout.readline()  # returns when the sockets exist
             yield folder
     finally:
         os.environ.pop(VARIABLE, None)
@@ -58,10 +59,10 @@ def available(environment: Mapping[str, str] | None = None) -> Iterator[Path]:
 
 
 def command(framework: str | None, module: str, *arguments: str) -> list[str]:
-    """The command line of `python -m MODULE ARGUMENTS`: in a worker that has imported `framework`, or None, if any.
+    """Return a command line that runs `python -m MODULE ARGUMENTS`, in a worker if there are any.
 
-    The process that it starts has the streams, the folder, the environment, the signals and the exit code of that
-    command, whether or not anybody keeps workers.
+    `framework`: the framework that the worker has imported; None: the worker without a framework. Streams, folder,
+    environment, signals and exit code are those of `python -m MODULE ARGUMENTS`, with and without workers.
     """
     folder = os.environ.get(VARIABLE)
     if not folder:

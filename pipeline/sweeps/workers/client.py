@@ -1,11 +1,11 @@
-"""Runs `python -m MODULE ARGUMENTS` in a fork of a worker: `python -I -S client.py SOCKET MODULE ARGUMENTS`.
+"""Run `python -m MODULE ARGUMENTS` in a fork of a worker: `python -I -S client.py SOCKET MODULE ARGUMENTS`.
 
-To whoever started it, this process is that command: it hands over its streams, folder and environment, passes on the
-signals that it gets, and ends as the command ends. Killed by SIGKILL, it takes the command along; where its own parent
-ends, the command gets SIGTERM. Where there is no worker, or a fresh process would be another one than its fork, it
-becomes that fresh process.
+The client stands in for the command: it passes its streams, folder and environment to the fork, forwards the signals
+that it gets, and ends as the command ends. If SIGKILL ends the client, the worker kills the command; if its parent
+ends, the command gets SIGTERM. If there is no worker, or a fork would differ from a fresh process, the client replaces
+itself by a fresh process.
 
-The standard library alone, and little of it: this is started for every command.
+Imports little, and only from the standard library, because it starts for every command.
 """
 
 import ctypes
@@ -15,43 +15,46 @@ import resource
 import signal
 import socket
 import sys
-from typing import Any
+from typing import Any, NoReturn, TextIO
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+_FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _LIMITS = tuple(sorted(number for name, number in vars(resource).items() if name.startswith("RLIMIT_")))
 
 
-def situation() -> dict[str, Any]:
-    """What a process inherits beside environment, folder and streams, and cannot be given later, or not by all."""
+def inheritance() -> dict[str, Any]:
+    """Return the inherited properties that not every fork of a worker can adopt, as JSON values.
+
+    These are user and groups, processors, niceness, limits, and ignored and blocked signals.
+    """
     return {
         "user": [os.getresuid(), os.getresgid(), sorted(os.getgroups())],
         "processors": sorted(os.sched_getaffinity(0)),
         "niceness": os.nice(0),
         "limits": [resource.getrlimit(number) for number in _LIMITS],
-        "ignored": [number for number in _PASSED_ON if signal.getsignal(number) is signal.SIG_IGN],
+        "ignored": [number for number in _FORWARDED if signal.getsignal(number) is signal.SIG_IGN],
         "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
     }
 
 
-def main(path: str, module: str, *arguments: str) -> None:
-    """Be that command."""
+def main(path: str, module: str, *arguments: str) -> NoReturn:
+    """Run the command in the worker that listens at `path`, and end with its exit code or signal. Never returns."""
     fresh = [sys.executable, "-m", module, *arguments]
     if not all(map(_is_open, range(3))):
         os.execv(sys.executable, fresh)
-    inherited = situation()
+    inherited = inheritance()
     if signal.SIGINT not in inherited["ignored"]:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is somebody to pass it on to
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is a process to forward it to
     end_with_parent()
     worker = socket.socket(socket.AF_UNIX)
     request = {
         "module": module,
         "arguments": arguments,
-        "folder": os.getcwd(),  # noqa: PTH109 (pathlib takes as long to import as all else)
+        "folder": os.getcwd(),  # noqa: PTH109 (pathlib takes as long to import as everything else)
         "environment": dict(os.environ),
         "umask": _umask(),
         "leads": os.getpgrp() == os.getpid(),
-        "situation": inherited,
+        "inherited": inherited,
     }
     content = json.dumps(request).encode()
     try:
@@ -59,21 +62,26 @@ def main(path: str, module: str, *arguments: str) -> None:
         socket.send_fds(worker, [len(content).to_bytes(4, "big")], [0, 1, 2])
         worker.sendall(content)
         answers = worker.makefile("r")
-        begun = json.loads(answers.readline() or "{}")
+        start = json.loads(answers.readline() or "{}")
     except OSError:
-        begun = {}
-    if "pid" not in begun:
+        start = {}
+    if "pid" not in start:
         worker.close()
         os.execv(sys.executable, fresh)
-    for number in _PASSED_ON:
-        signal.signal(number, lambda number, _: os.kill(begun["pid"], number))
-    ended = json.loads(answers.readline() or "{}")
-    if "status" not in ended:
-        print("error: the worker that ran this command was ended; the same command goes on", file=sys.stderr)
+    _stand_in(start["pid"], answers)
+
+
+def _stand_in(pid: int, answers: TextIO) -> NoReturn:
+    """Forward signals to the fork until the worker reports its end, and end in the same way."""
+    for number in _FORWARDED:
+        signal.signal(number, lambda number, _: os.kill(pid, number))
+    end = json.loads(answers.readline() or "{}")
+    if "status" not in end:
+        print("error: the worker of this command was ended; run the same command to continue", file=sys.stderr)
         os._exit(1)
-    code = os.waitstatus_to_exitcode(ended["status"])
+    code = os.waitstatus_to_exitcode(end["status"])
     if code < 0:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # what it left, if anything, is the command's own
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the command has dumped its own core, if any
         if -code != signal.SIGKILL:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
@@ -81,10 +89,10 @@ def main(path: str, module: str, *arguments: str) -> None:
 
 
 def end_with_parent() -> None:
-    """Have SIGTERM sent to this process when the one that started it ends."""
+    """Have the kernel send SIGTERM to this process when its parent ends."""
     parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it ended just before
+    if os.getppid() != parent:  # the parent ended before the call
         os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -1,7 +1,8 @@
-"""Keeps the workers of `pipeline.sweeps.workers.available`: `python -m pipeline.sweeps.workers.keeper FOLDER`.
+"""Run the workers of `pipeline.sweeps.workers.available`: `python -m pipeline.sweeps.workers.keeper FOLDER`.
 
-It listens for each, and starts it when somebody asks for it (as inetd does). Where one ends, its commands run as fresh
-processes from then on. All end when standard input ends, which is when whoever started this does.
+The keeper listens on the socket of each worker and starts the worker on its first connection, as inetd does. If a
+worker ends, later commands for it run as fresh processes. All workers end when standard input closes, that is, when the
+process that started the keeper ends.
 """
 
 import os
@@ -17,7 +18,7 @@ from .worker import NAMES
 
 
 def main(folder: Path) -> None:
-    """Until standard input ends."""
+    """Create the sockets in `folder`, print `ready`, and serve until standard input closes; then delete `folder`."""
     selector, workers = selectors.DefaultSelector(), {}
     selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
     for name in NAMES:
@@ -32,10 +33,10 @@ def main(folder: Path) -> None:
                 if key.data is None:
                     return
                 selector.unregister(key.fileobj)
-                if isinstance(key.fileobj, socket.socket):  # somebody asks for it
+                if isinstance(key.fileobj, socket.socket):  # the first connection
                     command = [sys.executable, "-m", "pipeline.sweeps.workers.worker", key.data, str(key.fd)]
                     worker = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[key.fd])
-                    key.fileobj.close()  # it is the worker's now: whoever asks a worker that ended is told at once
+                    key.fileobj.close()  # only the worker holds it, so that connections fail once it ends
                     workers[key.data] = worker
                     selector.register(os.pidfd_open(worker.pid), selectors.EVENT_READ, key.data)
                 else:

@@ -1,7 +1,7 @@
-"""One warm worker: `python -m pipeline.sweeps.workers.worker NAME DESCRIPTOR`, DESCRIPTOR a socket that listens.
+"""Run one warm worker: `python -m pipeline.sweeps.workers.worker NAME DESCRIPTOR`, DESCRIPTOR a listening socket.
 
-It imports what commands of its framework need, computes nothing, and forks for each command that is asked for. A fork
-runs the command as `python` would; it imports this project's own modules anew, from the folder that it was asked in.
+The worker imports the modules that commands of its framework need, computes nothing, and forks for each command. A fork
+runs the command as `python` would; it imports the modules of this project again, from the folder of the command.
 """
 
 import atexit
@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from ...core import frameworks
 from ...tracking.mlflow_compat import WARM_IMPORTS
-from .client import end_with_parent, situation
+from .client import end_with_parent, inheritance
 
 _EVERYWHERE: Final = (
     *("pipeline.sweeps.job", "pipeline.sweeps.app", "pipeline.parity", "pipeline.compare", "pipeline.describe"),
@@ -33,10 +33,10 @@ _EVERYWHERE: Final = (
 )
 
 
-def imported(name: str) -> tuple[str, ...]:
-    """Return the modules that a worker imports: those of a framework, or for `none` those of any command.
+def modules_of(name: str) -> tuple[str, ...]:
+    """Return the modules that the worker `name` imports: a framework's, or, for `none`, those of commands without one.
 
-    Whatever else a job imports meanwhile is in `sys.modules` of a fork alone, and is imported again by the next.
+    A module that is missing here is imported by each fork anew: slower, and nothing else.
     """
     if name == NO_FRAMEWORK:
         return (*_EVERYWHERE, "dvc.cli")
@@ -47,34 +47,25 @@ def imported(name: str) -> tuple[str, ...]:
 
 NO_FRAMEWORK: Final = "none"
 NAMES: Final = (NO_FRAMEWORK, *frameworks.names())
-_OWN: Final = ("pipeline", "hydra_plugins")
-"""Packages that each command imports anew: another folder holds another project, and files are edited."""
+"""Of all workers; also the names of their sockets."""
+_RELOADED: Final = ("pipeline", "hydra_plugins")
+"""Packages that each fork imports again: folders hold different versions of them, and files are edited."""
 _READ_AT_IMPORT: Final = (
     *("HOME", "XDG_", "LANG", "LC_", "LD_", "MALLOC_", "PYTHON", "GOMP_", "KMP_", "MKL_", "OMP_", "OPENBLAS_"),
-    *(
-        "CUBLAS_",
-        "CUDA_",
-        "CUDNN_",
-        "NCCL_",
-        "NVIDIA_",
-        "KERAS_",
-        "TF_",
-        "TFDS_",
-        "XLA_",
-        "PYTORCH_",
-        "TORCH",
-        "TRITON_",
-    ),
+    *("CUBLAS_", "CUDA_", "CUDNN_", "NCCL_", "NVIDIA_"),
+    *("KERAS_", "TF_", "TFDS_", "XLA_", "PYTORCH_", "TORCH", "TRITON_"),
     *("MPL", "MLFLOW_", "GIT_PYTHON_"),
 )
-"""Beginnings of names of variables that a library may read while it is imported."""
-_PATIENCE_SECONDS: Final = 2.0
+"""Prefixes of the environment variables that a library may read during import."""
+_REQUEST_SECONDS: Final = 2.0
+"""Longest wait for each part of a request."""
 _READ_LATER: Final = ("MLFLOW_TRACKING_", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_", "MLFLOW_SERVER_", "PYTHONUNBUFFERED")
+"""Prefixes of variables among them that are read only after import, and may differ."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """What a client asked for, in the fork that is to be it."""
+    """The command of a client, as its request describes it."""
 
     module: str
     arguments: list[str]
@@ -82,7 +73,7 @@ class Command:
     environment: dict[str, str]
     umask: int
     leads: bool
-    """Whether the client leads a group of processes, which is to end with it."""
+    """Whether the client leads a process group, which then ends with it."""
 
 
 @dataclass
@@ -93,20 +84,20 @@ class _Child:
 
 
 class Worker:
-    """Answers clients, see `client`; `before`: the environment that the imports were done in."""
+    """The server of one worker, see `client`; `before`: the environment variables during the imports."""
 
     def __init__(self, listener: socket.socket, before: dict[str, str]) -> None:
         self._listener, self._before, self._after = listener, before, dict(os.environ)
-        self._situation = json.loads(json.dumps(situation()))
+        self._inherited = json.loads(json.dumps(inheritance()))
         self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (self._files[1], self._files[1]))  # two for each fork
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self._files[1], self._files[1]))  # a fork takes two descriptors
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
         self._children: dict[int, _Child] = {}
-        """By the descriptor that tells of its end."""
+        """By the pidfd of the fork, which becomes readable when the fork ends."""
 
     def serve(self) -> Command:
-        """Fork for each command that comes; returns in forks alone."""
+        """Fork for each command; return the command in the fork, and never in the worker."""
         while True:
             for key, _ in self._selector.select():
                 if key.fileobj is self._listener:
@@ -115,39 +106,40 @@ class Worker:
                 elif key.data is None:
                     self._reap(key.fd)
                 else:
-                    self._lost(key.data)
+                    self._kill(key.data)
 
     def end(self) -> None:
-        """Ask all forks to end."""
+        """Send SIGTERM to all forks."""
         for child in self._children.values():
             os.kill(child.pid, signal.SIGTERM)
 
     def _accept(self) -> Command | None:
-        """None in the worker itself."""
+        """Read a request and fork; return the command in the fork, None in the worker."""
         streams: list[int] = []
         try:
             client, _ = self._listener.accept()
-        except OSError:  # it is gone
+        except OSError:  # the client has ended
             return None
         try:
-            client.settimeout(_PATIENCE_SECONDS)
+            client.settimeout(_REQUEST_SECONDS)
             head, streams, *_ = socket.recv_fds(client, 4, 3)
             content = bytearray()
             while len(content) < int.from_bytes(head, "big"):
                 if not (part := client.recv(1 << 20)):
-                    raise ConnectionError("it is gone")
+                    raise ConnectionError("the client has ended")
                 content += part
-            asked = json.loads(content)
-        except (OSError, ValueError):  # it is gone, or says nothing
+            request = json.loads(content)
+        except (OSError, ValueError):  # the client has ended, or sent no request
             client.close()
             for stream in streams:
                 os.close(stream)
             return None
         client.settimeout(None)
-        other = [] if asked.pop("situation") == self._situation else ["limits, user or processors"]
-        command = Command(**asked)
-        if other := other + self._otherwise(command.environment):
-            print(f"{command.module}: as a fresh process, for another {', '.join(other)}", file=sys.stderr, flush=True)
+        differing = [] if request.pop("inherited") == self._inherited else ["limits, user or processors"]
+        command = Command(**request)
+        if differing := differing + self._differing_variables(command.environment):
+            reason = f"runs as a fresh process, because these differ: {', '.join(differing)}"
+            print(f"{command.module}: {reason}", file=sys.stderr, flush=True)
             client.sendall(b"{}\n")
             client.close()
         elif pid := self._fork():
@@ -160,7 +152,10 @@ class Worker:
         return None
 
     def _fork(self) -> int:
-        """With the handlers of a fresh process, from its first moment on: that of this one would end every fork."""
+        """Fork with the signal handlers of a fresh process; the worker's would end all forks.
+
+        Signals are blocked meanwhile, so that none reaches the fork under the worker's handlers.
+        """
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         pid = os.fork()
         if not pid:
@@ -169,16 +164,19 @@ class Worker:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return pid
 
-    def _otherwise(self, asked: dict[str, str]) -> list[str]:
-        """The variables under which the libraries might not be the same, had this command imported them."""
+    def _differing_variables(self, environment: dict[str, str]) -> list[str]:
+        """Return the variables that differ from those of the worker and that a library may read during import.
+
+        A variable that an import has set in the worker may have the value that it was set to.
+        """
         before, after = self._before, self._after
-        names = {name for name in {*asked, *before} if name.startswith(_READ_AT_IMPORT)}
+        names = {name for name in {*environment, *before} if name.startswith(_READ_AT_IMPORT)}
         return [
             name
             for name in sorted(names)
             if not name.startswith(_READ_LATER)
-            and asked.get(name) != before.get(name)
-            and (name in before or asked[name] != after.get(name))
+            and environment.get(name) != before.get(name)
+            and (name in before or environment[name] != after.get(name))
         ]
 
     def _watch(self, child: _Child) -> None:
@@ -186,7 +184,7 @@ class Worker:
         self._children[descriptor] = child
         self._selector.register(descriptor, selectors.EVENT_READ)
         self._selector.register(child.client, selectors.EVENT_READ, child)
-        _tell(child.client, {"pid": child.pid})
+        _answer(child.client, {"pid": child.pid})
 
     def _reap(self, descriptor: int) -> None:
         child = self._children.pop(descriptor)
@@ -195,31 +193,32 @@ class Worker:
         os.close(descriptor)
         if child.client.fileno() != -1:
             self._selector.unregister(child.client)
-            _tell(child.client, {"status": status})
+            _answer(child.client, {"status": status})
             child.client.close()
 
-    def _lost(self, child: _Child) -> None:
-        """Its client was killed: so is the fork, and the group of processes that the client led."""
+    def _kill(self, child: _Child) -> None:
+        """Kill the fork of a client that was killed, and the process group that the client led."""
         if child.client.fileno() == -1:  # both have just ended
             return
         self._selector.unregister(child.client)
         child.client.close()
         os.kill(child.pid, signal.SIGKILL)
         if child.leads:
-            with suppress(ProcessLookupError):  # it had not begun to lead a group
+            with suppress(ProcessLookupError):  # the fork did not lead a group yet
                 os.killpg(child.pid, signal.SIGKILL)
 
     def _become_fork(self, client: socket.socket, streams: list[int], command: Command) -> None:
+        """Take over streams, environment, umask and folder of the command, and close the worker's descriptors."""
         end_with_parent()
         resource.setrlimit(resource.RLIMIT_NOFILE, self._files)
         self._selector.close()
-        for open_one in (self._listener, client, *(child.client for child in self._children.values())):
-            open_one.close()
+        for connection in (self._listener, client, *(child.client for child in self._children.values())):
+            connection.close()
         for descriptor in self._children:
             os.close(descriptor)
         sys.stdout.flush()
         sys.stderr.flush()
-        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # which colorama, imported by DVC, has wrapped
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # DVC imports colorama, which has wrapped them
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
@@ -232,44 +231,44 @@ class Worker:
         sys.path[0] = command.folder
         time.tzset()
         tempfile.tempdir = None
-        for name in [name for name in sys.modules if name.split(".")[0] in _OWN]:
+        for name in [name for name in sys.modules if name.split(".")[0] in _RELOADED]:
             del sys.modules[name]
         if "numpy" in sys.modules:
-            sys.modules["numpy"].random.seed()  # else every fork draws the same
+            sys.modules["numpy"].random.seed()  # else every fork draws the same numbers
         importlib.invalidate_caches()
 
 
-def _tell(client: socket.socket, answer: dict[str, Any]) -> None:
-    with suppress(OSError):  # it was killed: the end of its stream says so
+def _answer(client: socket.socket, answer: dict[str, Any]) -> None:
+    with suppress(OSError):  # the client was killed; `serve` sees the end of its stream
         client.sendall(json.dumps(answer).encode() + b"\n")
 
 
 class _Exit:
-    """Ends a fork when all else that is to be done at its exit is done; its memory is the system's to take back.
+    """The last exit handler of a fork: ends the process without the interpreter's teardown of modules.
 
-    The interpreter would first take apart every module, which takes up to half a second for those of a framework.
+    That teardown takes up to half a second for the modules of a framework, and the system frees the memory anyway.
     """
 
     code: int | None = None
-    """None: leave it to the interpreter."""
+    """Exit code; None: the interpreter ends the process."""
 
     def __call__(self) -> None:
         if self.code is not None:
             for stream in (sys.stdout, sys.stderr):
-                with suppress(OSError, ValueError):  # nobody reads it any more
+                with suppress(OSError, ValueError):  # the reader has closed the stream
                     stream.flush()
             os._exit(self.code)
 
 
 def main(name: str, descriptor: int) -> None:
-    """Until SIGTERM, or its parent's end."""
-    atexit.register(ending := _Exit())  # before any library does: the last to be called
+    """Import the modules and serve until SIGTERM or the end of the parent; in a fork, run its command."""
+    atexit.register(ending := _Exit())  # registered first, so called last
     before = dict(os.environ)
     end_with_parent()
-    for module in imported(name):
+    for module in modules_of(name):
         importlib.import_module(module)
     gc.collect()
-    gc.freeze()  # pages that are shared stay so
+    gc.freeze()  # the collector must not write to pages that forks share
     worker = Worker(socket.socket(fileno=descriptor), before)
 
     def end(number: int, _: Any) -> None:
