@@ -15,26 +15,28 @@ _OTHERS = ("doctor", "sync", "ui")
 
 @command
 def main(arguments: Sequence[str]) -> None:
-    """Print the list. Raises `UserError` for an argument that is no option: commands are modules."""
-    if asked := [argument for argument in arguments if argument not in ("-h", "--help")]:
-        known = asked[0] in (*_STAGES, *_OTHERS)
-        way_out = f"python -m pipeline.{asked[0]}" if known else "see `python -m pipeline`"
-        raise UserError(f"{asked[0]}: a command is a module of its own; {way_out}")
+    """Print the list. Raises `UserError` for an argument: each command is a module."""
+    if others := [argument for argument in arguments if argument not in ("-h", "--help")]:
+        is_command = others[0] in (*_STAGES, *_OTHERS)
+        advice = f"python -m pipeline.{others[0]}" if is_command else "see `python -m pipeline`"
+        raise UserError(f"{others[0]}: a command is a module of its own; {advice}")
     print("The same network in several frameworks: proven equal, trained, compared, tracked.\n")
-    print("Stages of the pipeline, as `dvc repro` runs them; each is a command as well:")
+    print("Stages of the pipeline, in the order of `dvc repro`; each is also a command:")
     print("\n".join(_lines(_STAGES)))
-    print("\nBeside them:")
+    print("\nOther commands:")
     print("\n".join(_lines(_OTHERS)))
-    print("\n`--help` after a command says what it takes. Exit codes: 0 done, 1 failed, 2 a mistake in what was asked,")
-    print("3 another process does the same, 130 and 143 interrupted.")
+    print("\n`--help` after a command lists its arguments. Exit codes: 0 done, 1 failed, 2 mistake of the user,")
+    print("3 another process already does the same, 130 and 143 interrupted.")
 
 
 def _lines(names: Sequence[str]) -> Iterator[str]:
     for name in names:
         module, package = Path(__file__).with_name(f"{name}.py"), Path(__file__).parent / name / "__main__.py"
         path = module if module.exists() else package
-        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""  # nothing heavy is imported
-        line = re.sub(r" \(stages? [^)]*\)", "", text.splitlines()[0])  # the list says so already
+        text = (
+            ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        )  # parsed, as an import would load the frameworks
+        line = re.sub(r" \(stages? [^)]*\)", "", text.splitlines()[0])  # the headings say it already
         yield f"  python -m pipeline.{name:9} {line}"
 
 

@@ -1,12 +1,12 @@
 """Decide which framework is better here, and how sure that is (stage `compare`).
 
-  python -m pipeline.compare --params params.yaml      the frameworks as the pipeline trained them
-  python -m pipeline.compare sweep=<id>                 the frameworks, under every configuration of a sweep in MLflow
-  python -m pipeline.compare a='<filter>' b='<filter>'  any two arms in MLflow, each a filter as its UI takes it, like
+  python -m pipeline.compare --params params.yaml       the frameworks as the pipeline trained them
+  python -m pipeline.compare sweep=<id>                 the frameworks under every configuration of a sweep in MLflow
+  python -m pipeline.compare a='<filter>' b='<filter>'  any two arms in MLflow; a filter has the syntax of its UI, as in
                                                         params.`train.optimizer.name` = "adam"
 
-Pairs two arms seed by seed and test image by test image. Refuses where parity failed, or the arms were not asked the
-same. Writes results/comparison, multirun/<id>/comparison or outputs/<time>-comparison.
+Pairs two arms by seed and by test image. Refuses if parity failed or if the settings of the arms differ. Writes
+results/comparison, multirun/<id>/comparison or outputs/<time>-comparison.
 """
 
 import sys
@@ -39,29 +39,29 @@ from .reports.table import show, show_all
 from .tracking.tracker import Tracker
 
 SECTIONS = stage_sections("compare", "evaluate", "compare", "tracking")
-_ASKED: Final = ("sweep", "a", "b")
-_BUSY: Final = 0.15  # of the CPU used by other programs while speed was measured: worth a note
+_SOURCES: Final = ("sweep", "a", "b")
+_BUSY: Final = 0.15  # share of the CPU that other programs use during the measurement of speed: above it, add a note
 
 
 @command
 def main(arguments: Sequence[str]) -> None:
-    """Run the DVC stage; with `sweep=` or `a=` and `b=`, compare what is in MLflow."""
+    """Run the DVC stage; with `sweep=`, or `a=` and `b=`, compare runs in MLflow. Raises `UserError`, `ParityError`."""
     end_on_signals()
-    asked = {key: value for key, sign, value in (a.partition("=") for a in arguments) if sign and key in _ASKED}
-    others = [argument for argument in arguments if argument.partition("=")[0] not in _ASKED]
+    sources = {key: value for key, sign, value in (a.partition("=") for a in arguments) if sign and key in _SOURCES}
+    others = [argument for argument in arguments if argument.partition("=")[0] not in _SOURCES]
     call = parse_call("compare", others, __doc__)
-    if not asked:
+    if not sources:
         compare_results(**select(call.config, SECTIONS))
         return
-    if set(asked) not in ({"sweep"}, {"a", "b"}):
-        raise UserError(f"{' and '.join(asked)}: allowed: sweep=<id>, or both a=<filter> and b=<filter>")
-    if empty := [key for key, value in asked.items() if not value]:
+    if set(sources) not in ({"sweep"}, {"a", "b"}):
+        raise UserError(f"{' and '.join(sources)}: allowed: sweep=<id>, or both a=<filter> and b=<filter>")
+    if empty := [key for key, value in sources.items() if not value]:
         raise UserError(f"{empty[0]} is empty; allowed: sweep=<id>, or a=<filter> and b=<filter>")
     tracker = Tracker(call.config.tracking, main_root())
-    if "sweep" in asked:
-        compare_sweep(tracker, asked["sweep"], call.config)
+    if "sweep" in sources:
+        compare_sweep(tracker, sources["sweep"], call.config)
     else:
-        compare_two(tracker, asked["a"], asked["b"], call.config)
+        compare_two(tracker, sources["a"], sources["b"], call.config)
 
 
 def compare_results(*, evaluate: EvaluateConfig, compare: CompareConfig, tracking: TrackingConfig) -> None:
@@ -85,32 +85,36 @@ def compare_results(*, evaluate: EvaluateConfig, compare: CompareConfig, trackin
 
 
 def require_fair(results: Path) -> ParityResult:
-    """Return what `parity` found. Raises `ParityError` unless all compute the same, trained alike, as was traced."""
+    """Return the result of `parity`.
+
+    Raises `ParityError` if it failed, if arms were trained under different settings or on different machines, or if
+    they were trained under other settings than were traced.
+    """
     parity = ParityResult.read(results / "parity/parity.json")
     if not parity.passed:
         raise ParityError(f"refused: the frameworks do not compute the same: {parity.reason}")
     manifests = {name: manifest_of(results / name / "manifest.json") for name in frameworks.names()}
-    (reference, one), *others = manifests.items()
-    for name, other in others:
-        differing = differing_sections(one, other)
-        differing.pop("seeds", None)  # those that both have are compared
+    (reference, expected), *others = manifests.items()
+    for name, manifest in others:
+        differing = differing_sections(expected, manifest)
+        differing.pop("seeds", None)  # the comparison takes the seeds that both have
         if differing:
             raise ParityError(f"refused: {reference} and {name} were not trained alike: {in_words(differing)}")
     traced = ParityResult.traced_settings(results / "parity/manifest.json")
     for key in ("model", "train", "data"):
-        if differing := differences(traced[key], one.settings[key], f"{key}."):
+        if differing := differences(traced[key], expected.settings[key], f"{key}."):
             raise ParityError(f"refused: parity was shown for other settings than were trained: {in_words(differing)}")
     return parity
 
 
 def compare_sweep(tracker: Tracker, sweep: str, config: Config) -> None:
-    """Compare the frameworks under every configuration of a sweep; write into the sweep's folder."""
+    """Compare the frameworks under every configuration of a sweep; write below the sweep's folder, else `outputs/`."""
     arms = SweepArms(tracker, sweep)
-    own = Path("multirun") / sweep
-    home = (own if own.exists() else Path("outputs") / sweep) / "comparison"
+    folder = Path("multirun") / sweep
+    home = (folder if folder.exists() else Path("outputs") / sweep) / "comparison"
     comparisons = {}
-    with tempfile.TemporaryDirectory() as folder, steps("compare", len(arms), "comparisons") as progress:
-        for number, stored in enumerate(arms.compare(config, Path(folder))):
+    with tempfile.TemporaryDirectory() as scratch, steps("compare", len(arms), "comparisons") as progress:
+        for number, stored in enumerate(arms.compare(config, Path(scratch))):
             output = home / str(number) if len(arms) > 1 else home
             where = publish(
                 stored.comparison,
@@ -128,14 +132,14 @@ def compare_sweep(tracker: Tracker, sweep: str, config: Config) -> None:
     else:
         show_all(comparisons, f"{home}/<number>/report.html")
     if arms.left_out:
-        print(f"Left out, as trained in one framework only: {arms.left_out} of {arms.configurations} configurations.")
+        print(f"Left out: {arms.left_out} of {arms.configurations} configurations, trained in one framework only.")
 
 
 def compare_two(tracker: Tracker, a: str, b: str, config: Config) -> None:
-    """Compare what two filters match; write below `outputs/`."""
+    """Compare the runs that match two MLflow filters; write below `outputs/`."""
     output = Path("outputs") / time.strftime("%Y-%m-%d_%H-%M-%S-comparison")
-    with tempfile.TemporaryDirectory() as folder:
-        stored = compare_filters(tracker, a, b, config, Path(folder))
+    with tempfile.TemporaryDirectory() as scratch:
+        stored = compare_filters(tracker, a, b, config, Path(scratch))
     where = publish(stored.comparison, output, stored.dataset, config.tracking, tags={"a": a, "b": b})
     show(stored.comparison, output / "table.txt", where)
 

@@ -1,8 +1,8 @@
-"""Describe the prepared data on one page, before anything is trained on them (stage `describe`).
+"""Describe the prepared data on one page (stage `describe`).
 
-  python -m pipeline.describe data=fashion_mnist     the page of any data, fetched and prepared where that is needed
+  python -m pipeline.describe data=fashion_mnist     the page of any data set, downloaded and prepared if necessary
 
-Writes results/data, and logs the page to MLflow once for each fingerprint of data.
+Writes results/data, and logs the page to MLflow once per fingerprint of the data.
 """
 
 import sys
@@ -21,7 +21,7 @@ stage_sections("describe", "tracking")
 
 @command
 def main(arguments: Sequence[str]) -> None:
-    """Describe the prepared data (`--params`), or any data."""
+    """Describe the prepared data (`--params`), or any data set."""
     end_on_signals()
     call = parse_call("describe", arguments, __doc__, output=True)
     dataset = Dataset.open(PREPARED) if call.snapshot else obtain(call.config.data, main_root())

@@ -1,9 +1,9 @@
-"""Tell in seconds what would fail later; nothing is changed.
+"""Report in seconds what would make a later run fail, without changing anything.
 
-  python -m pipeline.doctor [key=value ...]    with the configuration that is going to be run
+  python -m pipeline.doctor [key=value ...]    the overrides of the run
 
-Looks at Python and packages, machine, GPU, disk, the MLflow store, journals that wait, checkpoints, configuration,
-data, DVC and git. Ends with code 1 where something would fail.
+Checks Python and packages, machine, GPU, disk, the MLflow store, waiting journals, checkpoints, configuration, data,
+DVC and git. Ends with code 1 if a run would fail.
 """
 
 import sys
@@ -18,7 +18,7 @@ from .diagnosis.checks import examine
 
 @command
 def main(arguments: Sequence[str]) -> None:
-    """Print each finding. Raises `ResultError` where something would fail."""
+    """Print each finding. Raises `ResultError` if one of them would make a run fail."""
     parser = parser_of("doctor", __doc__)
     parser.epilog = OVERRIDES
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="see below")
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> None:
     for finding in examine(overrides, main_root()):
         failed += finding.mark == "FAIL"
         mark = f"[{colours[finding.mark]}]{finding.mark:5}[/]"
-        console.print(f"{mark} {finding.what:14} {escape(finding.said)}", highlight=False, soft_wrap=True)
+        console.print(f"{mark} {finding.check:14} {escape(finding.message)}", highlight=False, soft_wrap=True)
     if failed:
         raise ResultError(f"{failed} of these would make a run fail")
 

@@ -1,6 +1,6 @@
-"""Fetch and verify the upstream files of `data` (stage `download`).
+"""Download and verify the upstream files of `data` (stage `download`).
 
-Writes data/raw, which appears whole or not at all. `data.mirror` names a folder or a URL that holds the files.
+Writes data/raw, atomically. `data.mirror` names a folder or a URL with the files.
 """
 
 import sys
@@ -15,10 +15,10 @@ from .data.providers import fetch
 
 @stage("download", "data", description=__doc__)
 def main(*, data: DataConfig) -> None:
-    """Fetch into `data/raw`."""
+    """Download into `data/raw`. Raises `UserError` if a file is unavailable or not the expected one."""
     with atomic_directory(RAW) as building:
         fetch(data, building)
-    if data.provider == "folder":  # DVC does not look at what is outside of the repository
+    if data.provider == "folder":  # DVC does not track files outside the repository
         print(f"{data.root}: after a change of its images {AGAIN}")
 
 

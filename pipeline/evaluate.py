@@ -1,7 +1,7 @@
-"""Evaluate the trained models of one framework on the whole test split (stages `evaluate@...`).
+"""Evaluate the trained models of one framework on the test split (stages `evaluate@...`).
 
-Reads `results/<framework>/models`, writes predictions, scores and pictures beside them, and adds all of it to the runs
-in MLflow that trained them. The key `framework` says which.
+Reads `results/<framework>/models`, writes predictions, scores and figures into `results/<framework>`, and adds them to
+the MLflow runs of the training. The key `framework` selects the framework.
 """
 
 import sys
@@ -19,7 +19,7 @@ from .reports.evaluation import Evaluation, publish_evaluation
 
 @stage("evaluate", "framework", "seeds", "evaluate", "tracking", description=__doc__)
 def main(*, framework: str, seeds: Sequence[int], evaluate: EvaluateConfig, tracking: TrackingConfig) -> None:
-    """Evaluate each seed's model, write, draw, track, print."""
+    """Evaluate the model of each seed; write, draw, log and print the results."""
     output, dataset = RESULTS / framework, Dataset.open(PREPARED)
     test = dataset.split("test")
     models = evaluate_models(

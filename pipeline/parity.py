@@ -1,8 +1,9 @@
-"""Compare the traces: do all frameworks compute the same function (stage `parity`)?
+"""Check that all frameworks compute the same function (stage `parity`).
 
   python -m pipeline.parity     reads results/<framework>/trace, writes results/parity
 
-Judges in NumPy, level by level, what `trace` wrote, and ends with code 1 and the first array or step that differs.
+Compares the traces in NumPy, level by level. If they differ, ends with code 1 and names the first array or step that
+differs.
 """
 
 import sys
@@ -20,7 +21,7 @@ from .reports.parity import publish_parity
 
 @stage("parity", "parity", "tracking", description=__doc__)
 def main(*, parity: ParityConfig, tracking: TrackingConfig) -> None:
-    """Compare every framework with the reference, print a line for each level. Raises `ParityError` where one fails."""
+    """Compare every framework with the reference and print a line per level. Raises `ParityError` if a level fails."""
     reference, *arms = (Trace(name, RESULTS / name / "trace") for name in frameworks.names())
     levels = {arm.framework: list(compare_traces(reference, arm, parity)) for arm in arms}
     result = ParityResult.of(reference.framework, levels)

@@ -1,6 +1,6 @@
-"""Prepare the upstream files: decode, put into content order, split, store (stage `prepare`).
+"""Prepare the upstream files: decode, sort by content, split, store (stage `prepare`).
 
-Reads data/raw, writes data/prepared, which appears whole or not at all.
+Reads data/raw, writes data/prepared, atomically.
 """
 
 import sys
@@ -17,7 +17,7 @@ from .data.providers import opened
 
 @stage("prepare", "data", description=__doc__)
 def main(*, data: DataConfig) -> None:
-    """Prepare `data/raw` into `data/prepared`."""
+    """Prepare `data/raw` into `data/prepared` and print a summary."""
     with atomic_directory(PREPARED) as building, opened(data, RAW) as source:
         facts = write_dataset(source, data, building).facts
     stamp(PREPARED)

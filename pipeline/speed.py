@@ -1,7 +1,7 @@
-"""Time the frameworks: they take turns on one machine, block by block (stage `speed`).
+"""Measure the speed of the frameworks, which take turns on one machine, block by block (stage `speed`).
 
-Reads data/prepared, writes results/speed. `compare.speed.rounds` and `compare.speed.block_seconds` make it longer and
-the intervals narrower.
+Reads data/prepared, writes results/speed. Larger `compare.speed.rounds` and `compare.speed.block_seconds` take longer
+and narrow the intervals.
 """
 
 import sys
@@ -19,9 +19,9 @@ from .models.architecture import Architecture
 
 @stage("speed", "model", "train", "compare.speed", description=__doc__)
 def main(*, model: ModelConfig, train: TrainConfig, speed: SpeedConfig) -> None:
-    """Measure, write, print."""
+    """Measure, write `speed.json`, and print the ratio of the reference to each framework."""
     dataset = Dataset.open(PREPARED)
-    Architecture.of(model, dataset)  # refuses a network that does not fit
+    Architecture.of(model, dataset)  # raises `UserError` if the network does not fit
     result = measure(dataset, model, train, speed, frameworks.names())
     result.write(RESULTS / "speed/speed.json")
     for arm, ratios in result.ratios.items():

@@ -1,8 +1,8 @@
-"""Bring what waits in journals to MLflow. Doing so twice changes nothing.
+"""Send the waiting journals to MLflow; a second time changes nothing.
 
   python -m pipeline.sync [--to URI]
 
-Runs whose process was killed end KILLED there. Ends with code 1 where something still waits.
+Runs whose process was killed get the status KILLED. Ends with code 1 if journals still wait.
 """
 
 import sys
@@ -18,12 +18,12 @@ from .core.signals import end_on_signals
 
 @command
 def main(arguments: Sequence[str]) -> None:
-    """Send. Raises `UnsentError` where something still waits, `UserError` where `--to` is no store."""
+    """Send the journals. Raises `UnsentError` if some still wait, `UserError` if `--to` names no MLflow store."""
     end_on_signals()
     parser = parser_of("sync", __doc__)
-    parser.add_argument("--to", metavar="URI", help="a store other than the one that the runs were meant for")
+    parser.add_argument("--to", metavar="URI", help="send to this store, and not to the one that each run names")
     to = parser.parse_args(arguments).to
-    from .tracking import outbox  # MLflow takes seconds to import: not for a --help
+    from .tracking import outbox  # MLflow takes seconds to import, which --help need not wait for
 
     root = main_root()
     waiting = outbox.find(root)
@@ -31,8 +31,8 @@ def main(arguments: Sequence[str]) -> None:
         failures = outbox.send(root, waiting, to, lambda _: progress(1))
     left = outbox.find(root)
     if left and not failures:
-        failures = [f"MLflow refused some of {one.name}: see {one.folder}, then delete it" for one in left]
-    more = f"; {busy} more are being written, and sent, by processes at work" if (busy := outbox.at_work(root)) else ""
+        failures = [f"MLflow refused events of {one.name}; see {one.folder}, then delete it" for one in left]
+    more = f"; {busy} more are being written and sent by running processes" if (busy := outbox.at_work(root)) else ""
     print(f"{len(waiting) - len(left)} journals sent, {len(left)} wait{more}")
     if failures:
         raise UnsentError("\n".join(failures))

@@ -1,9 +1,9 @@
-"""Trace what one framework computes, step by step, as evidence for `parity` (stages `trace@...`).
+"""Trace the computation of one framework, step by step, as evidence for `parity` (stages `trace@...`).
 
   python -m pipeline.trace framework=tensorflow model=lenet5 train/optimizer=nesterov
 
 Takes the same optimiser steps in float64 and in float32, and writes batches, gradients, losses and weights to
-`results/<framework>/trace`. It takes the place of the pipeline's own trace until the next `dvc repro`.
+`results/<framework>/trace`. There it replaces the trace of the DVC stage until the next `dvc repro`.
 """
 
 import sys
@@ -23,7 +23,7 @@ stage_sections("trace", "framework", "model", "train", "trace")
 
 @command
 def main(arguments: Sequence[str]) -> None:
-    """Trace the prepared data (`--params`), or any configuration."""
+    """Trace on the prepared data (`--params`), or under any configuration."""
     end_on_signals()
     call = parse_call("trace", arguments, __doc__, output=True)
     config = call.config

@@ -3,10 +3,10 @@
   python -m pipeline.train framework=pytorch 'seeds=[0]'          one run, files below outputs/
   python -m pipeline.train -m framework=tensorflow,pytorch model=simple_cnn,lenet5   a sweep, files below multirun/
   python -m pipeline.train --cfg job                              print the whole configuration
-  python -m pipeline.train --params params.yaml framework=pytorch the stage train@pytorch of DVC, into results/
+  python -m pipeline.train --params params.yaml framework=pytorch the DVC stage train@pytorch, files in results/
 
-A run or a job of a sweep is evaluated when it is trained. The same command again goes on where it was cut short: at the
-last checkpoint, with the jobs that are not done. `sweep.rerun=true` trains all jobs again. Further options are Hydra's:
+A run, and each job of a sweep, is evaluated after training. After an interruption, the same command continues from the
+last checkpoint and with the unfinished jobs. `sweep.rerun=true` trains all jobs again. Further options of Hydra:
 --info, --resolve, --hydra-help.
 """
 
@@ -28,14 +28,14 @@ stage_sections("train", "framework", "model", "train", "seeds", "tracking")
 
 @command
 def main(arguments: Sequence[str]) -> None:
-    """Run the DVC stage, from a snapshot (`--params`), else the Hydra application."""
+    """Run the DVC stage from a snapshot (`--params`), else the Hydra application."""
     end_on_signals()
     if set(arguments) & {"-h", "--help"}:
         print(f"usage: python -m pipeline.train [-m] [key=value ...]\n\n{__doc__}\n{OVERRIDES}")
     elif any(argument.split("=")[0] == "--params" for argument in arguments):
         train_stage(arguments)
     else:
-        from .sweeps.app import hydra_app  # Hydra takes a while to import, and the stage needs none
+        from .sweeps.app import hydra_app  # slow to import, and the stage does not need it
 
         hydra_app(arguments)
 

@@ -1,4 +1,4 @@
-"""Serve the MLflow UI on 127.0.0.1, and print links to what people come for.
+"""Serve the MLflow UI on 127.0.0.1, and print links to its most useful pages.
 
 python -m pipeline.ui [--port N]      `make ui` does the same
 """
@@ -28,22 +28,25 @@ from .tracking.tracker import Tracker
 
 @command
 def main(arguments: Sequence[str]) -> None:
-    """Serve until interrupted. One worker, no job runner: the default server takes 15 processes and 3 GB."""
+    """Serve until interrupted. One worker and no job runner: the default server takes 15 processes and 3 GB.
+
+    Raises `UserError` if the port is not free or out of range.
+    """
     parser = parser_of("ui", __doc__)
     parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", 5000)), help="default: PORT, else 5000")
     port = parser.parse_args(arguments).port
     root = main_root()
     tracker = Tracker(compose().tracking, root)
     if tracker.uri.startswith("http"):
-        print("The store is a server of its own.")
-        _print(tracker.uri.rstrip("/"), tracker)
+        print("The store is an MLflow server with its own UI:")
+        _print_links(tracker.uri.rstrip("/"), tracker)
         return
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except (OSError, OverflowError) as error:
-            raise UserError(f"port = {port}: {error}; choose another: make ui PORT=5001") from error
+            raise UserError(f"port = {port}: {error}; choose another, as in `make ui PORT=5001`") from error
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", tracker.uri, "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1"]
@@ -52,11 +55,11 @@ def main(arguments: Sequence[str]) -> None:
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     end_on_signals()
     print("MLflow UI: starting", flush=True)
-    # a group of its own: the server starts processes of its own, and they are ended with it
+    # its own process group, so that the processes which the server starts are ended with it
     with subprocess.Popen(command, env=environment, start_new_session=True) as server:
         try:
             if _answers(f"{address}/health", server):
-                _print(address, tracker)
+                _print_links(address, tracker)
                 print("End it with Ctrl-C.", flush=True)
             code = server.wait()
         finally:
@@ -65,8 +68,8 @@ def main(arguments: Sequence[str]) -> None:
     raise SystemExit(code)
 
 
-def _print(server: str, tracker: Tracker) -> None:
-    """Links to what people come for: the UI's own first page shows no numbers and hides the seeds."""
+def _print_links(server: str, tracker: Tracker) -> None:
+    """Print links to pages with results; the first page of the UI shows no numbers and hides the seeds."""
     experiment = tracker.experiment_id
     pages = {
         "Leaderboard": views.view_page(experiment, "leaderboard"),
@@ -74,31 +77,31 @@ def _print(server: str, tracker: Tracker) -> None:
         "Curves": views.view_page(experiment, "curves", charts=True),
         "Models": views.models_page(experiment),
     }
-    if compared := find_runs(tracker, "tags.stage = 'compare'"):
-        pages["Report"] = views.run_page(experiment, compared[0].id, "report.html")
-    if shown := _data(tracker):
-        pages["Data"] = views.run_page(experiment, shown.id, "index.html")
-    viewed = tracker.client.get_experiment(experiment).tags
-    for swept in find_runs(tracker, "tags.stage = 'sweep'")[:1]:
-        key = f"sweep-{swept.tags['sweep']}"
-        if f"{views.TAG}{key}" in viewed:  # a link to a view that is not there leads nowhere
+    if comparisons := find_runs(tracker, "tags.stage = 'compare'"):
+        pages["Report"] = views.run_page(experiment, comparisons[0].id, "report.html")
+    if data := _data_run(tracker):
+        pages["Data"] = views.run_page(experiment, data.id, "index.html")
+    tags = tracker.client.get_experiment(experiment).tags
+    for sweep in find_runs(tracker, "tags.stage = 'sweep'")[:1]:
+        key = f"sweep-{sweep.tags['sweep']}"
+        if f"{views.TAG}{key}" in tags:  # the view may not exist
             pages["Sweep"] = views.view_page(experiment, key, charts=True)
     if waiting := outbox.find(main_root()):
-        print(f"{len(waiting)} journals are not in MLflow: `python -m pipeline.sync` sends them", flush=True)
+        print(f"{len(waiting)} journals are not in MLflow; run `python -m pipeline.sync` to send them", flush=True)
     for name, page in pages.items():
         print(f"{name + ':':13}{server}{page}", flush=True)
 
 
-def _data(tracker: Tracker) -> StoredRun | None:
-    """The page about the data that are prepared now, else the latest."""
+def _data_run(tracker: Tracker) -> StoredRun | None:
+    """Return the run with the page of the prepared data, else the latest such run; None if there is no such run."""
     with contextlib.suppress(UserError):
-        if found := described(tracker, Dataset.open(main_root() / PREPARED).fingerprint):
-            return found
+        if run := described(tracker, Dataset.open(main_root() / PREPARED).fingerprint):
+            return run
     return next(iter(find_runs(tracker, views.DATA)), None)
 
 
 def _answers(url: str, server: "subprocess.Popen[bytes]") -> bool:
-    """Wait until the server answers; False where it ended instead."""
+    """Wait until the server answers; return False if it ends first."""
     while server.poll() is None:
         try:
             with urllib.request.urlopen(url, timeout=2):

@@ -43,8 +43,8 @@ def found(project: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> di
     monkeypatch.chdir(project)
     findings: dict[str, tuple[str, str]] = {}
     for finding in doctor.examine(arguments, project):
-        mark, said = findings.get(finding.what, ("ok", ""))
-        findings[finding.what] = (mark if finding.mark == "ok" else finding.mark, f"{said}{finding.said}\n")
+        mark, said = findings.get(finding.check, ("ok", ""))
+        findings[finding.check] = (mark if finding.mark == "ok" else finding.mark, f"{said}{finding.message}\n")
     return findings
 
 

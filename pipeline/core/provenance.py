@@ -22,7 +22,7 @@ class Commit:
     branch: str
     dirty: bool
     diff: str
-    """Of the working tree to the commit: the first million characters; empty if not dirty."""
+    """The first million characters of `git diff`; empty if not dirty."""
 
 
 @lru_cache

@@ -1,4 +1,4 @@
-"""What `doctor` looks at: each check is a function that yields marks with what was found and the way out.
+"""The checks of `doctor`: each is a function that yields marks, each with a message that says how to fix a problem.
 
 May import every room but `sweeps` and `reports`. Offers `checks.examine`.
 """

@@ -1,4 +1,4 @@
-"""What would fail later, as far as it can be seen in seconds and without changing anything."""
+"""Checks that find in seconds, and without changing anything, what would make a later run fail."""
 
 import json
 import os
@@ -27,23 +27,27 @@ from ..tracking.store import store_uri
 from ..training.checkpoint import FOLDER as CHECKPOINTS
 
 _GIB: Final = 2**30
-_LITTLE_DISK: Final = 2 * _GIB
-_NO_DISK: Final = _GIB // 4
+_LOW_DISK: Final = 2 * _GIB
+_FULL_DISK: Final = _GIB // 4
 _HOSTS: Final = {"torchvision": "ossci-datasets.s3.amazonaws.com", "tfds": "storage.googleapis.com"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found."""
+    """One line of the report."""
 
     mark: Mark
-    what: str
-    said: str
-    """With the way out, where there is something to mend."""
+    check: str
+    """Name of the check."""
+    message: str
+    """What was found, and how to fix it if it is a problem."""
 
 
 def examine(arguments: Sequence[str], root: Path) -> Iterator[Finding]:
-    """Everything that can be seen without starting anything; `arguments`: overrides of the configuration."""
+    """Run every check and yield its findings; `arguments`: overrides of the configuration, `root`: see `main_root`.
+
+    A check that raises yields a FAIL and does not stop the others.
+    """
     checks: dict[str, Callable[[], Iterator[tuple[Mark, str]]]] = {
         "python": _python,
         "packages": lambda: _packages(Path(__file__).parents[2] / "requirements.lock"),
@@ -59,50 +63,50 @@ def examine(arguments: Sequence[str], root: Path) -> Iterator[Finding]:
         "git": _git,
         "leftovers": lambda: _leftovers(root),
     }
-    for what, check in checks.items():
+    for name, check in checks.items():
         try:
-            for mark, said in check():
-                yield Finding(mark, what, said)
+            for mark, message in check():
+                yield Finding(mark, name, message)
         except UserError as error:
-            if what != "data":  # the configuration's, and told there
-                yield Finding("FAIL", what, str(error))
-        except Exception as error:  # a check that fails says so, and hides none of the others
-            yield Finding("FAIL", what, f"cannot be checked: {type(error).__name__}: {error}")
+            if name != "data":  # an invalid configuration, which the check `configuration` has reported
+                yield Finding("FAIL", name, str(error))
+        except Exception as error:  # see the docstring
+            yield Finding("FAIL", name, f"cannot be checked: {type(error).__name__}: {error}")
 
 
 def _python() -> Iterator[tuple[Mark, str]]:
-    version, wanted = sys.version.split()[0], "3.11"
-    good = version.startswith(f"{wanted}.")
+    version, needed = sys.version.split()[0], "3.11"
+    good = version.startswith(f"{needed}.")
     yield (
         "ok" if good else "FAIL",
-        f"{version} at {sys.executable}" + ("" if good else f"; Python {wanted} is needed"),
+        f"{version} at {sys.executable}" + ("" if good else f"; allowed: Python {needed}"),
     )
 
 
 def _packages(lock: Path) -> Iterator[tuple[Mark, str]]:
     pinned = dict(re.findall(r"(?m)^([\w.-]+)==([^\s;]+)", lock.read_text())) if lock.exists() else {}
     if not pinned:
-        yield "warn", f"{lock}: not there; versions cannot be compared"
-    missing, others = [], []
+        yield "warn", f"{lock}: missing, so versions cannot be compared"
+    missing, differing = [], []
     for name, version in pinned.items():
         try:
-            if (found := metadata.version(name)) != version:
-                others.append(f"{name} {found} (pinned: {version})")
+            if (installed := metadata.version(name)) != version:
+                differing.append(f"{name} {installed} (pinned: {version})")
         except metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
-        yield "FAIL", f"missing: {', '.join(missing)}; `make setup`"
-    if others:
-        yield "warn", f"other versions than those that were tested: {', '.join(others)}"
-    if pinned and not missing and not others:
+        yield "FAIL", f"missing: {', '.join(missing)}; run `make setup`"
+    if differing:
+        yield "warn", f"versions differ from {lock.name}, which was tested: {', '.join(differing)}"
+    if pinned and not missing and not differing:
         yield "ok", f"{len(pinned)} as in {lock.name}"
     try:
         torch = metadata.version("torch").split("+")[0]
-        wanted = [r for r in metadata.requires("torchvision") or () if r.replace(" ", "").startswith("torch==")]
-        if wanted and not wanted[0].replace(" ", "").split("==")[1].startswith(torch):
-            yield "FAIL", f"torchvision needs {wanted[0]}, torch is {torch}: it will not load; `make setup`"
+        needed = [r for r in metadata.requires("torchvision") or () if r.replace(" ", "").startswith("torch==")]
+        if needed and not needed[0].replace(" ", "").split("==")[1].startswith(torch):
+            yield "FAIL", f"torchvision needs {needed[0]} and will not load with torch {torch}; run `make setup`"
     except metadata.PackageNotFoundError:
-        pass  # named above
+        pass  # reported above
 
 
 def _machine() -> Iterator[tuple[Mark, str]]:
@@ -110,9 +114,9 @@ def _machine() -> Iterator[tuple[Mark, str]]:
     cores, load = os.cpu_count() or 1, os.getloadavg()[0]
     text = f"{cores} cores, load {load:.1f}, {free:.1f} GiB of memory free"
     if free < 2:
-        yield "warn", f"{text}: a framework takes 1 to 2 GiB"
+        yield "warn", f"{text}: a framework needs 1 to 2 GiB"
     elif load > cores:
-        yield "warn", f"{text}: busy; speeds measured now say little"
+        yield "warn", f"{text}: busy, so measured speeds would be unreliable"
     else:
         yield "ok", text
 
@@ -121,14 +125,14 @@ def _gpu() -> Iterator[tuple[Mark, str]]:
     gpus = machine().gpus
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if gpus and hidden in ("", "-1"):
-        yield "warn", f"{len(gpus)} there, but CUDA_VISIBLE_DEVICES = {hidden!r} hides them"
+        yield "warn", f"{len(gpus)} installed, but CUDA_VISIBLE_DEVICES = {hidden!r} hides them"
     elif gpus:
         yield (
             "ok",
             ", ".join(f"{gpu.name}, {gpu.memory_bytes / _GIB:.0f} GiB, driver {gpu.driver}" for gpu in gpus),
         )
     elif Path("/proc/driver/nvidia").exists() or Path("/dev/nvidia0").exists():
-        yield "FAIL", "there is an NVIDIA device, but its driver does not answer: `nvidia-smi` says more"
+        yield "FAIL", "an NVIDIA device is present, but its driver does not answer; run `nvidia-smi` for details"
     else:
         yield "ok", "none: all frameworks compute on the CPU"
 
@@ -139,41 +143,45 @@ def _disk(root: Path) -> Iterator[tuple[Mark, str]]:
         free = shutil.disk_usage(place).free
         text = f"{free / _GIB:,.1f} GiB free for {what} ({place})"
         if not os.access(place, os.W_OK):
-            yield "FAIL", f"{place}: cannot be written"
-        elif free < _NO_DISK:
-            yield "FAIL", f"{text}: a run needs some 100 MiB"
+            yield "FAIL", f"{place}: not writable; allowed: a writable folder"
+        elif free < _FULL_DISK:
+            yield "FAIL", f"{text}: a run needs about 100 MiB"
         else:
-            yield "warn" if free < _LITTLE_DISK else "ok", text
+            yield "warn" if free < _LOW_DISK else "ok", text
     for name in ("results", "data", "outputs", "multirun", CHECKPOINTS.name, journal.FOLDER, "mlartifacts"):
         if (root / name).exists() and not os.access(root / name, os.W_OK):
-            yield "FAIL", f"{root / name}: cannot be written; what runs leave goes there"
+            yield "FAIL", f"{root / name}: not writable; runs write there"
 
 
 def _journal(root: Path) -> Iterator[tuple[Mark, str]]:
-    found = outbox.find(root)
-    refused = [one for one in found if one.refused]
-    waiting = [one for one in found if not one.refused]
+    journals = outbox.find(root)
+    refused = [entry for entry in journals if entry.refused]
+    waiting = [entry for entry in journals if not entry.refused]
     if waiting:
-        size = sum(one.bytes for one in waiting) / 2**20
-        stores = ", ".join(sorted({store_uri(root, one.store) for one in waiting}))
-        yield "warn", f"{len(waiting)} journals ({size:,.1f} MiB) wait for {stores}: `python -m pipeline.sync`"
-    for one in refused:
-        yield "warn", f"MLflow refused some of {one.name}: see {one.folder / 'refused.jsonl'}, then delete that folder"
-    if not found:
-        yield "ok", "nothing waits for MLflow"
+        size = sum(entry.bytes for entry in waiting) / 2**20
+        stores = ", ".join(sorted({store_uri(root, entry.store) for entry in waiting}))
+        yield "warn", f"{len(waiting)} journals ({size:,.1f} MiB) wait for {stores}; run `python -m pipeline.sync`"
+    for entry in refused:
+        reasons = entry.folder / "refused.jsonl"
+        yield "warn", f"MLflow refused events of {entry.name}; see {reasons}, then delete that folder"
+    if not journals:
+        yield "ok", "no journal waits for MLflow"
 
 
 def _checkpoints(root: Path) -> Iterator[tuple[Mark, str]]:
-    folders = list((root / CHECKPOINTS).glob("*/state.safetensors"))
-    size = sum(path.stat().st_size for path in folders) / 2**20
+    states = list((root / CHECKPOINTS).glob("*/state.safetensors"))
+    size = sum(path.stat().st_size for path in states) / 2**20
     for path in (root / CHECKPOINTS).glob("*/holder.json"):
         holder = json.loads(path.read_text())
         here = holder["host"] == socket.gethostname()
         if here and psutil.pid_exists(holder["pid"]):
             yield "ok", f"process {holder['pid']} trains {path.parent.name}"
         elif here:
-            yield "ok", f"{path.parent.name}: its process was killed; the same command goes on with it"
-    yield "ok", f"{len(folders)} trainings cut short, {size:,.0f} MiB (at most 4 GiB, two weeks)" if folders else "none"
+            yield "ok", f"{path.parent.name}: its process was killed; run the same command to continue"
+    yield (
+        "ok",
+        f"{len(states)} unfinished trainings, {size:,.0f} MiB (kept up to 4 GiB and two weeks)" if states else "none",
+    )
 
 
 def _configuration(arguments: Sequence[str], root: Path) -> Iterator[tuple[Mark, str]]:
@@ -182,88 +190,88 @@ def _configuration(arguments: Sequence[str], root: Path) -> Iterator[tuple[Mark,
     if not snapshot.exists():
         yield "ok", f"{CONF}: valid; {PARAMS} will be composed"
         return
-    found = re.search(r"(?m)^conf_digest: (\w+)", snapshot.read_text())
-    same = bool(found) and found.group(1) == conf_digest()  # type: ignore[union-attr]
-    state = "composed from it" if same else "older: the next `dvc repro` composes it anew"
+    match = re.search(r"(?m)^conf_digest: (\w+)", snapshot.read_text())
+    current = match is not None and match.group(1) == conf_digest()
+    state = "up to date" if current else "outdated; the next `dvc repro` composes it again"
     yield "ok", f"{CONF}: valid; {PARAMS} is {state}"
 
 
 def _data(config: Config, root: Path) -> Iterator[tuple[Mark, str]]:
     data, prepared = config.data, root / PREPARED / "dataset.json"
-    there = ""
+    suffix = ""
     if prepared.exists():
         facts = json.loads(prepared.read_text())
-        there = f"; prepared: {facts['name']}, {facts['fingerprint'][:8]}"
+        suffix = f"; prepared: {facts['name']}, {facts['fingerprint'][:8]}"
     mirror = getattr(data, "mirror", None)
     if mirror and mirror.startswith(("http://", "https://")):
         try:
             urllib.request.urlopen(mirror, timeout=ANSWER_SECONDS).close()
         except urllib.error.HTTPError:
-            pass  # it answers: it need not list itself
+            pass  # the server answers; it need not serve a page at this address
         except (OSError, ValueError) as error:
             yield "FAIL", f"data.mirror = {mirror}: {getattr(error, 'reason', error)}"
             return
-        yield "ok", f"data.mirror = {mirror}: answers{there}"
+        yield "ok", f"data.mirror = {mirror}: answers{suffix}"
     elif mirror:
         folder = Path(mirror.removeprefix("file://"))
         folder = folder if folder.is_absolute() else root / folder
         if folder.is_dir():
-            yield "ok", f"data.mirror = {mirror}: {sum(1 for _ in folder.iterdir())} files{there}"
+            yield "ok", f"data.mirror = {mirror}: {sum(1 for _ in folder.iterdir())} files{suffix}"
         else:
-            yield "FAIL", f"data.mirror = {mirror}: no such folder"
+            yield "FAIL", f"data.mirror = {mirror}: no such folder; allowed: a folder or URL with the upstream files"
     elif host := _HOSTS.get(data.provider):
         if (root / "data/raw").exists() and any((root / "data/raw").iterdir()):
-            yield "ok", f"{data.name}: files are in data/raw{there}"
+            yield "ok", f"{data.name}: files are in data/raw{suffix}"
             return
         try:
             socket.create_connection((host, 443), timeout=ANSWER_SECONDS).close()
-            yield "ok", f"{data.name}: {host} answers{there}"
+            yield "ok", f"{data.name}: {host} answers{suffix}"
         except OSError as error:
-            out = "set data.mirror to a folder with the upstream files, or choose data=mnist_sample, which is bundled"
-            yield "FAIL", f"{data.name} by {data.provider}: {host}: {error}; {out}"
+            advice = (
+                "set data.mirror to a folder with the upstream files, or choose data=mnist_sample, which is bundled"
+            )
+            yield "FAIL", f"{data.name} by {data.provider}: {host}: {error}; {advice}"
     else:
-        yield "ok", f"{data.name}: needs no network{there}"
+        yield "ok", f"{data.name}: needs no network{suffix}"
 
 
 def _dvc(root: Path) -> Iterator[tuple[Mark, str]]:
     if not (root / ".dvc").is_dir():
-        yield "FAIL", f"{root}: has no .dvc folder: `dvc repro` does not run here; clone the repository"
+        yield "FAIL", f"{root}: has no .dvc folder, so `dvc repro` cannot run; clone the repository"
         return
     locks = root / ".dvc/tmp/rwlock"
-    held = json.loads(locks.read_text() or "{}") if locks.exists() else {}
-    pids = {int(pid) for pid in re.findall(r'"pid": (\d+)', json.dumps(held))}
+    owners = json.loads(locks.read_text() or "{}") if locks.exists() else {}
+    pids = {int(pid) for pid in re.findall(r'"pid": (\d+)', json.dumps(owners))}
     dead = [pid for pid in pids if not psutil.pid_exists(pid)]
     if pids - set(dead):
-        yield "warn", f"`dvc` is at work: process {', '.join(map(str, pids - set(dead)))}"
+        yield "warn", f"`dvc` is running: process {', '.join(map(str, pids - set(dead)))}"
     elif dead:
-        yield "ok", f"a lock of process {dead[0]}, which has ended: the next `dvc` removes it"
+        yield "ok", f"a lock of process {dead[0]}, which has ended; the next `dvc` command removes it"
     else:
         yield "ok", f"dvc {metadata.version('dvc')}, no locks" + ("" if (root / "dvc.lock").exists() else "; never run")
 
 
 def _git() -> Iterator[tuple[Mark, str]]:
     if not shutil.which("git"):
-        yield "FAIL", "git is not there: DVC needs it"
+        yield "FAIL", "git: not installed, and DVC needs it"
         return
     state = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, timeout=5)
     if state.returncode:
         yield (
             "warn",
-            "not a git repository: runs have no commit; `dvc repro` needs `dvc config --local core.no_scm true`",
+            "not a git repository, so runs record no commit; `dvc repro` needs `dvc config --local core.no_scm true`",
         )
     else:
         changed = len(state.stdout.splitlines())
         head = subprocess.run(["git", "log", "-1", "--format=%h %s"], capture_output=True, text=True, timeout=5)
-        kept = f"; changed or new files: {changed}, kept with every run as git.diff" if changed else ""
-        yield "ok", f"{head.stdout.strip() or 'no commit yet'}{kept}"
+        diff = f"; changed or new files: {changed}, logged with every run as git.diff" if changed else ""
+        yield "ok", f"{head.stdout.strip() or 'no commit yet'}{diff}"
 
 
 def _leftovers(root: Path) -> Iterator[tuple[Mark, str]]:
-    found = [*root.glob("mlflow.db.building-*"), *root.glob("data/*.building"), *root.glob("data/scratch-*")]
-    if found:
-        yield (
-            "ok",
-            f"of a process that was killed, can be deleted: {', '.join(str(p.relative_to(root)) for p in found)}",
-        )
+    paths = [*root.glob("mlflow.db.building-*"), *root.glob("data/*.building"), *root.glob("data/scratch-*")]
+    if paths:
+        names = ", ".join(str(path.relative_to(root)) for path in paths)
+        yield "ok", f"left by a process that was killed, can be deleted: {names}"
     else:
         yield "ok", "none"

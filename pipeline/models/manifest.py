@@ -17,7 +17,7 @@ class FrameworkFacts(BaseModel):
 
     name: str
     versions: dict[str, str]
-    """Of the framework's packages, by name."""
+    """Versions of the framework's packages, by name."""
     execution: str
     """`eager` or `compiled`."""
 

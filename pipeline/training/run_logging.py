@@ -176,13 +176,13 @@ class SeedRun:
 def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str, Any]:
     """Return the tags that runs are searched and grouped by; `seed` None: those of the group."""
     here, device, commit, style = machine(), classifier.device, provenance.git(), find(spec.framework).style
-    alone = seed is None or (spec.sweep and len(spec.seeds) == 1)
+    in_leaderboard = seed is None or (spec.sweep and len(spec.seeds) == 1)
     tags = {
         "stage": "train",
         "framework": spec.framework,
         "seed": seed,
         SIDE: style.title,
-        LEADERBOARD: True if alone else None,
+        LEADERBOARD: True if in_leaderboard else None,
         "group": spec.key(),
         "pair": spec.pair,
         "config.key": spec.key(seed),

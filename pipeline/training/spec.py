@@ -36,7 +36,7 @@ class SweepMembership:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One framework under one configuration: what one training computes, and where it writes."""
+    """One framework under one configuration, with the seeds to train and the folder to write to."""
 
     framework: str
     model: ModelConfig

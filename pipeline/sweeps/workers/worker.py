@@ -47,7 +47,7 @@ def modules_of(name: str) -> tuple[str, ...]:
 
 NO_FRAMEWORK: Final = "none"
 NAMES: Final = (NO_FRAMEWORK, *frameworks.names())
-"""Of all workers; also the names of their sockets."""
+"""Names of all workers and of their sockets."""
 _RELOADED: Final = ("pipeline", "hydra_plugins")
 """Packages that each fork imports again: folders hold different versions of them, and files are edited."""
 _READ_AT_IMPORT: Final = (
@@ -94,7 +94,7 @@ class Worker:
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
         self._children: dict[int, _Child] = {}
-        """By the pidfd of the fork, which becomes readable when the fork ends."""
+        """Running forks by pidfd, which becomes readable when the fork ends."""
 
     def serve(self) -> Command:
         """Fork for each command; return the command in the fork, and never in the worker."""
