@@ -44,11 +44,9 @@ class Sweep:
 
     def begin(self, folder: Path, overrides: Sequence[str]) -> None:
         """Look up finished jobs, open the sweep's run, and write `job.json` into the folder of each remaining job."""
-        root = main_root()
-        self.folder, self.tracker = folder, Tracker(self.jobs[0].config.tracking, root)
-        if not self.rerun:
-            folders = {job.number: cache.find(root, self._folder_of(job), job.key) for job in self.jobs}
-            self.done = {number: path for number, path in folders.items() if path}
+        self.folder, self.tracker = folder, Tracker(self.jobs[0].config.tracking, main_root())
+        for job in self.jobs:
+            self._look_up(job)
         here = [path for path in self.done.values() if path.parent.resolve() == folder.resolve()]
         if len(here) == len(self.jobs):
             print(f"{folder}: all {len(self.jobs)} jobs are done; {_RERUN}")
@@ -56,10 +54,7 @@ class Sweep:
         cache.begin(folder, self.keys)
         self._open_run(overrides)
         for job in self.jobs:
-            if job.number in self.done:
-                self._adopt(self.done[job.number], job.key)
-            else:
-                self._reset_folder(job)
+            self._assign(job)
         if self.done:
             print(f"{len(self.done)} of {len(self.jobs)} jobs are done; {_RERUN}", flush=True)
 
@@ -69,15 +64,17 @@ class Sweep:
         if tuple(overrides) != job.overrides:  # random values (`shuffle`) differ between this expansion and Hydra's
             varying = {key for each in self.jobs for key in each.varied}
             job = self.jobs[number] = plan_job(number, overrides, varying)
-            self.done.pop(number, None)
+            self._look_up(job)
             if self.run is None:
                 self._open_run(overrides)
-            self._reset_folder(job)
+            self._assign(job)
         if number not in self.done:
             run_job(job.config, output)
 
     def end(self) -> bool:
         """Print and log ranking and failures; return whether a job failed."""
+        if self.run:
+            cache.begin(self.folder, self.keys)  # those that Hydra has handed out
         ranking = Ranking(self.folder)
         for job in self.jobs:
             folder = self.done.get(job.number, self._folder_of(job))
@@ -111,6 +108,20 @@ class Sweep:
             run.log_params({"overrides": list(overrides)})
         self.tracker.drain()  # so that jobs name their parent by its MLflow id
         self.run = run
+
+    def _look_up(self, job: SweepJob) -> None:
+        """Note in `done` where the results of a finished job are."""
+        folder = None if self.rerun else cache.find(main_root(), self._folder_of(job), job.key)
+        self.done.pop(job.number, None)
+        if folder:
+            self.done[job.number] = folder
+
+    def _assign(self, job: SweepJob) -> None:
+        """Have a finished job belong to this sweep, or prepare the folder of one that is to be trained."""
+        if job.number in self.done:
+            self._adopt(self.done[job.number], job.key)
+        else:
+            self._reset_folder(job)
 
     def _reset_folder(self, job: SweepJob) -> None:
         """Write `job.json` into the job's folder, and delete the record of an earlier result."""
