@@ -21,7 +21,7 @@ END = {"event": "end", "status": "FINISHED"}
 
 
 def filled(root: Path, *events: dict[str, Any], keep: bool = False) -> Journal:
-    journal = Journal.create(root, keep=keep)
+    journal = Journal.create(root, resumable=keep)
     for event in events:
         journal.append(event)
     return journal
@@ -46,8 +46,8 @@ def test_a_journal_has_a_name_of_its_own_that_tells_when_and_which(tmp_path: Pat
     assert one.folder.name < other.folder.name
     assert journals.folder_of(tmp_path, one.uid) == one.folder
     assert journals.folder_of(tmp_path, "0" * 32) is None
-    assert not one.kept
-    assert Journal.create(tmp_path, keep=True).kept
+    assert not one.resumable
+    assert Journal.create(tmp_path, resumable=True).resumable
 
 
 def test_a_reference_to_a_journal_is_told_from_an_id_of_mlflow() -> None:
@@ -230,13 +230,13 @@ def test_it_goes_when_nothing_of_it_is_needed(tmp_path: Path) -> None:
 def test_a_released_one_goes_as_soon_as_it_was_sent(tmp_path: Path) -> None:
     kept, unsent = sent(filled(tmp_path, END, keep=True)), filled(tmp_path, END, keep=True)
     journals.release(kept.folder)  # this process holds it: only that nobody goes on with it is noted
-    assert not kept.kept
+    assert not kept.resumable
     for journal in (kept, unsent):
         journal.close()
         journals.release(journal.folder)
     assert not kept.folder.exists()
     assert unsent.folder.exists()
-    assert not unsent.kept
+    assert not unsent.resumable
     Journal(unsent.folder).close()
     journals.release(tmp_path / "journal/nowhere")
 
@@ -262,7 +262,7 @@ def test_a_new_process_removes_what_waits_for_nobody(tmp_path: Path) -> None:
     journals.tidy(tmp_path)
     assert [journal.folder.exists() for journal in gone] == [False, False]
     assert {name: journal.folder.exists() for name, journal in stays.items()} == dict.fromkeys(stays, True)
-    assert stays["may go on"].kept
+    assert stays["may go on"].resumable
     assert held.folder.exists()
     assert not left.exists()
     with FileLock(f"{stays['not sent'].folder}.lock", timeout=0):  # nobody is left with it

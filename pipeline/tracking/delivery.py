@@ -1,51 +1,58 @@
-"""What a journal holds, brought to MLflow: sent again after a crash between sending and noting it, it changes nothing.
+"""Send a journal's events to MLflow. Sending an event twice, as after a crash, changes nothing.
 
-MLflow's SQL stores key a metric by run, name, time, step and value (and parameters, tags and artifacts by name), so a
-second sending of a point adds no row; times are therefore those of the event. Runs are found again by their tag
-`journal`, models by name and run.
+MLflow's SQL stores key a metric by run, name, time, step and value, and parameters, tags and artifacts by name.
+Metrics are therefore sent with the time of their event, and a point that is sent again adds no row. A run is found
+again by its tag `journal`, a model by its name and run.
 """
 
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from . import mlflow_compat, views
+from . import experiments, mlflow_compat, views
 from .journal import Journal, Position, folder_of, is_local, uid_of
 from .store import artifact_root, first_connection, store_uri, unreachable_reason
 
 RUN_ID: Final = "{run_id}"
-"""Stands for the run's id in a description, which is written before MLflow has given one."""
+"""Placeholder for the run's id in the value of a tag: the text is written before MLflow has given an id."""
 EXPERIMENT_ID: Final = "{experiment_id}"
+"""Placeholder for the experiment's id, as `RUN_ID`."""
 _POINTS_PER_CALL: Final = 1000
 _NAMES_PER_CALL: Final = 100  # MLflow's limit on parameters and on tags
-_NEVER: Final = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS")
+_REFUSALS: Final = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS")
+"""Error codes of MLflow for what it will not take at any later time either."""
 _BATCHED: Final = ("metrics", "params", "tags")
+"""Events that go to MLflow many in a call."""
 
 
 class NotYetError(Exception):
-    """What an event refers to is in another journal, which comes first."""
+    """An event needs a run that the store does not have: send that run's journal first, or this one again."""
 
 
 class Delivery:
-    """The way of journals to one store. Whatever fails is raised; what was acknowledged before that stays so."""
+    """A connection to one store, over which journals are sent. What was acknowledged before an error stays so."""
 
     def __init__(self, client: Any, store: str, root: Path) -> None:
-        """`store`: see `store.place_of`."""
+        """`client`: an `MlflowClient`. `store`: see `store.configured_store`. `root`: see `core.paths.main_root`."""
         self.client, self.store, self._root = client, store, root
         self._experiments: dict[str, str] = {}
+        """Ids by name."""
         self._runs: dict[str, str] = {}
-        self._there: dict[str, set[tuple[str, int, float]]] = {}
-        """Of an adopted run, by journal: the points that it has already."""
+        """Ids by the uid of the run's journal."""
+        self._adopted_points: dict[str, set[tuple[str, int, float]]] = {}
+        """By journal: (name, step, value) of the points that its adopted run has already."""
         self.refused: list[str] = []
-        """What this store will never take, and why."""
+        """Messages, one for each event that this store will never take."""
 
     def send(self, journal: Journal) -> None:
-        """Bring what it lacks to the store."""
+        """Send the events that the store lacks, and acknowledge them batch by batch.
+
+        Raises `NotYetError`, `DeletedExperimentError`, or what MLflow raises.
+        """
         from mlflow.exceptions import MlflowException
 
         position = journal.position
-        if position.store != self.store:  # another one than before: it gets all of it
+        if position.store != self.store:  # nothing of it is in this store
             journal.position = position = Position(store=self.store)
         for batch, end in _batches(journal.events(position.offset)):
             try:
@@ -55,40 +62,32 @@ class Delivery:
                     journal.position = Position(store=self.store)
                     journal.acknowledge()
                     raise NotYetError("the store no longer has the run: all of it is sent again") from error
-                if error.error_code not in _NEVER:
+                if error.error_code not in _REFUSALS:
                     raise
-                self._one_by_one(journal, batch)
+                self._apply_one_by_one(journal, batch)
             position.offset = end
             journal.acknowledge()
 
     def experiment(self, name: str) -> str:
-        """The id of the experiment, which is created where there is none, with its saved views."""
-        from mlflow.exceptions import MlflowException
+        """Return the id of the experiment `name`; create it, with its saved views, if the store has none.
 
-        if name in self._experiments:
-            return self._experiments[name]
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
-            try:
-                self.client.create_experiment(name, artifact_location=artifact_root(store_uri(self._root, self.store)))
-            except MlflowException as error:  # another process was faster
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-            found = self.client.get_experiment_by_name(name)
-        if found.lifecycle_stage == "deleted":
-            raise DeletedExperimentError(name)
-        self._experiments[name] = str(found.experiment_id)
-        self._show(self._experiments[name], {})
+        Raises `DeletedExperimentError`, or what MLflow raises.
+        """
+        if name not in self._experiments:
+            location = artifact_root(store_uri(self._root, self.store))
+            self._experiments[name] = experiments.find_or_create(self.client, name, location)
+            experiments.update_views(self.client, self._experiments[name], {})
         return self._experiments[name]
 
-    def _one_by_one(self, journal: Journal, batch: list[dict[str, Any]]) -> None:
+    def _apply_one_by_one(self, journal: Journal, batch: list[dict[str, Any]]) -> None:
+        """Apply a batch that MLflow refused; put the events that it refuses on their own aside."""
         from mlflow.exceptions import MlflowException
 
         for event in batch:
             try:
                 self._apply(journal, [event])
             except MlflowException as error:
-                if error.error_code not in _NEVER:
+                if error.error_code not in _REFUSALS:
                     raise
                 journal.refuse(event, str(error))
                 self.refused.append(f"{journal.folder / 'refused.jsonl'}: {event['event']}: {error.message}")
@@ -96,7 +95,7 @@ class Delivery:
     def _apply(self, journal: Journal, batch: list[dict[str, Any]]) -> None:
         event = batch[0]
         if journal.position.run_id is None and event["event"] not in ("begin", "adopt"):
-            return
+            return  # the run to adopt is not in this store
         if event["event"] in _BATCHED:
             self._log_batch(journal, batch)
         else:
@@ -105,34 +104,43 @@ class Delivery:
     def _log_batch(self, journal: Journal, batch: list[dict[str, Any]]) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
-        run_id, metrics, params, tags = journal.position.run_id, [], [], []
+        metrics: list[Metric] = []
+        params: list[Param] = []
+        tags: list[RunTag] = []
         for event in batch:
             if event["event"] == "metrics":
-                model = event.get("model")
-                model_id = self._model_id(journal, model) if model else None
-                there = self._there.get(journal.uid, ())
-                for name, values in event["values"].items():
-                    for step, value in enumerate(values, event["step"]):
-                        if (name, step, value) not in there:
-                            metrics.append(Metric(name, value, event["time"], step, model_id=model_id, run_id=run_id))
+                metrics += self._new_metrics(journal, event)
             elif event["event"] == "params":
                 params += [Param(name, value) for name, value in event["values"].items()]
             else:
-                tags += [RunTag(name, self._filled(journal, value)) for name, value in event["values"].items()]
-        self.client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
+                tags += [RunTag(name, self._fill_in(journal, value)) for name, value in event["values"].items()]
+        self.client.log_batch(journal.position.run_id, metrics=metrics, params=params, tags=tags)
+
+    def _new_metrics(self, journal: Journal, event: Mapping[str, Any]) -> list[Any]:
+        """Return the points of an event as MLflow's `Metric`, without those that an adopted run has already."""
+        from mlflow.entities import Metric
+
+        run_id, model = journal.position.run_id, event.get("model")
+        model_id = self._model_id(journal, model) if model else None
+        present = self._adopted_points.get(journal.uid, ())
+        return [
+            Metric(name, value, event["time"], step, model_id=model_id, run_id=run_id)
+            for name, values in event["values"].items()
+            for step, value in enumerate(values, event["step"])
+            if (name, step, value) not in present
+        ]
 
     def _on_begin(self, journal: Journal, event: Mapping[str, Any]) -> None:
         position = journal.position
         position.experiment_id = self.experiment(event["experiment"])
-        found = self._find(journal.uid, position.experiment_id) if position.asked else None
-        if found is None:
+        run_id = self._search_run(journal.uid, position.experiment_id) if position.asked else None
+        if run_id is None:
             parent = self._run_id(event["parent"], position.experiment_id) if event["parent"] else None
             position.asked = True
             journal.acknowledge()
             tags = event["tags"] | {"journal": journal.uid} | ({"mlflow.parentRunId": parent} if parent else {})
-            run = self.client.create_run(position.experiment_id, event["time"], tags, event["name"])
-            found = run.info.run_id
-        position.run_id = self._runs[journal.uid] = found
+            run_id = self.client.create_run(position.experiment_id, event["time"], tags, event["name"]).info.run_id
+        position.run_id = self._runs[journal.uid] = run_id
 
     def _on_adopt(self, journal: Journal, event: Mapping[str, Any]) -> None:
         from mlflow.exceptions import MlflowException
@@ -140,15 +148,15 @@ class Delivery:
         position, reference = journal.position, event["reference"]
         position.experiment_id = self.experiment(event["experiment"])
         try:
-            found = self._run_id(reference, position.experiment_id)
-            if found:
-                self._there[journal.uid] = mlflow_compat.latest_points(self.client.get_run(found))
+            run_id = self._run_id(reference, position.experiment_id)
+            if run_id:
+                self._adopted_points[journal.uid] = mlflow_compat.latest_points(self.client.get_run(run_id))
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            found = None
-        if found or not event["name"]:  # without a name, it is of no use elsewhere
-            position.run_id = found
+            run_id = None
+        if run_id or not event["name"]:  # no name (`Tracker.add_tags`): of use to that run alone
+            position.run_id = run_id
         else:  # its models came from a cache of DVC: the run that trained them is in another store
             self._on_begin(journal, event)
 
@@ -159,7 +167,7 @@ class Delivery:
             self.client.delete_tag(run_id, "error")
 
     def _on_end(self, journal: Journal, event: Mapping[str, Any]) -> None:
-        if event["status"]:  # none: somebody else's run
+        if event["status"]:  # an adopted run keeps the one it has
             end = max(event["time"], journal.begin["time"])  # a clock can be set back
             self.client.set_terminated(journal.position.run_id, event["status"], end)
 
@@ -167,7 +175,7 @@ class Delivery:
         self.client.log_text(journal.position.run_id, event["text"], event["path"])
 
     def _on_file(self, journal: Journal, event: Mapping[str, Any]) -> None:
-        self.client.log_artifact(journal.position.run_id, str(_stored(journal, event)), event["folder"])
+        self.client.log_artifact(journal.position.run_id, str(_attachment(journal, event)), event["folder"])
 
     def _on_dataset(self, journal: Journal, event: Mapping[str, Any]) -> None:
         data = mlflow_compat.dataset_input(event["name"], event["digest"], event["source"], event["context"])
@@ -179,12 +187,14 @@ class Delivery:
         current = [self._run_id(reference, position.experiment_id) for reference in event["current"]]
         wanted = views.views([run for run in current if run], event["sweeps"])
         wanted[views.NOTE] = views.note(position.experiment_id, position.run_id if event["report"] else None)
-        self._show(position.experiment_id, wanted, current=bool(current), report=event["report"])
+        experiments.update_views(
+            self.client, position.experiment_id, wanted, current=bool(current), report=event["report"]
+        )
 
     def _on_model(self, journal: Journal, event: Mapping[str, Any]) -> None:
         from mlflow.entities import LoggedModelOutput, Metric
 
-        run_id, folder = journal.position.run_id, _stored(journal, event)
+        run_id, folder = journal.position.run_id, _attachment(journal, event)
         run = self.client.get_run(run_id)
         model = self._find_model(journal, event["name"]) or self.client.create_logged_model(
             journal.position.experiment_id, event["name"], run_id, params=dict(run.data.params)
@@ -205,7 +215,7 @@ class Delivery:
         return next(iter(self.client.search_logged_models([position.experiment_id], condition)), None)
 
     def _model_id(self, journal: Journal, reference: str) -> str | None:
-        """`reference`: an id, or the name of a model of this run; None where there is none of that name."""
+        """Return a model's id; None if the run has no model of that name. `reference`: an id, or a model's name."""
         if reference.startswith("m-"):
             return reference
         if reference not in journal.position.models and (model := self._find_model(journal, reference)):
@@ -213,47 +223,34 @@ class Delivery:
         return journal.position.models.get(reference)
 
     def _run_id(self, reference: str, experiment_id: str) -> str | None:
-        """None where no journal and no run is known by that reference."""
+        """Return a run's id; None if neither the store nor a journal has the run.
+
+        `reference`: an id, or a journal's (see `journal.local`). Raises `NotYetError` if the journal is not sent yet.
+        """
         if not is_local(reference):
             return reference
         uid = uid_of(reference)
         if uid not in self._runs:
-            if found := self._find(uid, experiment_id):
-                self._runs[uid] = found
+            if run_id := self._search_run(uid, experiment_id):
+                self._runs[uid] = run_id
             elif folder_of(self._root, uid):
-                raise NotYetError(f"the run of the journal {uid} is not there yet")
+                raise NotYetError(f"the store does not have the run of the journal {uid} yet")
         return self._runs.get(uid)
 
-    def _find(self, uid: str, experiment_id: str) -> str | None:
+    def _search_run(self, uid: str, experiment_id: str) -> str | None:
         runs = self.client.search_runs([experiment_id], f"tags.journal = '{uid}'", max_results=1)
         return str(runs[0].info.run_id) if runs else None
 
-    def _filled(self, journal: Journal, value: str) -> str:
+    def _fill_in(self, journal: Journal, value: str) -> str:
         position = journal.position
         return value.replace(RUN_ID, position.run_id or "").replace(EXPERIMENT_ID, position.experiment_id or "")
 
-    def _show(self, experiment_id: str, wanted: Mapping[str, str], current: bool = False, report: bool = False) -> None:
-        """Keep the saved views and the bar of links (see `views`) up to date."""
-        wanted = {**views.views(), views.NOTE: views.note(experiment_id), **wanted}
-        try:
-            known = self.client.get_experiment(experiment_id).tags
-            for key, value in wanted.items():
-                kept = key in known and (
-                    (key == views.CURVES and not current)
-                    or (key == views.NOTE and (not report or not known[key].startswith("[Leaderboard]")))
-                )
-                if not kept and known.get(key) != value:
-                    self.client.set_experiment_tag(experiment_id, key, value)
-        except Exception as error:  # how the UI stores them is MLflow's own business: never in the way of a run
-            warnings.warn(f"saved views of the MLflow UI: {error}", stacklevel=2)
-
-
-class DeletedExperimentError(Exception):
-    """The experiment of that name is in the store's bin."""
-
 
 def connect(root: Path, store: str) -> Delivery:
-    """To a store, see `store.place_of`. Raises ConnectionError where it does not answer, else what MLflow raises."""
+    """Return a connection to a store, see `store.configured_store`.
+
+    Raises ConnectionError if the store does not answer, or what MLflow raises.
+    """
     from mlflow import MlflowClient
 
     uri = store_uri(root, store)
@@ -264,14 +261,14 @@ def connect(root: Path, store: str) -> Delivery:
 
 
 def _batches(events: Iterator[tuple[dict[str, Any], int]]) -> Iterator[tuple[list[dict[str, Any]], int]]:
-    """As many events as one call takes, with the offset behind them."""
+    """Group events into batches of one call each; yield each batch with the byte offset behind it."""
     batch: list[dict[str, Any]] = []
     points = names = end = 0
     for event, after in events:
         kind = event["event"]
-        size = sum(map(len, event["values"].values())) if kind == "metrics" else 0
-        named = len(event["values"]) if kind in ("params", "tags") else 0
-        full = points + size > _POINTS_PER_CALL or names + named > _NAMES_PER_CALL
+        more_points = sum(map(len, event["values"].values())) if kind == "metrics" else 0
+        more_names = len(event["values"]) if kind in ("params", "tags") else 0
+        full = points + more_points > _POINTS_PER_CALL or names + more_names > _NAMES_PER_CALL
         if batch and (full or kind not in _BATCHED):
             yield batch, end
             batch, points, names = [], 0, 0
@@ -280,12 +277,13 @@ def _batches(events: Iterator[tuple[dict[str, Any], int]]) -> Iterator[tuple[lis
             yield [event], end
             continue
         batch.append(event)
-        points, names = points + size, names + named
+        points, names = points + more_points, names + more_names
     if batch:
         yield batch, end
 
 
-def _stored(journal: Journal, event: Mapping[str, Any]) -> Path:
+def _attachment(journal: Journal, event: Mapping[str, Any]) -> Path:
+    """Return the path of what an event attaches. Raises ValueError if it leads out of the journal's folder."""
     path: Path = (journal.folder / event["stored"]).resolve()
     if not path.is_relative_to(journal.folder.resolve()):
         raise ValueError(f"{journal.folder / 'events.jsonl'}: {event['stored']} is outside of the journal")

@@ -1,4 +1,4 @@
-"""Networks to folders as MLflow stores models: without pickle, with a signature, with explicit requirements."""
+"""Save networks in MLflow's model format: without pickle, with a signature, with explicit requirements."""
 
 import importlib
 import warnings
@@ -9,14 +9,15 @@ from typing import Any, Final
 import numpy as np
 
 _INPUT_NAMES: Final = {"mlflow.tensorflow": "images"}
-"""Of flavours whose signature names its inputs."""
+"""By flavour, the name of the input in its signatures; the others have unnamed inputs."""
 
 
 def save(flavour: str, network: Any, folder: Path, *, example: np.ndarray, classes: int, files: Sequence[Path]) -> None:
-    """Write `network` into `folder`, which is made.
+    """Write `network` into the new folder `folder`.
 
     `flavour`: a module of MLflow. `example`: a batch of at least two images, in the dtype and shape that the network
-    takes. `files`: kept beside it.
+    takes; its first axis is variable in the signature. `classes`: size of the output's last axis. `files`: copied into
+    the folder.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
@@ -24,7 +25,7 @@ def save(flavour: str, network: Any, folder: Path, *, example: np.ndarray, class
     module = importlib.import_module(flavour)
     images = TensorSpec(example.dtype, (-1, *example.shape[1:]), _INPUT_NAMES.get(flavour))
     signature = ModelSignature(Schema([images]), Schema([TensorSpec(example.dtype, (-1, classes))]))
-    # torch.export traces the example, and would fix its batch size if that were one
+    # torch.export traces the example, and would fix a batch size of 1
     options = {"serialization_format": "pt2", "input_example": example} if flavour == "mlflow.pytorch" else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

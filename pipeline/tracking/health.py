@@ -1,4 +1,4 @@
-"""The state of a store, seen from outside."""
+"""Check a store from outside, without opening it through MLflow."""
 
 import sqlite3
 import urllib.request
@@ -13,15 +13,19 @@ from .store import file_of, require_kind, store_uri, unreachable_reason
 
 Mark = Literal["ok", "warn", "FAIL"]
 ANSWER_SECONDS: Final = 3.0
-"""For an answer to a short question."""
+"""Time limit for the answer to one request."""
 
 
 def store(root: Path) -> Iterator[tuple[Mark, str]]:
-    """Whether it can be reached and written, and is of this MLflow, which is not imported: that takes seconds."""
+    """Check that the configured store answers, can be written, and fits the installed MLflow.
+
+    Yields a mark and a message for each finding. MLflow is not imported: that takes seconds. Raises `UserError` if the
+    store's URI is not allowed.
+    """
     uri = store_uri(root)
     require_kind(uri)
     if reason := unreachable_reason(uri):
-        yield "warn", f"{uri}: {reason}; training goes on, what is logged waits, `python -m pipeline.sync` sends it"
+        yield "warn", f"{uri}: {reason}; training goes on, and `python -m pipeline.sync` sends what was logged"
     elif uri.startswith("http"):
         yield from _server(uri)
     elif not uri.startswith("sqlite:///"):
@@ -33,30 +37,30 @@ def store(root: Path) -> Iterator[tuple[Mark, str]]:
 
 
 def _server(uri: str) -> Iterator[tuple[Mark, str]]:
-    own = metadata.version("mlflow")
+    installed = metadata.version("mlflow")
     with urllib.request.urlopen(f"{uri.rstrip('/')}/version", timeout=ANSWER_SECONDS) as answer:
         version = answer.read(100).decode(errors="replace")
-    if version.split(".")[:2] == own.split(".")[:2]:
+    if version.split(".")[:2] == installed.split(".")[:2]:
         yield "ok", f"{uri}: answers, MLflow {version}"
     else:
-        yield "warn", f"{uri}: MLflow {version} there, {own} here: models and views may not get through"
+        yield "warn", f"{uri}: MLflow {version} there, {installed} here: models and views may not get through"
 
 
 def database(path: Path) -> Iterator[tuple[Mark, str]]:
-    """A SQLite store."""
+    """Check that a SQLite store can be written and has the schema of the installed MLflow; yield as `store` does."""
     wanted = mlflow_compat.schema_head()
     try:
         with closing(sqlite3.connect(path, timeout=1.0)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.rollback()
-            (found,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            (revision,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     except (sqlite3.Error, TypeError) as error:
-        yield "FAIL", f"{path}: {error}; if no process is at it, move it away: the next run builds a new one"
+        yield "FAIL", f"{path}: {error}; if no process uses it, move it away: the next run builds a new one"
         return
-    if found == wanted:
-        yield "ok", f"{path}: {path.stat().st_size / 2**20:,.1f} MiB, schema {found}"
+    if revision == wanted:
+        yield "ok", f"{path}: {path.stat().st_size / 2**20:,.1f} MiB, schema {revision}"
     else:
         yield (
             "FAIL",
-            f"{path}: schema {found}, MLflow wants {wanted}: copy it, then `mlflow db upgrade sqlite:///{path}`",
+            f"{path}: schema {revision}, MLflow wants {wanted}: copy it, then `mlflow db upgrade sqlite:///{path}`",
         )

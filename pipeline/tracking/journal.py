@@ -1,8 +1,9 @@
-"""A run's journal: every event is on disk before MLflow hears of it, so that no outage and no kill loses one.
+"""A run's journal: every event is on disk before it is sent to MLflow, so that no outage and no kill loses one.
 
-`<main root>/journal/<time>-<id>/` holds `events.jsonl` (a line each, only ever added to), `files/` (copies of what the
-events name) and `position.json` (how much MLflow has). It is removed once MLflow has all of a run that ended.
-`<same>.lock` beside it is held by the process at work on it.
+The folder `<main root>/journal/<time>-<uid>/` holds `events.jsonl` (append-only, an event a line), `files/` (copies of
+the files that events name), `position.json` (how much MLflow has), `keep` if a later process may continue the run, and
+`refused.jsonl` if MLflow refused an event. It is removed once MLflow has all of a run that ended. The process that
+works on it holds the lock file `<folder>.lock`.
 """
 
 import contextlib
@@ -22,86 +23,93 @@ from filelock import FileLock, Timeout
 
 FOLDER: Final = "journal"
 _KEEP_DAYS: Final = 14
-_LOOK_SECONDS: Final = 30.0
+_LOCK_SECONDS: Final = 30.0
 _LOCAL: Final = "journal:"
 
 
 def is_local(reference: str) -> bool:
-    """Whether a run is referred to by its journal: MLflow had no answer, and so no id, when the reference was made."""
+    """Return whether a reference names a run's journal: MLflow had not given the run an id yet."""
     return reference.startswith(_LOCAL)
 
 
 def local(uid: str) -> str:
-    """Refer to the run of the journal `uid`."""
+    """Return a reference to the run of the journal `uid`: `journal:<uid>`."""
     return _LOCAL + uid
 
 
 def uid_of(reference: str) -> str:
-    """The other way round."""
+    """Return the journal's uid of a reference that `local` made."""
     return reference.removeprefix(_LOCAL)
 
 
 @dataclass
 class Position:
-    """How much of a journal is in MLflow."""
+    """How much of a journal one store has: the content of `position.json`."""
 
     offset: int = 0
-    """Bytes of `events.jsonl`."""
+    """Bytes of `events.jsonl` that the store has."""
     store: str = ""
-    """The one that has them, see `store.place_of`."""
+    """See `store.configured_store`."""
     run_id: str | None = None
     experiment_id: str | None = None
     asked: bool = False
-    """Whether that store was asked to create the run: it may have done so without our hearing of it."""
+    """Whether the store was asked to create the run; it may have done so though its answer was lost."""
     models: dict[str, str] = field(default_factory=dict)
-    """Ids, by name."""
+    """Ids of the run's models, by name."""
 
 
 class Journal:
-    """One run's events, held by this process. Any number of threads may add to it."""
+    """One run's journal, locked by this process. Any number of threads may append to it."""
 
     def __init__(self, folder: Path, wait_seconds: float = 0.0, *, new: bool = False) -> None:
-        """Raises `filelock.Timeout` where another process holds it, `OSError` where there is none or cannot be."""
+        """Lock and open the journal in `folder`; `new`: make the folder. An incomplete last line is cut off.
+
+        Raises `filelock.Timeout` if another process still holds the lock after `wait_seconds`, and OSError if the
+        folder is missing or cannot be made, locked or read.
+        """
         self.folder = folder
         self.uid = folder.name.rpartition("-")[2]
-        # Beside the folder: FileLock makes the folders that it needs, and who removes one may not be the last to ask.
+        # Beside the folder, not in it: FileLock makes missing folders, and would bring a removed journal back.
         self._lock = FileLock(f"{folder}.lock", timeout=wait_seconds, thread_local=False)
         try:
             self._lock.acquire()
         except Timeout:
             raise
-        except OSError as error:  # named by where users know it, not by what a link leads to
+        except OSError as error:  # name the path that users know, not the target of a symbolic link
             raise OSError(error.errno, error.strerror, str(folder)) from error
         self._events, self._guard = folder / "events.jsonl", RLock()
         try:
             if new:
                 folder.mkdir()
-            elif not folder.exists():  # removed since it was found
+            elif not folder.exists():  # another process removed it meanwhile
                 Path(self._lock.lock_file).unlink(missing_ok=True)
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
             self._file = self._events.open("ab")
-            whole = self._events.read_bytes().rfind(b"\n") + 1
-            if whole < self._file.tell():  # the power failed, or the disk was full, amid a line
-                self._file.truncate(whole)
-            self.size = whole
+            complete = self._events.read_bytes().rfind(b"\n") + 1
+            if complete < self._file.tell():  # the power failed, or the disk was full, amid a line
+                self._file.truncate(complete)
+            self.size = complete
         except OSError:
             self._lock.release()
             raise
         self.position = position_of(folder)
 
     @classmethod
-    def create(cls, root: Path, *, keep: bool = False) -> "Journal":
-        """A new one. `keep`: until it is released, though MLflow may have all of it."""
+    def create(cls, root: Path, *, resumable: bool = False) -> "Journal":
+        """Make a journal below the main root.
+
+        `resumable`: a later process may continue the run; the journal stays until `release`, though MLflow has all.
+        """
         now = time.time()
         stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now)) + f"-{int(now * 1e6) % 1_000_000:06}"
-        # Others may look whether a lock without a folder is a leftover.
-        journal = cls(root / FOLDER / f"{stamp}-{uuid.uuid4().hex}", wait_seconds=_LOOK_SECONDS, new=True)
-        if keep:
+        # Not 0 s: `tidy` of another process takes a lock that has no folder yet for a leftover, and holds it briefly.
+        journal = cls(root / FOLDER / f"{stamp}-{uuid.uuid4().hex}", wait_seconds=_LOCK_SECONDS, new=True)
+        if resumable:
             (journal.folder / "keep").touch()
         return journal
 
     def append(self, event: Mapping[str, Any]) -> None:
-        """Add an event; a kill of this process leaves all of it or nothing."""
+        """Append an event. A kill of this process leaves all of its line, or a part that is cut off later."""
         line = json.dumps(event, separators=(",", ":")).encode() + b"\n"
         with self._guard:
             self._file.write(line)
@@ -109,22 +117,22 @@ class Journal:
             self.size += len(line)
 
     def to_disk(self) -> None:
-        """What was added survives a failure of the power, too."""
+        """Flush the events to the disk with fsync, so that they survive a power failure."""
         with self._guard:
             os.fsync(self._file.fileno())
 
     def attach(self, source: Path) -> str:
-        """Keep a copy of a file or a folder, and return its path below the journal's folder."""
-        place = self._new_place(source.name)
-        shutil.copytree(source, place) if source.is_dir() else shutil.copyfile(source, place)
-        return str(place.relative_to(self.folder))
+        """Copy a file or a folder into the journal; return the copy's path relative to the journal's folder."""
+        copy = self._new_path(source.name)
+        shutil.copytree(source, copy) if source.is_dir() else shutil.copyfile(source, copy)
+        return str(copy.relative_to(self.folder))
 
     def attach_folder(self, name: str) -> Path:
-        """The path of a folder, yet to be made, whose content is kept."""
-        return self._new_place(name)
+        """Return the path, in the journal, of a folder `name` that the caller is to make and fill."""
+        return self._new_path(name)
 
     def events(self, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
-        """Events from a byte offset on, each with the offset of the next."""
+        """Yield the events from a byte offset on, each with the offset of the next one."""
         with self._events.open("rb") as file:
             file.seek(offset)
             while (end := file.tell()) < self.size:
@@ -133,17 +141,17 @@ class Journal:
 
     @property
     def pending(self) -> int:
-        """Bytes that MLflow does not have yet."""
+        """Bytes of events that MLflow does not have yet."""
         return self.size - self.position.offset
 
     @property
     def begin(self) -> dict[str, Any]:
-        """The first event; empty where there is none."""
+        """The first event (`begin` or `adopt`); empty if the journal has no event."""
         return next((event for event, _ in self.events()), {})
 
     @property
     def ended(self) -> bool:
-        """Whether the run's latest session has ended."""
+        """Whether the run's latest session has ended; True for a journal without a session."""
         last = ""
         for event, _ in self.events():
             if event["event"] in ("begin", "adopt", "resume", "end"):
@@ -151,24 +159,27 @@ class Journal:
         return last in ("", "end")
 
     @property
-    def kept(self) -> bool:
-        """Whether a later process may go on with it."""
+    def resumable(self) -> bool:
+        """Whether a later process may continue the run."""
         return (self.folder / "keep").exists()
 
     def acknowledge(self) -> None:
-        """Write the position down."""
+        """Write the position to `position.json`, atomically."""
         part = self.folder / "position.part"
         part.write_text(json.dumps(asdict(self.position)))
         part.replace(self.folder / "position.json")
 
     def refuse(self, event: Mapping[str, Any], reason: str) -> None:
-        """Keep what MLflow will never take where it can be read."""
+        """Append an event that MLflow will never take to `refused.jsonl`, with the reason."""
         with (self.folder / "refused.jsonl").open("a") as file:
             file.write(json.dumps({"reason": reason, **event}) + "\n")
 
     def finish(self) -> bool:
-        """Remove it if nothing of it is needed any longer."""
-        done = not self.pending and not self.kept and not (self.folder / "refused.jsonl").exists() and self.ended
+        """Remove the journal if MLflow has all of it and the run is over; return whether it was removed.
+
+        A journal that is resumable, or of which MLflow refused an event, stays.
+        """
+        done = not self.pending and not self.resumable and not (self.folder / "refused.jsonl").exists() and self.ended
         if done:
             self._file.close()
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -177,11 +188,11 @@ class Journal:
         return done
 
     def close(self) -> None:
-        """Let another process have it."""
+        """Release the lock: another process may open the journal."""
         self._file.close()
         self._lock.release()
 
-    def _new_place(self, name: str) -> Path:
+    def _new_path(self, name: str) -> Path:
         with self._guard:
             folder = self.folder / "files" / uuid.uuid4().hex[:12]
             folder.mkdir(parents=True)
@@ -189,20 +200,23 @@ class Journal:
 
 
 def position_of(folder: Path) -> Position:
-    """How much of the journal in that folder is in MLflow."""
+    """Return how much of the journal in `folder` a store has; the start if `position.json` is missing or damaged."""
     try:
         return Position(**json.loads((folder / "position.json").read_text()))
-    except (OSError, ValueError, TypeError):  # none yet; or damaged: all is sent again, which changes nothing
+    except (OSError, ValueError, TypeError):  # all is sent again, which changes nothing
         return Position()
 
 
 def folder_of(root: Path, uid: str) -> Path | None:
-    """Where the journal of that id is, if there is one."""
+    """Return the folder of the journal `uid`; None if there is no such journal."""
     return next((root / FOLDER).glob(f"*-{uid}"), None)
 
 
 def release(folder: Path) -> None:
-    """No later process will go on with that run: its journal goes once MLflow has all of it."""
+    """Note that no later process will continue the run; remove its journal if MLflow has all of it.
+
+    A journal that another process holds is removed by that process.
+    """
     (folder / "keep").unlink(missing_ok=True)
     with contextlib.suppress(OSError, Timeout):
         journal = Journal(folder)
@@ -211,13 +225,13 @@ def release(folder: Path) -> None:
 
 
 def tidy(root: Path) -> None:
-    """Release journals that wait for nobody: MLflow has all, or nobody went on with the run for two weeks."""
+    """Release the journals that MLflow has in full, and those without an event for 14 days; remove stray locks."""
     for lock in (root / FOLDER).glob("*.lock"):
-        if not lock.with_suffix("").exists():  # of a process that was killed between the removals of the two
+        if not lock.with_suffix("").exists():  # its process was killed between the two removals
             release(lock.with_suffix(""))
     for folder in (root / FOLDER).glob("*/"):
         with contextlib.suppress(OSError):
-            facts = (folder / "events.jsonl").stat()
-            sent = position_of(folder).offset >= facts.st_size > 0 and not (folder / "keep").exists()
-            if sent or time.time() - facts.st_mtime > 86_400 * _KEEP_DAYS:
+            events = (folder / "events.jsonl").stat()
+            sent = position_of(folder).offset >= events.st_size > 0 and not (folder / "keep").exists()
+            if sent or time.time() - events.st_mtime > 86_400 * _KEEP_DAYS:
                 release(folder)

@@ -1,4 +1,4 @@
-"""Everything that leans on what MLflow does not document (seen in 3.17.2): read this first when its version changes.
+"""All code that depends on undocumented behaviour of MLflow (seen in 3.17.2). Read it first when the version changes.
 
 tests/test_compat.py has a test for each function, which says what to do when it breaks. Importing MLflow takes seconds,
 so the functions import it, not this module.
@@ -22,15 +22,15 @@ WARM_IMPORTS: Final = (
     *("mlflow.pyfunc", "mlflow.data.meta_dataset", "mlflow.store.tracking.sqlalchemy_store"),
     *("mlflow.system_metrics.system_metrics_monitor", "alembic.command", "sqlalchemy.dialects.sqlite"),
 )
-"""Modules that a run imports, of MLflow and for it: what a warm worker has loaded before it is asked."""
+"""Modules that a run imports, of MLflow and for it: a warm worker (see `sweeps.workers`) loads them in advance."""
 VIEW_TAG: Final = "mlflow.sharedViewState."
-"""What the name of an experiment's tag begins with that holds a saved view; the view's key follows."""
+"""Prefix of the experiment tags that hold saved views; the view's key follows."""
 _VIEW_MILLISECONDS: Final = 1_767_225_600_000  # fixed: a view is the same text whenever it is written
-_AS_CHARTS: Final = {"runs": "compareRunsMode", "models": "viewMode"}
+_AS_CHARTS: Final = {"runs": "compareRunsMode", "models": "viewMode"}  # by page, the key of its query
 
 
 def build_store(path: Path, artifact_root: str) -> None:
-    """Write a SQLite store of this MLflow's schema to `path`, where nothing is; `artifact_root`: a URI.
+    """Write a SQLite store with the installed MLflow's schema to the new file `path`. `artifact_root`: a URI.
 
     Raises OSError, or what SQLAlchemy raises.
     """
@@ -41,7 +41,7 @@ def build_store(path: Path, artifact_root: str) -> None:
 
 
 def schema_head() -> str | None:
-    """Return the revision of the schema that the installed MLflow wants; None where its migrations tell none.
+    """Return the schema revision that the installed MLflow wants; None if its migrations have no head.
 
     MLflow is not imported.
     """
@@ -49,29 +49,29 @@ def schema_head() -> str | None:
     assert spec
     assert spec.submodule_search_locations
     folder = Path(spec.submodule_search_locations[0]) / "store/db_migrations/versions"
-    own, earlier = set(), set()
+    revisions, superseded = set(), set()
     # not alembic's ScriptDirectory: it runs the migrations, which import mlflow: 1.4 s in place of 0.02 s
     for path in folder.glob("*.py"):
         text = path.read_text()
-        own |= set(re.findall(r'(?m)^revision = ["\'](\w+)["\']', text))
-        earlier |= set(re.findall(r'(?m)^down_revision = ["\'](\w+)["\']', text))
-    return next(iter(own - earlier), None)
+        revisions |= set(re.findall(r'(?m)^revision = ["\'](\w+)["\']', text))
+        superseded |= set(re.findall(r'(?m)^down_revision = ["\'](\w+)["\']', text))
+    return next(iter(revisions - superseded), None)
 
 
 def add_context_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return `tags` with those that MLflow itself gives to a run: who, from which program, at which commit."""
+    """Return `tags` with those that MLflow itself sets on a run: user, source program, git commit."""
     from mlflow.tracking.context.registry import resolve_tags
 
     return dict(resolve_tags(dict(tags)))
 
 
 def latest_points(run: Any) -> set[tuple[str, int, float]]:
-    """Return name, step and value of the latest point of each metric of a run of `MlflowClient.get_run`."""
+    """Return (name, step, value) of the latest point of each metric. `run`: a result of `MlflowClient.get_run`."""
     return {(metric.key, metric.step, metric.value) for metric in run.data._metric_objs}
 
 
 def dataset_input(name: str, digest: str, source: Mapping[str, str], context: str) -> Any:
-    """Return what `MlflowClient.log_inputs` takes: data with a name, a digest (36 characters at most) and a source."""
+    """Return a `DatasetInput` for `MlflowClient.log_inputs`; `digest`: at most 36 characters."""
     from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.data.meta_dataset import MetaDataset
     from mlflow.entities import DatasetInput, InputTag
@@ -81,7 +81,7 @@ def dataset_input(name: str, digest: str, source: Mapping[str, str], context: st
 
 
 def assign_model(folder: Path, model: Any, run_id: str | None) -> None:
-    """Rewrite `MLmodel` in `folder`, saved before there was a LoggedModel, to be that of `model`, trained by a run."""
+    """Write the ids of a LoggedModel and of its run into `MLmodel` in `folder`, which was saved before they existed."""
     from mlflow.models import Model
 
     stored = Model.load(str(folder))
@@ -94,13 +94,13 @@ def assign_model(folder: Path, model: Any, run_id: str | None) -> None:
 def sampled_system_metrics(
     log_metrics: Callable[[Mapping[str, float], int], None], seconds: float, *, first_step: int
 ) -> Iterator[None]:
-    """Give `log_metrics` CPU, memory, disk, network and GPU use every so many seconds, under `system/`.
+    """Pass CPU, memory, disk, network and GPU use as `system/*` to `log_metrics` every `seconds`, in a thread.
 
-    MLflow's monitor measures. Its own loop would ask a server at each sample whether the run is still there.
+    MLflow's monitor measures. Its own loop would ask the server at each sample whether the run still exists.
     """
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    # it makes a client, of which we have no use: that of a server opens nothing, one of SQLite builds a database
+    # the monitor makes a client that is never used: one of a server opens nothing, one of SQLite would build a database
     monitor = SystemMetricsMonitor("", sampling_interval=seconds, tracking_uri="http://127.0.0.1")
     ended = threading.Event()
 
@@ -123,9 +123,10 @@ def sampled_system_metrics(
 
 
 def pack_view(name: str, state: Mapping[str, Any]) -> str:
-    """Return the value of a tag `VIEW_TAG` + key, as the UI writes it when somebody saves a view.
+    """Return the value of a tag `VIEW_TAG` + key, as the UI writes it when a user saves a view.
 
-    `state`: what the UI holds of a table of runs (search, order, columns, charts), in its own keys.
+    `name`: the view's title. `state`: the UI's state of a table of runs (search, order, columns, charts), in its own
+    keys.
     """
     text = json.dumps(state, separators=(",", ":"))
     packed = base64.b64encode(zlib.compress(text.encode(), 9)).decode()
@@ -136,8 +137,8 @@ def pack_view(name: str, state: Mapping[str, Any]) -> str:
 def ui_path(experiment_id: str, page: str, *, view: str | None = None, charts: bool = False) -> str:
     """Return the path of a page of the UI, below the server's address.
 
-    `page`: `runs`, `models`, or one of these with an id. `view`: the key of a saved view. `charts`: as charts, which a
-    view cannot say. A search filter beside a view would undo it.
+    `page`: `runs`, `models`, or one of these with an id. `view`: the key of a saved view. `charts`: show charts, which
+    a view cannot store. There is no search filter: beside a view, it would undo the view.
     """
     query = {"workflowType": "machine_learning"}  # without it, the UI opens in its mode for GenAI
     if view is not None:

@@ -1,4 +1,4 @@
-"""Journals that ended processes left behind: what of them MLflow lacks, and the sending of it."""
+"""Journals that ended processes left behind: list what MLflow lacks of them, and send it."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -15,34 +15,36 @@ from .store import ensure_store, store_uri
 
 @dataclass(frozen=True)
 class Waiting:
-    """A run of which MLflow lacks something."""
+    """A run of which MLflow lacks events."""
 
     folder: Path
+    """Of its journal."""
     name: str
     store: str
-    """See `store.place_of`."""
+    """The store it was meant for, see `store.configured_store`."""
     bytes: int
+    """Size of the events that MLflow lacks."""
     killed: bool
-    """Whether its process ended without a word."""
+    """Whether its process ended without ending the run."""
     refused: bool
-    """Whether MLflow refused something of it, for good."""
+    """Whether MLflow refused an event of it for good."""
 
 
 def find(root: Path) -> list[Waiting]:
-    """What waits and no process is at work on, the oldest first."""
-    found = []
+    """Return the runs of which MLflow lacks events and that no process is writing, the oldest first."""
+    waiting = []
     for folder in sorted((root / journals.FOLDER).glob("*/")):
         with contextlib.suppress(Timeout, OSError), contextlib.closing(Journal(folder)) as journal:
             killed, refused = not journal.ended, (folder / "refused.jsonl").exists()
             if journal.pending or killed or refused:
                 begin = journal.begin
                 name, store = begin.get("name", ""), begin.get("store", "")
-                found.append(Waiting(folder, name, store, journal.pending, killed, refused))
-    return found
+                waiting.append(Waiting(folder, name, store, journal.pending, killed, refused))
+    return waiting
 
 
 def at_work(root: Path) -> int:
-    """Runs that processes are writing now, and send themselves."""
+    """Return the number of runs that processes are writing now; these processes send them."""
     count = 0
     for folder in (root / journals.FOLDER).glob("*/"):
         try:
@@ -55,57 +57,57 @@ def at_work(root: Path) -> int:
 
 
 def send(
-    root: Path, found: Sequence[Waiting], to: str | None = None, each: Callable[[Path], None] = lambda _: None
+    root: Path, waiting: Sequence[Waiting], to: str | None = None, on_sent: Callable[[Path], None] = lambda _: None
 ) -> list[str]:
-    """Send them to the stores that they were meant for, or to `to`; returns what went wrong.
+    """Send runs to the stores that they were meant for, or to the URI `to`; return a message for each failure.
 
-    `each` is told of every journal that is through. Raises `UserError` where `to` is no store.
+    `on_sent` is called with the folder of every journal that is done with. Raises `UserError` if `to` is no store.
     """
     if to is not None:
         ensure_store(root, to)
     failures = []
-    for store in dict.fromkeys(one.store for one in found):
-        folders = [one.folder for one in found if one.store == store]
-        place = store if to is None else to
-        uri = store_uri(root, place)
+    for store in dict.fromkeys(run.store for run in waiting):
+        folders = [run.folder for run in waiting if run.store == store]
+        target = store if to is None else to
+        uri = store_uri(root, target)
         try:
             ensure_store(root, uri)
-            delivery = connect(root, place)
-            later = send_left(delivery, folders, store, each)
-            reason = f"{len(later)} runs refer to others that are not there yet" if later else ""
+            delivery = connect(root, target)
+            postponed = send_unsent(delivery, folders, store, on_sent)
+            reason = f"{len(postponed)} runs refer to runs that it does not have yet" if postponed else ""
             failures += [f"MLflow refused {text}" for text in delivery.refused]
         except Exception as error:
-            reason = short(error)
+            reason = one_line(error)
         if reason:
             stays = f"what was meant for it stays in {root / journals.FOLDER}"
             failures.append(f"{uri}: {reason}; {stays}; `--to <URI>` sends that to another store")
     return failures
 
 
-def send_left(
-    delivery: Delivery, folders: Sequence[Path], store: str, each: Callable[[Path], None] = lambda _: None
+def send_unsent(
+    delivery: Delivery, folders: Sequence[Path], store: str, on_sent: Callable[[Path], None] = lambda _: None
 ) -> list[Path]:
-    """Send what processes that have ended left behind for `store`; runs whose process was killed end KILLED.
+    """Send the journals of ended processes that were meant for `store`; a run whose process was killed ends KILLED.
 
-    Returns those that wait for another one. Raises what MLflow raises.
+    Returns the journals that refer to a run that the store does not have. Raises what MLflow raises.
     """
-    left = list(folders)
-    while left:
-        later = [folder for folder in left if not _send(delivery, folder, store)]
-        for folder in left:
-            if folder not in later:
-                each(folder)
-        if len(later) == len(left):
-            return later
-        left = later
+    waiting = list(folders)
+    while waiting:
+        postponed = [folder for folder in waiting if not _send(delivery, folder, store)]
+        for folder in waiting:
+            if folder not in postponed:
+                on_sent(folder)
+        if len(postponed) == len(waiting):
+            return postponed
+        waiting = postponed
     return []
 
 
 def _send(delivery: Delivery, folder: Path, store: str) -> bool:
-    """False where it must wait for another one."""
+    """Send one journal; return False if it refers to a run that the store does not have yet."""
     try:
         journal = Journal(folder)
-    except (Timeout, OSError):  # held: its process sends it; or gone
+    except (Timeout, OSError):  # locked: its process sends it; or removed
         return True
     try:
         if journal.begin.get("store") == store:
@@ -121,9 +123,9 @@ def _send(delivery: Delivery, folder: Path, store: str) -> bool:
 
 
 def mark_killed(journal: Journal) -> None:
-    """Its process ended without a word: the run ended with its last event.
+    """End the run of a killed process as KILLED, at the time of its last event.
 
-    What an evaluation was about to add to a run is dropped: it was not finished, and is done again.
+    Drop what an evaluation was adding to an adopted run: the evaluation is incomplete, and is done again.
     """
     if journal.begin.get("event") == "adopt":
         journal.append({"event": "end", "time": 0, "status": None})
@@ -135,17 +137,17 @@ def mark_killed(journal: Journal) -> None:
     journal.append({"event": "end", "time": last, "status": "KILLED"})
 
 
-def short(error: Exception) -> str:
-    """On one line, of at most 300 characters."""
+def one_line(error: Exception) -> str:
+    """Return the error's message on one line of at most 300 characters; its type if the message is empty."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) < 300 else f"{text[:140]} … {text[-140:]}"
 
 
-def left_behind(root: Path) -> list[Path]:
-    """Journals of which MLflow may lack something, the oldest first, whoever holds them. Cheap."""
-    found = []
+def unsent(root: Path) -> list[Path]:
+    """Return the journals of which MLflow may lack events, the oldest first, locked or not. Opens none of them."""
+    folders = []
     for folder in sorted((root / journals.FOLDER).glob("*/")):
         with contextlib.suppress(OSError):
             if position_of(folder).offset < (folder / "events.jsonl").stat().st_size:
-                found.append(folder)
-    return found
+                folders.append(folder)
+    return folders

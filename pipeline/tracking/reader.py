@@ -1,4 +1,4 @@
-"""What MLflow holds, read back."""
+"""Query MLflow for runs and their artifacts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from .tracker import Tracker
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run as MLflow has it."""
+    """A run as stored in MLflow."""
 
     id: str
     name: str
@@ -19,10 +19,14 @@ class StoredRun:
 
 
 def find_runs(tracker: Tracker, condition: str) -> list[StoredRun]:
-    """The finished runs of the experiment that match, the newest first. Raises `UserError` for a bad filter."""
+    """Return the finished runs of the experiment that match `condition`, the newest first.
+
+    `condition`: a filter of MLflow's `search_runs`. Raises `UserError` if it is malformed, or if the store does not
+    answer.
+    """
     from mlflow.exceptions import MlflowException
 
-    found: list[StoredRun] = []
+    runs: list[StoredRun] = []
     token = None
     while True:
         try:
@@ -35,29 +39,29 @@ def find_runs(tracker: Tracker, condition: str) -> list[StoredRun]:
             )
         except MlflowException as error:
             raise UserError(
-                f"{condition}: not a filter that MLflow understands: {error.message}; such as "
+                f"{condition}: MLflow does not understand this filter: {error.message}; an example of one: "
                 "\"params.`train.optimizer.name` = 'adam' and tags.framework = 'pytorch'\""
             ) from error
-        found += [StoredRun(run.info.run_id, run.info.run_name, dict(run.data.tags)) for run in page]
+        runs += [StoredRun(run.info.run_id, run.info.run_name, dict(run.data.tags)) for run in page]
         token = page.token
         if not token:
-            return found
+            return runs
 
 
 def described(tracker: Tracker, fingerprint: str) -> StoredRun | None:
-    """The run that holds the page about the data with this fingerprint, where there is one."""
-    found = find_runs(tracker, f"{views.DATA} and tags.`data.fingerprint` = '{fingerprint}'")
-    return found[0] if found else None
+    """Return the newest run that holds the page about the data with this fingerprint; None if there is none."""
+    runs = find_runs(tracker, f"{views.DATA} and tags.`data.fingerprint` = '{fingerprint}'")
+    return runs[0] if runs else None
 
 
 def fetch(tracker: Tracker, run: StoredRun, path: str, folder: Path) -> Path:
-    """Copy an artifact into `folder`. Raises `UserError` where the run has none of that name."""
+    """Copy the artifact `path` of a run into `folder`; return the copy. Raises `UserError` if there is no such one."""
     from mlflow.exceptions import MlflowException
 
     try:
         return Path(tracker.client.download_artifacts(run.id, path, str(folder)))
     except (MlflowException, OSError) as error:
         raise UserError(
-            f"run {run.name} ({run.id}) has no {path} in MLflow: it was not evaluated, or by an earlier version; "
-            "train it again"
+            f"run {run.name} ({run.id}): has no {path} in MLflow: it was not evaluated, or by an earlier version of "
+            "this code; train it again"
         ) from error

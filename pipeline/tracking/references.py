@@ -1,4 +1,4 @@
-"""`runs.json`: which runs and models of MLflow hold what a training left."""
+"""`runs.json`: references to the MLflow runs and models of a training."""
 
 from pathlib import Path
 
@@ -9,27 +9,29 @@ from ..core.files import read_json, write_json
 
 
 class SeedReference(BaseModel):
-    """Of one seed: ids, or, as long as MLflow has given none, the journal of the run and the name of the model."""
+    """The run and the model of one seed."""
 
     model_config = ConfigDict(frozen=True)
 
     run: str
+    """MLflow's id; as long as MLflow has given none, the run's journal (see `journal.local`)."""
     model: str | None
-    """None: no model was logged."""
+    """MLflow's id; as long as MLflow has given none, the model's name. None: no model was logged."""
 
 
 class RunReferences(BaseModel):
-    """Of one framework under one configuration."""
+    """The runs of one framework under one configuration."""
 
     model_config = ConfigDict(frozen=True)
 
     group: str | None
-    """The run that holds the means over the seeds; None: of one seed in a sweep, which needs none."""
+    """The run that holds the means over the seeds; None for a single seed in a sweep, which needs no such run."""
     seeds: dict[int, SeedReference]
+    """By seed."""
 
     @classmethod
     def read(cls, path: Path, advice: str) -> "RunReferences":
-        """Read what `write` wrote. Raises `UserError` that names the file and ends with `advice`."""
+        """Read a file that `write` wrote. Raises `UserError`, which names the file and ends with `advice`."""
         content = read_json(path, advice)
         try:
             return cls.model_validate(content)
@@ -37,10 +39,10 @@ class RunReferences(BaseModel):
             raise UserError(f"{path}: cannot be read ({error.errors()[0]['msg']}); {advice}") from error
 
     def write(self, path: Path) -> None:
-        """Write as JSON."""
+        """Write the references to `path` as JSON."""
         write_json(path, self.model_dump())
 
     @property
     def runs(self) -> list[str]:
-        """All of them."""
+        """References of all runs, the group first."""
         return [*([self.group] if self.group else []), *(seed.run for seed in self.seeds.values())]

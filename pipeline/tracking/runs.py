@@ -1,4 +1,4 @@
-"""MLflow runs: parameters, metrics, tags, artifacts and models of one run, written to its journal."""
+"""An open MLflow run: write its parameters, metrics, tags, artifacts and models to its journal."""
 
 import json
 import time
@@ -16,7 +16,7 @@ from .mlflow_compat import sampled_system_metrics
 
 _POINTS_PER_EVENT = 500
 _NAMES_PER_EVENT = 100
-_VALUE_LENGTH = 6000
+_VALUE_LENGTH = 6000  # MLflow's limit on the value of a parameter
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,13 +24,14 @@ R = TypeVar("R")
 
 @dataclass
 class Costs:
-    """What tracking costs a process: seconds of its own that it waited."""
+    """Seconds that tracking has taken from a process's own work so far."""
 
     seconds: float = 0.0
-    """In writing journals and in waiting for MLflow so far, models apart."""
+    """For writing journals and waiting for MLflow, without models."""
     model_seconds: float = 0.0
+    """For saving models."""
     open_seconds: float = 0.0
-    """In importing MLflow and opening the store."""
+    """For importing MLflow and opening the store."""
 
 
 def _timed(method: Callable[Concatenate["Run", P], R]) -> Callable[Concatenate["Run", P], R]:
@@ -45,36 +46,36 @@ def _timed(method: Callable[Concatenate["Run", P], R]) -> Callable[Concatenate["
 
 
 class Run:
-    """An open run. All is on disk when a call returns, and in MLflow seconds later, where that answers."""
+    """An open run. What a call logs is on disk when it returns, and in MLflow seconds later if that answers."""
 
     def __init__(self, costs: Costs, journal: Journal) -> None:
         self._costs, self.journal = costs, journal
-        self._there: dict[str, set[int]] = {}
-        """Steps of the points that a run which goes on had before: these are not added again."""
+        self._logged_steps: dict[str, set[int]] = {}
+        """By metric, the steps that a continued run has already: they are not logged again."""
         self._last: dict[str, tuple[int, float, int]] = {}
-        """Step, value and time of the last point, by name."""
+        """By metric, (step, value, milliseconds since 1970) of the last point."""
         self._models: set[str] = set()
         for event, _ in journal.events():
             if event["event"] == "metrics":
                 for name, values in event["values"].items():
                     end = event["step"] + len(values)
-                    self._there.setdefault(name, set()).update(range(event["step"], end))
+                    self._logged_steps.setdefault(name, set()).update(range(event["step"], end))
                     self._last[name] = (end - 1, values[-1], event["time"])
             elif event["event"] == "model":
                 self._models.add(event["name"])
 
     @property
     def reference(self) -> str:
-        """The run's id in MLflow, or, as long as that has not answered, its journal's."""
+        """The run's id in MLflow; as long as MLflow has given none, a reference to its journal."""
         return self.journal.position.run_id or local(self.journal.uid)
 
     def next_step(self, prefix: str) -> int:
-        """One more than the last step of the metrics with that prefix."""
+        """Return the last step of the metrics with that prefix, plus 1; 0 if there are none."""
         return max((last[0] for name, last in self._last.items() if name.startswith(prefix)), default=-1) + 1
 
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Add one point to each of the named metrics, but where there is one at that step."""
-        new = {name: [float(value)] for name, value in values.items() if step not in self._there.get(name, ())}
+        """Add a point at `step` to each metric in `values`; skip a metric that a continued run has at that step."""
+        new = {name: [float(value)] for name, value in values.items() if step not in self._logged_steps.get(name, ())}
         now, names = milliseconds(), list(new)
         for start in range(0, len(names), _POINTS_PER_EVENT):
             part = {name: new[name] for name in names[start : start + _POINTS_PER_EVENT]}
@@ -83,39 +84,39 @@ class Run:
 
     @_timed
     def log_series(self, values: Mapping[str, Sequence[float] | np.ndarray], first_step: int) -> None:
-        """Add a point for each value, at `first_step`, `first_step` + 1, and so on, but where there is one."""
+        """Add points to each metric at `first_step`, `first_step` + 1, ...; skip those that a continued run has."""
         now = milliseconds()
         for name, series in values.items():
-            there = self._there.get(name, ())
-            new = [(first_step + i, float(value)) for i, value in enumerate(series) if first_step + i not in there]
-            for piece in _pieces(new):
-                event = {"event": "metrics", "time": now, "step": piece[0][0], "values": {name: [v for _, v in piece]}}
+            logged = self._logged_steps.get(name, ())
+            new = [(step, float(value)) for step, value in enumerate(series, first_step) if step not in logged]
+            for part in _consecutive(new):
+                event = {"event": "metrics", "time": now, "step": part[0][0], "values": {name: [v for _, v in part]}}
                 self.journal.append(event)
-                self._last[name] = (*piece[-1], now)
+                self._last[name] = (*part[-1], now)
 
     @_timed
     def flush(self) -> None:
-        """What was added survives a failure of the power."""
+        """Flush the journal to the disk, so that it survives a power failure."""
         self.journal.to_disk()
 
     def end(self, status: str) -> None:
-        """FINISHED, FAILED or KILLED."""
+        """End the run. `status`: FINISHED, FAILED or KILLED."""
         self.journal.append({"event": "end", "time": milliseconds(), "status": status})
         self.flush()
 
     @_timed
     def log_params(self, values: Mapping[str, Any]) -> None:
-        """Write parameters; nested mappings become dotted names, long values are cut at MLflow's limit."""
+        """Log parameters. A nested mapping becomes dotted names; a value is cut at 6,000 characters, MLflow's limit."""
         self._add_named("params", {name: text_of(value)[:_VALUE_LENGTH] for name, value in flatten(values)})
 
     @_timed
     def set_tags(self, values: Mapping[str, Any]) -> None:
-        """Write tags; None is left out."""
+        """Set tags; leave out those whose value is None."""
         self._add_named("tags", tags_of(values))
 
     @_timed
     def describe(self, markdown: str) -> None:
-        """Set the text that the run's page opens with; `RUN_ID` and `EXPERIMENT_ID` in it are filled in."""
+        """Set the run's description; placeholders in it (`delivery.RUN_ID`, `EXPERIMENT_ID`) are filled in."""
         self._add_named("tags", {"mlflow.note.content": markdown})
 
     @_timed
@@ -125,15 +126,19 @@ class Run:
 
     @_timed
     def log_file(self, source: Path, folder: str | None = None) -> None:
-        """Store a file among the artifacts."""
+        """Store a copy of a file among the artifacts, in `folder`; None: at their root."""
         stored = self.journal.attach(source)
         self.journal.append({"event": "file", "time": milliseconds(), "stored": stored, "folder": folder})
 
     @_timed
     def log_dataset(self, *, name: str, fingerprint: str, context: str, source: Mapping[str, str]) -> None:
-        """Name the data of this run: `fingerprint` is at most 36 characters, `source` says where they came from."""
-        facts = {"name": name, "digest": fingerprint, "context": context, "source": dict(source)}
-        self.journal.append({"event": "dataset", "time": milliseconds(), **facts})
+        """Log the data set of this run.
+
+        `fingerprint`: at most 36 characters. `context`: what the data are for, such as `training`. `source`: tags that
+        say where the data came from.
+        """
+        dataset = {"name": name, "digest": fingerprint, "context": context, "source": dict(source)}
+        self.journal.append({"event": "dataset", "time": milliseconds(), **dataset})
 
     def show(
         self,
@@ -142,13 +147,13 @@ class Run:
         report: bool = False,
         sweeps: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        """Have the experiment's saved views and bar of links (see `views`) lead here.
+        """Update the experiment's saved views and its bar of links (see `views`).
 
-        `current`: references of the runs that `curves` is to show. `report`: whether this run holds their report.
-        `sweeps`: of a sweep's id the parameters that it varies.
+        `current`: references of the runs that the view `curves` is to show. `report`: whether the bar is to link to
+        this run's report. `sweeps`: a sweep's id to the parameters that it varies; each sweep gets a view.
         """
-        facts = {"current": list(current), "report": report, "sweeps": dict(sweeps or {})}
-        self.journal.append({"event": "views", "time": milliseconds(), **facts})
+        content = {"current": list(current), "report": report, "sweeps": dict(sweeps or {})}
+        self.journal.append({"event": "views", "time": milliseconds(), **content})
 
     def log_model(
         self,
@@ -162,18 +167,19 @@ class Run:
         files: Sequence[Path],
         metrics: Sequence[str],
     ) -> str:
-        """Store `network` as an MLflow LoggedModel of that name, in a format without pickle.
+        """Store `network` as the MLflow LoggedModel `name`, in a format without pickle; return the name.
 
-        `flavour`: the module of MLflow that saves such networks, see `frameworks.Framework`.
-        `example`: a batch of at least two, in the dtype and shape that the network takes. `files`: kept beside it.
-        `step`: optimiser steps taken. `metrics`: those whose last values belong to the model. Returns the name.
+        A model that the run has already is not stored again. `flavour`: the module of MLflow that saves such networks,
+        see `frameworks.Framework`. `step`: number of optimiser steps taken. `example`: a batch of at least two images,
+        in the dtype and shape that the network takes. `files`: stored beside the network. `metrics`: names of the
+        run's metrics whose last values belong to the model.
         """
         if name in self._models:
             return name
         began = time.perf_counter()
         folder = self.journal.attach_folder("model")
         flavours.save(flavour, network, folder, example=example, classes=classes, files=files)
-        points = [(key, value, when, at) for key in metrics for at, value, when in [self._last[key]]]
+        points = [(key, value, timestamp, at) for key in metrics for at, value, timestamp in [self._last[key]]]
         stored = str(folder.relative_to(self.journal.folder))
         event = {
             "event": "model",
@@ -190,7 +196,7 @@ class Run:
 
     @contextmanager
     def system_metrics(self, seconds: float | None) -> Iterator[None]:
-        """Sample CPU, memory, disk, network and GPU use every so many seconds, under `system/`."""
+        """Log CPU, memory, disk, network and GPU use as `system/*` every `seconds`; None: log nothing."""
         if seconds is None:
             yield
             return
@@ -205,29 +211,29 @@ class Run:
 
 
 def milliseconds() -> int:
-    """Milliseconds, as MLflow counts them."""
+    """Return the time in milliseconds since 1970, as MLflow counts."""
     return int(time.time() * 1000)
 
 
-def _pieces(points: Sequence[tuple[int, float]]) -> Iterator[list[tuple[int, float]]]:
-    """Pieces of points whose steps follow one another, none longer than an event may be."""
-    piece: list[tuple[int, float]] = []
+def _consecutive(points: Sequence[tuple[int, float]]) -> Iterator[list[tuple[int, float]]]:
+    """Split points, (step, value), into series of consecutive steps, none longer than an event may be."""
+    series: list[tuple[int, float]] = []
     for point in points:
-        if piece and (point[0] != piece[-1][0] + 1 or len(piece) == _POINTS_PER_EVENT):
-            yield piece
-            piece = []
-        piece.append(point)
-    if piece:
-        yield piece
+        if series and (point[0] != series[-1][0] + 1 or len(series) == _POINTS_PER_EVENT):
+            yield series
+            series = []
+        series.append(point)
+    if series:
+        yield series
 
 
 def tags_of(values: Mapping[str, Any]) -> dict[str, str]:
-    """Tags as MLflow takes them; None is left out."""
+    """Return tags as MLflow takes them: strings of at most 6,000 characters, without those whose value is None."""
     return {name: text_of(value)[:_VALUE_LENGTH] for name, value in values.items() if value is not None}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """`{"train": {"epochs": 3}}` to `("train.epochs", 3)`; lists stay whole."""
+    """Yield dotted names with their values: `("train.epochs", 3)` of `{"train": {"epochs": 3}}`. Keep lists whole."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")
@@ -236,5 +242,5 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def text_of(value: Any) -> str:
-    """A string as it is, anything else as JSON."""
+    """Return a string as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""The thread that brings this process's journals to MLflow, while training goes on."""
+"""The thread that sends this process's journals to MLflow while training goes on."""
 
 import sys
 import threading
@@ -9,7 +9,7 @@ from typing import Final
 
 from .delivery import Delivery, NotYetError
 from .journal import Journal
-from .outbox import left_behind, send_left, short
+from .outbox import one_line, send_unsent, unsent
 
 _EVERY_SECONDS: Final = 3.0  # MLflow's cost is per call, 8 to 20 ms, not per metric
 _LONGEST_PAUSE: Final = 30.0
@@ -17,85 +17,90 @@ _STUCK_SECONDS: Final = 60.0  # SQLite waits 20 s for its lock; a call to a serv
 
 
 class Sender:
-    """Of one process to one store."""
+    """A thread that sends a process's journals to one store. It starts with the first journal."""
 
     def __init__(self, root: Path, uri: str, connect: Callable[[], Delivery]) -> None:
-        """`connect` raises where the store does not answer."""
+        """`uri`: of the store, for messages. `connect`: opens the store, and raises if it does not answer."""
         self._root, self._uri, self._connect = root, uri, connect
         self.delivery: Delivery | None = None
-        """None: connected to when there is something to send."""
-        self._mine: list[Journal] = []
+        """None: not connected; the next journal to send connects."""
+        self._journals: list[Journal] = []
         self._wake, self._done, self._sending = threading.Event(), threading.Condition(), threading.Lock()
         self._failures = 0
         self._thread: threading.Thread | None = None
         self.reason = ""
-        """Why MLflow did not take what waits; empty where it does."""
+        """Why MLflow does not take the journals; empty if it does."""
 
     def add(self, journal: Journal) -> None:
-        """From now on, send what is added to this one."""
-        self._mine = [*self._mine, journal]
+        """Send a journal's events from now on."""
+        self._journals = [*self._journals, journal]
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="journal to MLflow", daemon=True)
             self._thread.start()
 
     def drain(self, seconds: float = _STUCK_SECONDS) -> bool:
-        """Wait until MLflow has everything; False where it does not take it now, or for so long nothing moves."""
+        """Wait until MLflow has every event; return False if sending fails or makes no progress for `seconds`."""
         if self._thread is None:
             return True
         with self._done:
-            failures, moved, left = self._failures, time.monotonic(), self._pending()
+            failures, last_progress, pending = self._failures, time.monotonic(), self._pending()
             self._wake.set()
-            while left and self._failures == failures and time.monotonic() - moved < seconds:
+            while pending and self._failures == failures and time.monotonic() - last_progress < seconds:
                 self._done.wait(0.2)
                 self._wake.set()
-                if (now := self._pending()) != left:
-                    left, moved = now, time.monotonic()
+                if (now := self._pending()) != pending:
+                    pending, last_progress = now, time.monotonic()
         self.finish()
-        return not left
+        return not pending
 
     def _pending(self) -> int:
-        return sum(journal.pending for journal in self._mine)
+        return sum(journal.pending for journal in self._journals)
 
     def finish(self) -> None:
-        """Let go of the journals of which nothing is needed any longer."""
-        if self._sending.acquire(timeout=1):  # else it is with a server that says nothing
-            self._mine = [journal for journal in self._mine if not journal.finish()]
+        """Remove the journals of ended runs that MLflow has in full."""
+        if self._sending.acquire(timeout=1):  # not for ever: the thread may be in a call that a server does not answer
+            self._journals = [journal for journal in self._journals if not journal.finish()]
             self._sending.release()
 
     def close(self) -> None:
-        """Let other processes have the journals."""
+        """Release the locks of all journals, so that other processes may send them."""
         with self._sending:
-            for journal in self._mine:
+            for journal in self._journals:
                 journal.close()
-            self._mine = []
+            self._journals = []
 
     def _run(self) -> None:
-        pause, others = _EVERY_SECONDS, left_behind(self._root)
+        pause, earlier = _EVERY_SECONDS, unsent(self._root)
         while True:
             self._wake.wait(pause)
             self._wake.clear()
             try:
-                if others:  # left behind by earlier processes
+                if earlier:  # left behind by earlier processes
                     delivery = self._connected()
-                    send_left(delivery, others, delivery.store)
-                    others = []
+                    send_unsent(delivery, earlier, delivery.store)
+                    earlier = []
                 self._round()
                 pause, self.reason = _EVERY_SECONDS, ""
             except Exception as error:
                 if not isinstance(error, NotYetError):
                     self.delivery = None
                     pause = min(2 * pause, _LONGEST_PAUSE)
-                    if not self.reason:
-                        print(f"MLflow {self._uri}: {short(error)}; the work goes on", file=sys.stderr, flush=True)
-                self.reason = short(error)
-                with self._done:
-                    self._failures += 1
-                    self._done.notify_all()
+                self._note_failure(error)
+
+    def _note_failure(self, error: Exception) -> None:
+        """Print why MLflow does not take the journals, once for a row of failures, and wake up `drain`."""
+        if not (self.reason or isinstance(error, NotYetError)):
+            print(f"MLflow {self._uri}: {one_line(error)}; the work goes on", file=sys.stderr, flush=True)
+        self.reason = one_line(error)
+        with self._done:
+            self._failures += 1
+            self._done.notify_all()
 
     def _round(self) -> None:
+        """Send what is pending. Raises `NotYetError` after the last journal if one refers to a run not sent yet."""
         not_yet = None
         with self._sending:
-            for journal in [journal for journal in self._mine if journal.pending]:
+            for journal in [journal for journal in self._journals if journal.pending]:
                 delivery = self._connected()
                 try:
                     delivery.send(journal)

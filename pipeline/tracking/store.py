@@ -1,4 +1,4 @@
-"""The MLflow store: where it is, that it exists, and that two processes never build it at once."""
+"""The MLflow store: its URI, whether it answers, and how it is built by one process at a time."""
 
 import os
 import socket
@@ -24,38 +24,39 @@ _DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_UV_AUTO_DETECT": "false",
-    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # what fails is told by us, once, without a traceback
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # failures are reported by our own code, once, without a traceback
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-for _name, _value in _DEFAULTS.items():  # read when mlflow is imported; a user's own setting stands
+for _name, _value in _DEFAULTS.items():  # mlflow reads them when it is imported; a user's setting takes precedence
     os.environ.setdefault(_name, _value)
 
 
-def place_of(root: Path) -> str:
-    """`MLFLOW_TRACKING_URI`; empty: SQLite at the main repository's root, wherever that is moved."""
+def configured_store(root: Path) -> str:
+    """Return `MLFLOW_TRACKING_URI`; empty for the default, `mlflow.db` at the main root, wherever that is moved."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    return "" if uri == _default(root) else uri  # MLflow sets the variable, too
+    return "" if uri == _default_uri(root) else uri  # MLflow sets the variable, too
 
 
-def store_uri(root: Path, place: str | None = None) -> str:
-    """The URI of a place, see `place_of`; that is the default."""
-    return (place_of(root) if place is None else place) or _default(root)
+def store_uri(root: Path, store: str | None = None) -> str:
+    """Return the URI of `store`, a value of `configured_store`; None: the store that is configured now."""
+    return (configured_store(root) if store is None else store) or _default_uri(root)
 
 
-def _default(root: Path) -> str:
+def _default_uri(root: Path) -> str:
     return f"sqlite:///{root / 'mlflow.db'}"
 
 
 def artifact_root(uri: str) -> str | None:
-    """Where artifacts go: beside a SQLite store; None: where a server puts them."""
+    """Return the URI of the artifacts' folder, beside a SQLite store; None: a server decides."""
     return (file_of(uri).parent / "mlartifacts").as_uri() if uri.startswith("sqlite:///") else None
 
 
 def ensure_store(root: Path, uri: str = "") -> str:
-    """Make sure that the store, or `uri`, is one, and can be written if it is a file; return its URI, or `UserError`.
+    """Build the store if it is a SQLite file that is missing; return its URI. A server is not asked.
 
-    A SQLite store is built under a file lock in a temporary file that is renamed into place: two processes that
+    `uri`: of the store; empty: the configured one. Raises `UserError` if the URI is not that of a store, or the file
+    cannot be created. The file is built under a lock in a temporary file that is renamed into place: two processes that
     initialise one MLflow database at once destroy it.
     """
     named, uri = "--to" if uri else "MLFLOW_TRACKING_URI", uri or store_uri(root)
@@ -74,7 +75,7 @@ def ensure_store(root: Path, uri: str = "") -> str:
 
 @contextmanager
 def first_connection(root: Path, uri: str) -> Iterator[None]:
-    """Around the first connection of a process: it creates the tables of a fresh database server, one at a time."""
+    """Lock out other processes during a first connection: it creates the tables of a fresh database server."""
     if uri.startswith(("sqlite:///", "http")):
         yield
         return
@@ -83,15 +84,15 @@ def first_connection(root: Path, uri: str) -> Iterator[None]:
 
 
 def require_kind(uri: str, named: str = "MLFLOW_TRACKING_URI") -> None:
-    """Raise `UserError` where that is not the URI of a store that we write to."""
+    """Raise `UserError` if `uri` is not of a kind of store that can be written to. `named`: the setting it is from."""
     if not uri.startswith(("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql")):
         raise UserError(f"{named} = {uri}: allowed: sqlite:///<absolute path>, http(s)://<server>, or a database URL")
 
 
 def unreachable_reason(uri: str) -> str:
-    """Why the store does not answer; empty where it does.
+    """Return why the store does not answer within 5 s; empty if it does.
 
-    One short question: MLflow's own client would ask for minutes, and print a warning for each try.
+    Asks once: MLflow's own client would retry for minutes, and print a warning each time.
     """
     if uri.startswith("sqlite:///"):
         return ""
@@ -104,13 +105,13 @@ def unreachable_reason(uri: str) -> str:
         with socket.create_connection((address.hostname or "127.0.0.1", port), timeout=_ANSWER_SECONDS):
             return ""
     except urllib.error.HTTPError:
-        return ""  # it answers; what it thinks of us is MLflow's to find out
+        return ""  # it answers; whether it accepts requests is for MLflow's client to find out
     except (OSError, ValueError, KeyError) as error:
         return f"does not answer: {getattr(error, 'reason', error)}"
 
 
 def file_of(uri: str) -> Path:
-    """Of a SQLite store."""
+    """Return the absolute path of a SQLite store's file."""
     return Path(uri.removeprefix("sqlite:///")).absolute()
 
 

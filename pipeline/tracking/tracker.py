@@ -1,4 +1,4 @@
-"""A process's door to MLflow: the store, the experiment with its saved views, and runs."""
+"""A process's connection to MLflow: the store, the experiment with its saved views, and runs."""
 
 import os
 import sys
@@ -12,27 +12,33 @@ from ..config.schema.tracking import TrackingConfig
 from ..core.errors import UserError
 from . import journal as journals
 from . import mlflow_compat
-from .delivery import DeletedExperimentError, Delivery, connect
+from .delivery import Delivery, connect
+from .experiments import DeletedExperimentError
 from .journal import Journal, folder_of, local, position_of
-from .outbox import left_behind
+from .outbox import unsent
 from .runs import Costs, Run, milliseconds, tags_of
 from .sender import Sender
-from .store import ensure_store, place_of, unreachable_reason
+from .store import configured_store, ensure_store, unreachable_reason
 
-_HURRIED_SECONDS = 1.0  # for what waits, when somebody wants the process to end
+_INTERRUPTED_SECONDS = 1.0  # an interrupted process waits no longer than this for MLflow
 
 
 class Tracker:
-    """A process's door to MLflow.
+    """A process's connection to MLflow.
 
-    Where a server does not answer, runs are written to their journals all the same, and `python -m pipeline.sync`
-    brings them there later. Raises `UserError` where a store is not one, cannot be written, or refuses us.
+    If a server does not answer, runs are still written to their journals, and `python -m pipeline.sync` sends them
+    later.
     """
 
     def __init__(self, tracking: TrackingConfig, root: Path) -> None:
+        """Open the store, and create the experiment if it is missing.
+
+        Raises `UserError` if the store's URI is not allowed, the store cannot be created or refuses the connection, or
+        the experiment is deleted.
+        """
         began = time.perf_counter()
         self.uri, self._root, self._name = ensure_store(root), root, tracking.experiment
-        self._place = place_of(root)
+        self._store = configured_store(root)
         import logging
 
         logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -46,7 +52,7 @@ class Tracker:
         self._experiment_id = ""
         self._sender = Sender(root, self.uri, self._connect)
         self.unreachable = unreachable_reason(self.uri)
-        """Why the store does not answer; empty where it does."""
+        """Why the store does not answer; empty if it does."""
         if self.unreachable:
             self._sender.reason = self.unreachable
             waits = f"what is logged waits in {root / journals.FOLDER}, the work goes on"
@@ -56,7 +62,7 @@ class Tracker:
                 self._sender.delivery = self._connect()
             except DeletedExperimentError as error:
                 raise UserError(
-                    f"tracking.experiment = {error}: is deleted in {self.uri}; restore it or choose another name"
+                    f"tracking.experiment = {error}: is deleted in {self.uri}; restore it, or choose another name"
                 ) from error
             except Exception as error:
                 raise UserError(f"MLflow store {self.uri}: does not answer: {error}") from error
@@ -64,13 +70,13 @@ class Tracker:
 
     @property
     def client(self) -> Any:
-        """MLflow's client, for reading. Raises `UserError` where the store does not answer."""
+        """MLflow's client, for queries. Raises `UserError` if the store does not answer."""
         self._require_answer()
         return self._client
 
     @property
     def experiment_id(self) -> str:
-        """Raises `UserError` where the store does not answer."""
+        """Id of the experiment. Raises `UserError` if the store does not answer."""
         self._require_answer()
         return self._experiment_id
 
@@ -78,10 +84,10 @@ class Tracker:
     def run(
         self, name: str, *, parent: str | None = None, tags: Mapping[str, Any], run_link: Path | None = None
     ) -> Iterator[Run]:
-        """Open a run; it ends FINISHED, KILLED when interrupted, or FAILED with the error as its tag `error`.
+        """Open a run. It ends FINISHED; KILLED if interrupted; else FAILED. The tag `error` holds the error.
 
-        `parent`: a run's reference. `run_link`: a file that names the run's journal; if there is one, that run goes on.
-        With the outermost run ends the wait for MLflow, or, with a message, the attempt.
+        `parent`: a run's reference. `run_link`: a file that holds the uid of the run's journal; if the file exists, the
+        run is continued, else the file is written. At the end of the outermost run, wait until MLflow has everything.
         """
         run = self._start(name, parent, tags, run_link)
         self._open += 1
@@ -100,15 +106,15 @@ class Tracker:
             self._open -= 1
             run.end(status)
             if not self._open:
-                self.drain(**{"seconds": _HURRIED_SECONDS} if status == "KILLED" else {})
+                self.drain(**{"seconds": _INTERRUPTED_SECONDS} if status == "KILLED" else {})
 
     def drain(self, **seconds: float) -> bool:
-        """Wait until MLflow has everything; False, with a message, where it does not take it."""
+        """Wait until MLflow has everything; return False, after a message, if it does not. See `Sender.drain`."""
         began = time.perf_counter()
         done = self._sender.drain(**seconds)
         self.costs.seconds += time.perf_counter() - began
         if not done:
-            reason, count = self._sender.reason or "is slow", len(left_behind(self._root))
+            reason, count = self._sender.reason or "is slow", len(unsent(self._root))
             print(
                 f"MLflow {self.uri}: {reason}; {count} journals wait in {self._root / journals.FOLDER}: "
                 "`python -m pipeline.sync` sends them",
@@ -128,10 +134,11 @@ class Tracker:
         files: Sequence[Path] = (),
         parent: str | None = None,
     ) -> str:
-        """Add numbers and files (under `evaluate/`) to a run that has ended, and to its model, without reopening it.
+        """Add metrics, at step 0, and files, below `evaluate/`, to a run that has ended, without reopening it.
 
-        Where the store has no such run (its models were restored from a cache of DVC), to a new one of this name, with
-        these tags. Returns the reference of the run that is a parent to others then.
+        `model`: the id or name of the run's model that the metrics belong to. If the store has no such run, as after
+        its models were restored from a cache of DVC, add them to a new run with this name, these tags and this parent.
+        Returns the reference under which a later `add_results` may name that run as its parent.
         """
         now = milliseconds()
         journal = Journal.create(self._root)
@@ -148,7 +155,7 @@ class Tracker:
         return local(journal.uid)
 
     def add_tags(self, reference: str, tags: Mapping[str, Any]) -> None:
-        """Set tags of a run that has ended, where the store has it."""
+        """Set tags of a run that has ended; do nothing if the store does not have the run."""
         journal = Journal.create(self._root)
         journal.append(self._begin("", None, {}) | {"event": "adopt", "reference": reference})
         journal.append({"event": "tags", "time": milliseconds(), "values": tags_of(tags)})
@@ -156,18 +163,18 @@ class Tracker:
         self._sender.add(journal)
 
     def reference(self, run_link: Path) -> str:
-        """The reference of the run whose journal is named in `run_link`."""
+        """Return the reference of the run whose journal `run_link` names: MLflow's id, or the journal's."""
         uid = run_link.read_text().strip()
         folder = folder_of(self._root, uid)
         return (position_of(folder).run_id if folder else None) or local(uid)
 
     def model_reference(self, run_link: Path, name: str) -> str:
-        """The id of that run's model, or, as long as MLflow has none, its name."""
+        """Return the id of the model `name` of that run; the name itself as long as MLflow has given no id."""
         folder = folder_of(self._root, run_link.read_text().strip())
         return position_of(folder).models.get(name, name) if folder else name
 
     def release(self, run_link: Path) -> None:
-        """No later process will go on with the run whose journal is named in `run_link`."""
+        """Note that no later process will continue the run whose journal `run_link` names; delete `run_link`."""
         if run_link.exists() and (folder := folder_of(self._root, run_link.read_text().strip())):
             (folder / "keep").unlink(missing_ok=True)
             self._sender.finish()
@@ -176,11 +183,11 @@ class Tracker:
         run_link.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of what waits: another process, such as `sync`, may send it. For the end of this process's use."""
+        """Release all journals, so that another process, such as `sync`, may send them. The last call of a tracker."""
         self._sender.close()
 
     def link(self, path: str) -> str:
-        """The address of a page of the UI (see `views`): on the server, or on the one that `make ui` starts."""
+        """Return the URL of a page of the UI, by its path (see `views`): on the server, else on that of `make ui`."""
         server = (
             self.uri.rstrip("/") if self.uri.startswith("http") else f"http://127.0.0.1:{os.environ.get('PORT', 5000)}"
         )
@@ -194,7 +201,7 @@ class Tracker:
             )
 
     def _connect(self) -> Delivery:
-        delivery = connect(self._root, self._place)
+        delivery = connect(self._root, self._store)
         self._experiment_id = delivery.experiment(self._name)
         self._client, self.unreachable = delivery.client, ""
         return delivery
@@ -210,14 +217,14 @@ class Tracker:
     def _journal(self, name: str, parent: str | None, tags: Mapping[str, Any], run_link: Path | None) -> Journal:
         uid = run_link.read_text().strip() if run_link and run_link.exists() else None
         if uid and (folder := folder_of(self._root, uid)):
-            journal = Journal(folder, wait_seconds=30)  # a `sync` may be at it
+            journal = Journal(folder, wait_seconds=30)  # a `sync` may be sending it
             if journal.size:
                 if not journal.ended:
                     journal.append({"event": "end", "time": milliseconds(), "status": "KILLED"})
                 journal.append({"event": "resume", "time": milliseconds()})
                 return journal
         else:
-            journal = Journal.create(self._root, keep=run_link is not None)
+            journal = Journal.create(self._root, resumable=run_link is not None)
         if run_link:
             run_link.write_text(journal.uid + "\n")
         journal.append(self._begin(name, parent, tags))
@@ -227,7 +234,7 @@ class Tracker:
         return {
             "event": "begin",
             "time": milliseconds(),
-            "store": self._place,
+            "store": self._store,
             "experiment": self._name,
             "name": name,
             "parent": parent,

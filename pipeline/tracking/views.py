@@ -1,7 +1,7 @@
 """The MLflow UI of an experiment: saved views (tags of the experiment) and deep links into it.
 
-What is shown is said here, in the keys of the UI's own state; `mlflow_compat` packs it as the UI does. Both formats are
-MLflow's own business: tests/test_browser.py looks at what the UI makes of them.
+This module defines what the views show, in the keys of the UI's own state; `mlflow_compat` packs it as the UI does.
+MLflow documents neither format: tests/test_browser.py checks what the UI makes of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,18 @@ from ..core import frameworks
 from .mlflow_compat import VIEW_TAG, pack_view, ui_path
 
 TAG = VIEW_TAG
+"""Prefix of the experiment tags that hold saved views."""
 CURVES = f"{TAG}curves"
 NOTE = "mlflow.note.content"
+"""Tag that holds the experiment's description: the bar of links."""
 SIDE = "ui_side"
-"""Tag of a run by which curves are grouped, and what the legend shows.
+"""Tag of a run by which curves are grouped; its value is the legend's text.
 
 MLflow takes a group's colour from 29, by a hash of `tag.<name>.<value>`; this name with the titles of TensorFlow and
 PyTorch gives nearly those of the figures, orange #be501e and blue #2272b4.
 """
 LEADERBOARD = "leaderboard"
-"""Tag of the run that stands for a training: the mean over its seeds; of one seed in a sweep, that seed's own."""
+"""Tag of the run that represents a training: the mean over its seeds, or a sweep's single seed."""
 GROUPS = f"tags.stage = 'train' AND tags.{LEADERBOARD} = 'true'"
 SEEDS = "tags.stage = 'train' AND tags.seed IS NOT NULL"  # every single training
 DATA = "tags.stage = 'describe'"  # a page about each data set
@@ -37,33 +39,33 @@ _COLUMNS = _METRICS | {f"params.`{name}`": width for name, width in _SETTINGS.it
 
 
 def views(current: Sequence[str] = (), sweeps: Mapping[str, Sequence[str]] | None = None) -> dict[str, str]:
-    """Tags of the experiment, key to value: `leaderboard`, `runs`, `curves`, `data`, and `sweep-<id>` for each sweep.
+    """Return the experiment's tags, by name: `leaderboard`, `runs`, `curves`, `data`, and `sweep-<id>` for each sweep.
 
-    `current`: ids of the seeds' runs of the pipeline as it stands: `curves` shows these, and no older ones.
-    `sweeps`: of each sweep's id the parameters that it varies.
+    Each name has the prefix `TAG`. `current`: ids of the seeds' runs that the pipeline trained last: `curves` shows
+    these, and no older ones. `sweeps`: a sweep's id to the parameters that it varies.
     """
-    found = {
+    shown = {
         "leaderboard": _view("Leaderboard: one row per training", GROUPS, _COLUMNS | {"tags.`sweep`": 150}),
         "runs": _view("Runs: one row per seed", SEEDS, _COLUMNS | {"tags.`sweep`": 150}),
-        "curves": _view(f"Curves: {frameworks.listed()}", _these(current), _COLUMNS, _curves()),
+        "curves": _view(f"Curves: {frameworks.listed()}", _only(current), _COLUMNS, _curves()),
         "data": _view("Data: one row per data set", DATA, _DATA_COLUMNS),
     }
     for sweep, varied in (sweeps or {}).items():
-        filter_ = f"{GROUPS} AND tags.sweep LIKE '%{sweep}%'"  # done for an earlier one, a run names both
+        filter_ = f"{GROUPS} AND tags.sweep LIKE '%{sweep}%'"  # a run that two sweeps share has the ids of both
         columns = _COLUMNS | {f"params.`{name}`": 110 for name in varied}
-        found[f"sweep-{sweep}"] = _view(f"Sweep {sweep}", filter_, columns, _sweep(varied))
-    return {TAG + key: value for key, value in found.items()}
+        shown[f"sweep-{sweep}"] = _view(f"Sweep {sweep}", filter_, columns, _sweep(varied))
+    return {TAG + key: value for key, value in shown.items()}
 
 
 def view_page(experiment_id: str, key: str, *, charts: bool = False) -> str:
-    """Path of a saved view; `charts`: as charts, which a view cannot say."""
+    """Return the path of a saved view; `charts`: show charts, which a view cannot store."""
     return ui_path(experiment_id, "runs", view=key, charts=charts)
 
 
 def note(experiment_id: str, report: str | None = None) -> str:
-    """The experiment's description: a bar of links on top of its pages, as the UI's own first page shows no number.
+    """Return the experiment's description: a bar of links, in Markdown. The UI's own first page shows no metrics.
 
-    `report`: the run that holds the latest `report.html`.
+    `report`: the id of the run that holds the latest `report.html`.
     """
     pages = {
         "Leaderboard": view_page(experiment_id, "leaderboard"),
@@ -78,28 +80,31 @@ def note(experiment_id: str, report: str | None = None) -> str:
 
 
 def run_page(experiment_id: str, run_id: str, artifact: str | None = None) -> str:
-    """Path of a run's page, or of one of its artifacts."""
+    """Return the path of a run's page, or of one of its artifacts."""
     return ui_path(experiment_id, f"runs/{run_id}" + (f"/artifacts/{quote(artifact)}" if artifact else ""))
 
 
 def models_page(experiment_id: str, *, charts: bool = False) -> str:
-    """Path of the table of models; `charts`: a bar chart for each metric of theirs."""
+    """Return the path of the table of models; `charts`: a bar chart for each of their metrics."""
     return ui_path(experiment_id, "models", charts=charts)
 
 
 def model_page(experiment_id: str, model_id: str) -> str:
-    """Path of a model's page."""
+    """Return the path of a model's page."""
     return ui_path(experiment_id, f"models/{model_id}")
 
 
-def _these(runs: Sequence[str]) -> str:
-    """A search knows IN for ids alone, and no OR."""
+def _only(runs: Sequence[str]) -> str:
+    """Return a search filter for these runs; for all seeds outside of sweeps if there are none.
+
+    MLflow's filters know IN for ids alone, and no OR.
+    """
     ids = ", ".join(f"'{run}'" for run in runs)
     return f"attributes.run_id IN ({ids})" if runs else f"{SEEDS} AND tags.sweep IS NULL"
 
 
 def _view(name: str, filter_: str, columns: Mapping[str, int], charts: Mapping[str, Any] | None = None) -> str:
-    # an order by metric, not by time, also keeps parents and children flat
+    # ordered by a metric: ordered by time, the UI would nest children below their parents
     state = {"searchFilter": filter_, "orderByKey": "metrics.`test/accuracy`", "orderByAsc": False}
     state |= {"selectedColumns": list(columns), "columnOrder": list(columns), "columnWidths": columns, **(charts or {})}
     return pack_view(name, state)
@@ -109,7 +114,7 @@ def _curves() -> dict[str, Any]:
     bars = ["test/accuracy", "test/loss", _SPEED, "system/peak_memory_mebibytes"]
     lines = ["validation/accuracy", "validation/loss", "train/loss", "train/step_loss"]
     results = [_chart("BAR", "results", metricKey=name) for name in bars]
-    # a logarithmic axis starts at the lowest point, a linear one at zero: there two accuracies are one line
+    # a logarithmic axis starts at the lowest point; on a linear one, from zero, two accuracies would be one line
     step = {"xAxisKey": "step", "scaleType": "log", "lineSmoothness": 0, "displayPoints": False}
     curves = [_chart("LINE", "curves", metricKey=name, **step) for name in lines]
     sections = [
@@ -129,7 +134,7 @@ def _sweep(varied: Sequence[str]) -> dict[str, Any]:
 
 
 def _charts(charts: Sequence[Mapping[str, Any]], sections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    # what the UI would add by itself, open, for the other metrics: folded
+    # the sections that the UI would add, open, for the other metrics: folded here
     rest = [_section(name, name, display=False) for name in ("test", "time", "train", "validation", "System metrics")]
     return {
         "compareRunCharts": charts,

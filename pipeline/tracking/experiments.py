@@ -1,0 +1,62 @@
+"""MLflow experiments: find or create one, and keep its saved views and its bar of links up to date."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from . import views
+
+
+class DeletedExperimentError(Exception):
+    """The experiment is deleted, but still in the store. The message is its name."""
+
+
+def find_or_create(client: Any, name: str, artifact_location: str | None) -> str:
+    """Return the id of the experiment `name`; create the experiment if the store has none.
+
+    `client`: an `MlflowClient`. `artifact_location`: a URI; None: the server's default.
+    Raises `DeletedExperimentError`, or what MLflow raises.
+    """
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            client.create_experiment(name, artifact_location=artifact_location)
+        except MlflowException as error:  # another process was faster
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        experiment = client.get_experiment_by_name(name)
+    if experiment.lifecycle_stage == "deleted":
+        raise DeletedExperimentError(name)
+    return str(experiment.experiment_id)
+
+
+def update_views(
+    client: Any, experiment_id: str, tags: Mapping[str, str], *, current: bool = False, report: bool = False
+) -> None:
+    """Write the experiment's tags that hold the saved views and the bar of links (see `views`).
+
+    `tags`: take precedence over the default views and links. `current`: whether `tags` has curves of current runs,
+    which replace the stored ones. `report`: whether `tags` has a bar with a link to a report, which replaces the stored
+    bar. Any failure is a warning: how the UI stores views is MLflow's own business, and must not stop a run.
+    """
+    wanted = {**views.views(), views.NOTE: views.note(experiment_id), **tags}
+    try:
+        stored = client.get_experiment(experiment_id).tags
+        for key, value in wanted.items():
+            if stored.get(key) != value and _may_write(key, stored, current=current, report=report):
+                client.set_experiment_tag(experiment_id, key, value)
+    except Exception as error:
+        warnings.warn(f"saved views of the MLflow UI: {error}", stacklevel=2)
+
+
+def _may_write(key: str, stored: Mapping[str, str], *, current: bool, report: bool) -> bool:
+    """Whether a tag may be written over: never a description that a person wrote in place of the bar of links."""
+    if key not in stored:
+        return True
+    if key == views.CURVES:
+        return current
+    if key == views.NOTE:
+        return report and stored[key].startswith("[Leaderboard]")
+    return True
