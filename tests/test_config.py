@@ -106,7 +106,7 @@ MISTAKES = {
     "train.schedule.factor=0.5": r"train\.schedule\.factor = 0.5: unknown key .allowed: name, warmup_steps",
     # seeds
     "seeds=[]": r"seeds = \[\]: .*at least 1",
-    "seeds=[1,2,1]": r"seeds = \[1, 2, 1\]: every seed once",
+    "seeds=[1,2,1]": r"seeds = \[1, 2, 1\]: every seed must occur once",
     "seeds=[0,-1]": r"seeds\[1\] = -1: .*greater than or equal to 0",
     "seeds=[4294967296]": r"seeds\[0\] = 4294967296: .*less than 4294967296",
     # the network's end
@@ -134,8 +134,8 @@ MISTAKES = {
 MISTAKES_IN_DATA = {
     # which data set
     "data.provider=kaggle": r"data\.provider = 'kaggle': .*'bundled', 'torchvision', 'tfds' or 'folder'",
-    "data.provider=tfds": r"data\.provider = 'tfds' does not have mnist_sample; allowed: 'bundled'",
-    "data.provider=torchvision": r"data\.provider = 'torchvision' does not have mnist_sample; allowed: 'bundled'",
+    "data.provider=tfds": r"data\.provider = 'tfds': does not have mnist_sample; allowed: 'bundled'",
+    "data.provider=torchvision": r"data\.provider = 'torchvision': does not have mnist_sample; allowed: 'bundled'",
     "data.name=mnist": r"data\.provider = 'bundled': does not have mnist; allowed: mnist_sample",
     "data.name=''": r"data\.name = '': .*pattern",
     "data.name=a/b/c": r"data\.name = 'a/b/c': .*pattern",
@@ -155,7 +155,7 @@ MISTAKES_IN_DATA = {
     "data=mnist data.options={split: [a]}": r"data\.options = {'split': \['a'\]}: allowed: names, each with a text",
     "data=mnist data.options=letters": r"data\.options = 'letters': allowed: names, each with a text",
     # what an image becomes
-    "data.size=0": r"data\.size = 0: allowed: 1 to 4096, \[height, width\] of these, null",
+    "data.size=0": r"data\.size = 0: allowed: 1 to 4096, \[height, width\] of these, or null",
     "data.size=4097": r"data\.size = 4097: allowed: 1 to 4096",
     "data.size=28.5": r"data\.size = 28\.5: allowed: 1 to 4096",
     "data.size=true": r"data\.size = True: allowed: 1 to 4096",
@@ -171,7 +171,7 @@ MISTAKES_IN_DATA = {
     "data.classes=cat": r"data\.classes = 'cat': .*valid list",
     "data.classes=[]": r"data\.classes = \[\]: .*at least 2",
     "data.classes=[0,1]": r"data\.classes\[0\] = 0: .*valid string(.|\n)*data\.classes\[1\] = 1",
-    "data.classes=[cat,dog,cat]": r"data\.classes = \['cat', 'dog', 'cat'\]: every name once",
+    "data.classes=[cat,dog,cat]": r"data\.classes = \['cat', 'dog', 'cat'\]: every name must occur once",
     "data.test_fraction=0": r"data\.test_fraction = 0: .*greater than 0",
     "data.test_fraction=1": r"data\.test_fraction = 1: .*less than 1",
     "data.split_seed=-1": r"data\.split_seed = -1: .*greater than or equal to 0",
@@ -275,7 +275,7 @@ GOOD = OmegaConf.to_yaml(OmegaConf.create(compose().model_dump()))
 
 UNREADABLE = {
     "not YAML": (b"train: [1\n", r"params\.yaml: cannot be read as YAML"),
-    "not a mapping": (b"- 1\n", r"params\.yaml: holds no mapping"),
+    "not a mapping": (b"- 1\n", r"params\.yaml: is not a mapping"),
     "a number": (b"5\n", r"params\.yaml: "),
     "binary": (bytes(range(256)), r"params\.yaml: cannot be read as YAML"),
     "zeros": (bytes(100), r"params\.yaml: cannot be read as YAML"),

@@ -3,8 +3,8 @@
   python -m pipeline.config [key=value ...]   compose, with overrides
   python -m pipeline.config --sync            the stage: bring params.yaml and conf/ together
 
-`--sync` keeps a params.yaml that was composed from this very conf/ (so `dvc exp run -S`, overrides given by hand and
-hand edits survive), composes a stale one anew, and never drops the overrides of a `dvc exp run` silently.
+`--sync` keeps a params.yaml that was composed from the present conf/: `dvc exp run -S`, overrides and edits by hand
+survive. It composes a stale one anew, but fails in a `dvc exp run`, whose overrides would be lost.
 """
 
 import os
@@ -20,17 +20,20 @@ from .compose import PARAMS, compose, conf_digest, load, write
 
 
 def sync() -> str:
-    """Bring `params.yaml` and `conf/` together; return what was done. Raises `UserError`; the file stays then."""
-    wanted, stamped = conf_digest(), None
+    """Compose `params.yaml` if it is missing or was composed from another `conf/`; return a message on what was done.
+
+    Raises `UserError` if either is invalid, or in a `dvc exp run` with a stale file; the file is unchanged then.
+    """
+    digest, composed_from = conf_digest(), None
     if PARAMS.exists():
         try:
             snapshot = OmegaConf.load(PARAMS)
-        except Exception:  # unreadable: load() below says how
+        except Exception:  # unreadable: load() raises the message for users
             load(PARAMS)
             raise
         if isinstance(snapshot, DictConfig):
-            stamped = OmegaConf.to_container(snapshot).get("conf_digest")  # type: ignore[union-attr]
-    if stamped == wanted:
+            composed_from = OmegaConf.to_container(snapshot).get("conf_digest")  # type: ignore[union-attr]
+    if composed_from == digest:
         load(PARAMS)
         return "params.yaml was composed from this conf/: kept"
     if os.environ.get("DVC_EXP_NAME"):
@@ -39,19 +42,19 @@ def sync() -> str:
             "`git add conf/` and try again"
         )
     write(compose())
-    return f"params.yaml was {'missing' if stamped is None else 'stale'}: composed from conf/"
+    return f"params.yaml was {'missing' if composed_from is None else 'stale'}: composed from conf/"
 
 
 @command
 def main(arguments: Sequence[str]) -> None:
-    """Compose, or bring together."""
+    """Compose `params.yaml`, or bring it up to date."""
     parser = parser_of("config", __doc__)
     parser.epilog = OVERRIDES
     parser.add_argument("--sync", action="store_true", help="keep a params.yaml that fits conf/, renew a stale one")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="see below")
     options = parser.parse_intermixed_args(arguments)
     if options.sync and options.overrides:
-        raise UserError(f"--sync with {' '.join(options.overrides)}: allowed: one of the two")
+        raise UserError(f"--sync {' '.join(options.overrides)}: --sync takes no overrides; allowed: one of the two")
     if options.sync:
         print(sync())
     else:

@@ -1,4 +1,4 @@
-"""A command's arguments to the sections of the configuration that it may read."""
+"""Parse a command's arguments into the sections of the configuration that it may read."""
 
 import functools
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -22,26 +22,26 @@ that names what is allowed, and with code 2, before any work is done.
 
 @dataclass(frozen=True)
 class Call:
-    """What a command was asked to do."""
+    """A command's parsed arguments."""
 
     config: Config
     output: Path | None
-    """Where a command outside of the DVC pipeline writes; None: the fixed folders of the DVC stage."""
+    """Folder that a command outside of the DVC pipeline writes to; None: the fixed folders of the DVC stage."""
     snapshot: bool
-    """Whether the configuration was read from a snapshot (`--params`), as the stages of DVC do."""
+    """Whether the configuration was read from a snapshot (`--params`), as in a stage of DVC."""
 
 
 def parser_of(command: str, description: str | None) -> ArgumentParser:
-    """Return a parser whose help begins with `description`, the docstring of the command's module."""
+    """Return a parser for `python -m pipeline.<command>`; `description`: the docstring of the command's module."""
     return ArgumentParser(
         prog=f"python -m pipeline.{command}", description=description, formatter_class=RawDescriptionHelpFormatter
     )
 
 
 def parse_call(stage: str, arguments: Sequence[str], description: str | None = None, *, output: bool = False) -> Call:
-    """Read `[--params FILE] [--output DIR] [key=value ...]`: a snapshot, else `conf/`, and overrides.
+    """Parse `[--params FILE] [--output DIR] [key=value ...]`: read the snapshot, else compose `conf/`; apply overrides.
 
-    `output`: whether the command writes where it is told to. Raises `UserError`.
+    `output`: whether the command has the option `--output`. Raises `UserError` if the configuration is invalid.
     """
     parser = parser_of(stage, description)
     parser.epilog = OVERRIDES
@@ -50,21 +50,22 @@ def parse_call(stage: str, arguments: Sequence[str], description: str | None = N
         parser.add_argument("--output", type=Path, metavar="DIR", help="write here (default: the DVC stage's folders)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="see below")
     options = parser.parse_intermixed_args(arguments)
-    place: Path | None = getattr(options, "output", None)
+    folder: Path | None = getattr(options, "output", None)
     if not options.params:
-        return Call(compose(options.overrides), place, snapshot=False)
+        return Call(compose(options.overrides), folder, snapshot=False)
     config = load(options.params, options.overrides)
-    declared = _STAGES.get(stage)
-    seen = cast(Config, _DeclaredSections(stage, config, declared)) if declared else config
-    return Call(seen, place, snapshot=True)
+    if sections := _STAGES.get(stage):
+        config = cast(Config, _DeclaredSections(stage, config, sections))
+    return Call(config, folder, snapshot=True)
 
 
 Stage = Callable[..., None]
 _STAGES: dict[str, tuple[str, ...]] = {}
+"""By stage, the sections that it declared."""
 
 
 class _DeclaredSections:
-    """The configuration as a stage of DVC may read it: the sections that it declared, and no others."""
+    """A configuration that gives a DVC stage only the sections that it declared; any other raises AttributeError."""
 
     def __init__(self, stage: str, whole: Any, sections: Sequence[str], prefix: str = "") -> None:
         self._stage, self._whole, self._sections, self._prefix = stage, whole, sections, prefix
@@ -82,17 +83,17 @@ class _DeclaredSections:
 
 
 def stage_sections(name: str, *sections: str) -> tuple[str, ...]:
-    """Declare which sections of the configuration the stage `name` is handed.
+    """Declare the sections of the configuration that the stage `name` reads; return them.
 
-    A stage that reads a section which `dvc.yaml` does not list under its `params:` would silently be stale; this is
-    what the tests compare with `dvc.yaml`.
+    DVC would not run a stage again after a change of a section that `dvc.yaml` does not list under its `params:`. The
+    tests compare these declarations with `dvc.yaml`.
     """
     _STAGES[name] = sections
     return sections
 
 
 def stage(name: str, *sections: str, description: str | None) -> Callable[[Stage], Callable[[Sequence[str]], None]]:
-    """Make a function the DVC stage `name`: it is handed these sections of the configuration and no others."""
+    """Make a function the `main` of the DVC stage `name`: it gets the named sections as keyword arguments."""
     stage_sections(name, *sections)
 
     def decorate(function: Stage) -> Callable[[Sequence[str]], None]:
@@ -109,10 +110,10 @@ def stage(name: str, *sections: str, description: str | None) -> Callable[[Stage
 
 
 def select(config: Config, sections: Sequence[str]) -> dict[str, Any]:
-    """Return the named sections of the configuration as keyword arguments: `compare.speed` as `speed`."""
+    """Return the named sections as keyword arguments, each by its last name: `compare.speed` as `speed`."""
     return {section.rpartition(".")[2]: attrgetter(section)(config) for section in sections}
 
 
 def sections_of(name: str) -> tuple[str, ...]:
-    """Return the sections that the stage `name` was declared with; its module must have been imported."""
+    """Return the sections that the stage `name` declared. Raises KeyError if its module was not imported."""
     return _STAGES[name]

@@ -1,4 +1,4 @@
-"""`conf/` plus overrides to a checked `Config`, and to and from its snapshot `params.yaml`."""
+"""Compose `conf/` and overrides into a checked `Config`; write and read its snapshot, `params.yaml`."""
 
 import difflib
 import hashlib
@@ -23,7 +23,7 @@ PARAMS = Path("params.yaml")
 
 
 def conf_digest() -> str:
-    """MD5 over the names and bytes of every YAML file below `conf/`, as 32 hexadecimal digits."""
+    """Return the MD5 over the names and bytes of every YAML file below `conf/`, as 32 hexadecimal digits."""
     digest = hashlib.md5(usedforsecurity=False)
     for path in sorted(CONF.rglob("*.yaml")):
         if path.is_file():  # an editor's lock file is a dangling link
@@ -32,20 +32,20 @@ def conf_digest() -> str:
 
 
 def register() -> None:
-    """Make the resolvers that `conf/` uses known to OmegaConf; also called by `dvc exp run` through its plugin."""
+    """Register the resolvers that `conf/` uses with OmegaConf; `dvc exp run` does so through a plugin of Hydra's."""
     OmegaConf.register_new_resolver("conf_digest", conf_digest, replace=True)
 
 
 def compose(overrides: Sequence[str] = ()) -> Config:
-    """Compose `conf/` with Hydra overrides and check the result. Raises `UserError`."""
+    """Compose `conf/` with Hydra overrides, and check the result. Raises `UserError` listing every problem."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
 
     register()
     try:
-        with hydra_compat.aside(), initialize_config_dir(str(CONF), version_base="1.3"):  # aside: a sweep's own
-            composed = hydra_compose("config", overrides=[_forced(override) for override in overrides])
+        with hydra_compat.aside(), initialize_config_dir(str(CONF), version_base="1.3"):  # a sweep runs a Hydra
+            composed = hydra_compose("config", overrides=[_force(override) for override in overrides])
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(one_message(error)) from error
     except Exception as error:  # Hydra lets ValueError, TypeError, YAMLError and others through
@@ -54,14 +54,17 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     return parse(composed)
 
 
-def _forced(override: str) -> str:
-    """`a.b=c` as `++a.b=c`: whether a key is known is for the schema to say, which knows what is allowed."""
+def _force(override: str) -> str:
+    """Return `++a.b=c` for `a.b=c`: the schema, not Hydra, refuses unknown keys, as it can list the allowed ones."""
     key = re.match(r"(?!hydra\b)\w[\w.]*(?==)", override)
     return f"++{override}" if key and not (CONF / key[0]).is_dir() else override
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a snapshot (`params.yaml`), apply `key=value` overrides, check. Raises `UserError`."""
+    """Read a snapshot (`params.yaml`), apply `key=value` overrides, and check the result.
+
+    Raises `UserError` naming the unreadable file, the malformed override, or every problem.
+    """
     try:
         snapshot = OmegaConf.load(path)
     except FileNotFoundError:
@@ -69,7 +72,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(snapshot, DictConfig):
-        raise UserError(f"{path}: holds no mapping of keys to values")
+        raise UserError(f"{path}: is not a mapping of keys to values")
     try:
         return parse(OmegaConf.merge(snapshot, OmegaConf.from_dotlist(list(overrides))))
     except yaml.YAMLError as error:
@@ -79,7 +82,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def parse(composed: Any) -> Config:
-    """Resolve and check what Hydra composed or YAML held. Raises `UserError` listing every problem."""
+    """Resolve and check a configuration of OmegaConf's. Raises `UserError` listing every problem."""
     try:
         values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
@@ -98,7 +101,7 @@ def parse(composed: Any) -> Config:
 
 
 def write(config: Config, path: Path = PARAMS) -> None:
-    """Write the snapshot, atomically."""
+    """Write the snapshot atomically, as YAML in the schema's order."""
     temporary = path.with_name(path.name + ".tmp")
     header = '# Composed from conf/ by the `config` stage. Edit conf/ instead; see README, "Change something".\n'
     body = yaml.safe_dump(config.model_dump(), sort_keys=False, default_flow_style=None, width=100)
@@ -107,7 +110,7 @@ def write(config: Config, path: Path = PARAMS) -> None:
 
 
 def one_message(error: Exception) -> str:
-    """A Hydra or OmegaConf error with its cause, on as few lines as it has; without advice to developers."""
+    """Return the message of a Hydra or OmegaConf error and of its cause, without advice to developers."""
     from hydra.errors import MissingConfigException, OverrideParseException
 
     if isinstance(error, OverrideParseException):
@@ -122,11 +125,12 @@ def one_message(error: Exception) -> str:
     texts = [str(error), str(error.__cause__)] if error.__cause__ else [str(error)]
     lines = [line.rstrip() for text in texts for line in text.split("Config search path:")[0].splitlines()]
     noise = ("Set the environment variable HYDRA_FULL_ERROR", "full_key:", "object_type=")
-    kept = [line for line in lines if line.strip() and not line.strip().startswith(noise)]
-    return "\n".join(dict.fromkeys(kept))
+    informative = [line for line in lines if line.strip() and not line.strip().startswith(noise)]
+    return "\n".join(dict.fromkeys(informative))
 
 
 def _problems(error: ValidationError, values: Mapping[Any, Any]) -> Iterable[str]:
+    """Yield a message for each problem: the full key, its value, and what is allowed."""
     for problem in error.errors(include_url=False):
         location = problem["loc"]
         key = _key(location, values)
@@ -136,56 +140,56 @@ def _problems(error: ValidationError, values: Mapping[Any, Any]) -> Iterable[str
             hint = f"; did you mean {close[0]}?" if close else ""
             yield f"{key} = {problem['input']!r}: unknown key{hint} (allowed: {', '.join(allowed)})"
         elif problem["type"] == "union_tag_invalid":
-            which, group = str(problem["ctx"]["discriminator"]).strip("'"), "/".join(map(str, location))
-            whole = f"; choose the whole section: {group}=..." if (CONF / group).is_dir() else ""
-            allowed = problem["ctx"]["expected_tags"]
-            yield f"{key}.{which} = {problem['ctx']['tag']!r}: allowed: {allowed}{whole}"
+            tag, group = str(problem["ctx"]["discriminator"]).strip("'"), "/".join(map(str, location))
+            hint = f"; choose the whole section: {group}=..." if (CONF / group).is_dir() else ""
+            yield f"{key}.{tag} = {problem['ctx']['tag']!r}: allowed: {problem['ctx']['expected_tags']}{hint}"
         elif problem["type"] == "value_error":
             yield problem["msg"].removeprefix("Value error, ")
         elif problem["type"] == "missing":
             yield f"{key}: missing"
-        elif problem["input"] != "???":  # said already
+        elif problem["input"] != "???":  # `parse` has reported it
             yield f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
 def _key(location: tuple[int | str, ...], values: Any) -> str:
-    """`model.layers[0].filters`: without the tags of unions, which pydantic puts into locations."""
-    key, here = "", values
+    """Return a location of pydantic's as `model.layers[0].filters`, without the tags of unions that it contains."""
+    key, value = "", values
     for position, part in enumerate(location):
         last = position == len(location) - 1
         if isinstance(part, int):
             key += f"[{part}]"
-            here = here[part] if isinstance(here, list) and part < len(here) else None
-        elif isinstance(here, Mapping) and (part in here or last):
+            value = value[part] if isinstance(value, list) and part < len(value) else None
+        elif isinstance(value, Mapping) and (part in value or last):
             key += f".{part}" if key else part
-            here = here.get(part)
+            value = value.get(part)
     return key
 
 
 def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:
-    """The keys of the section that `location` leads to in the schema."""
-    here: Any = Config
+    """Return the keys of the section at `location` in the schema."""
+    annotation: Any = Config
     for part in location:
         if (
             isinstance(part, str)
-            and isinstance(here, type)
-            and issubclass(here, BaseModel)
-            and part in here.model_fields
+            and isinstance(annotation, type)
+            and issubclass(annotation, BaseModel)
+            and part in annotation.model_fields
         ):
-            here = here.model_fields[part].annotation
+            annotation = annotation.model_fields[part].annotation
         elif isinstance(part, str):  # the tag of a discriminated union
-            here = next((model for model in _models(here) if part in _tags(model)), here)
-    models = list(_models(here))
+            annotation = next((model for model in _models(annotation) if part in _tags(model)), annotation)
+    models = list(_models(annotation))
     return sorted({name for model in models for name in model.model_fields})
 
 
 def _tags(model: type[BaseModel]) -> set[Any]:
-    """The values of `name` or `type` that tell this model in a union."""
+    """Return the values of `name` or `type` that select this model in a union."""
     fields = (model.model_fields[name] for name in ("name", "type") if name in model.model_fields)
     return {value for field in fields for value in typing.get_args(field.annotation)}
 
 
 def _models(annotation: Any) -> Iterable[type[BaseModel]]:
+    """Yield the models that a type annotation contains."""
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
         if issubclass(annotation, BaseModel):
             yield annotation

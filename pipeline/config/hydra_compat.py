@@ -1,4 +1,4 @@
-"""Everything that leans on what Hydra does not document (seen in 1.3.8): read this first when its version changes.
+"""All code that depends on undocumented behaviour of Hydra (seen in 1.3.8). Read it first when the version changes.
 
 tests/test_compat.py has a test for each function, which says what to do when it breaks. Importing Hydra takes a while,
 so the functions import it, not this module.
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def aside() -> Iterator[None]:
-    """Set the Hydra that runs this process aside, where there is one, so that another can compose meanwhile."""
+    """Set the Hydra that runs this process, if any, aside for as long as the context lasts: another may compose."""
     from hydra.core.global_hydra import GlobalHydra
 
     instance = GlobalHydra.instance()
@@ -22,9 +22,9 @@ def aside() -> Iterator[None]:
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """Return the overrides of each job of a sweep, as Hydra's own sweeper expands `key=1,2` and ranges.
+    """Return the overrides of each job of a sweep: `key=1,2` and ranges are expanded by Hydra's own sweeper.
 
-    Raises `HydraException` for what is no override.
+    Raises `HydraException` if an override is malformed.
     """
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser

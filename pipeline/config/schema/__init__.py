@@ -1,1 +1,1 @@
-"""What a configuration may say: a module per section. Every value is checked here, before any work is done."""
+"""The schema of the configuration, a module per section. It checks every value before any work is done."""

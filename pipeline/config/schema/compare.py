@@ -11,24 +11,25 @@ class MarginConfig(Section):
     """The smallest difference that matters, in the unit of each metric."""
 
     accuracy: Annotated[float, Field(gt=0, lt=1)]
+    """Fraction of the examples."""
     loss: Annotated[float, Field(gt=0)]
-    """Nats."""
+    """Nats of cross-entropy."""
     calibration_error: Annotated[float, Field(gt=0, lt=1)]
 
 
 class SpeedConfig(Section):
-    """How long the two frameworks take turns."""
+    """Duration of the speed measurement, in which the two frameworks take turns."""
 
     rounds: Annotated[int, Field(ge=3, le=10_000)]
-    """Each round measures both: ratios are within a round, the interval is over the rounds."""
+    """Number of rounds. Each measures both frameworks; a ratio is of one round, its interval over all rounds."""
     block_seconds: Annotated[float, Field(ge=0.01, le=60)]
-    """Of training, in each round and framework; inference takes less."""
+    """Seconds of training in each round, for each framework; inference takes less."""
 
 
 class CompareConfig(Section):
-    """How the two sides are compared."""
+    """How two arms are compared."""
 
     margin: MarginConfig
     resamples: Annotated[int, Field(ge=200, le=100_000)]
-    """Of the bootstrap over the examples."""
+    """Number of bootstrap resamples of the examples."""
     speed: SpeedConfig

@@ -12,13 +12,13 @@ _MOST_PIXELS: Final = 4096
 def _is_size(value: Any) -> Any:
     pair = value if isinstance(value, list) else [value, value]
     if value is not None and not (len(pair) == 2 and all(type(n) is int and 1 <= n <= _MOST_PIXELS for n in pair)):
-        raise ValueError(f"data.size = {value!r}: allowed: 1 to {_MOST_PIXELS}, [height, width] of these, null")
+        raise ValueError(f"data.size = {value!r}: allowed: 1 to {_MOST_PIXELS}, [height, width] of these, or null")
     return value
 
 
 def _are_options(value: Any) -> Any:
     if not (isinstance(value, dict) and all(type(each) in (str, int, float, bool) for each in value.values())):
-        raise ValueError(f"data.options = {value!r}: allowed: names, each with a text, a number, true or false")
+        raise ValueError(f"data.options = {value!r}: allowed: names, each with a text, number, true or false")
     return value
 
 
@@ -27,42 +27,43 @@ Options = Annotated[dict[str, str | int | float | bool], BeforeValidator(_are_op
 
 
 class DataConfig(Section):
-    """Where the examples come from, what an image becomes, and how they are split."""
+    """The source of the examples, the form that images are brought to, and the splits."""
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$", max_length=80)]
-    """As the provider calls it (torchvision: in any spelling of case and underscores); for `folder` a name to show."""
+    """The provider's name of the data set (torchvision: case and underscores do not matter); `folder`: any name."""
     provider: Literal["bundled", "torchvision", "tfds", "folder"]
     mirror: Annotated[str, Field(min_length=1)] | None
-    """A folder, or the http(s) URL of one, that holds the upstream files; None: their own addresses."""
+    """A folder with the upstream files, or its URL (http, https, file); None: fetch them from their own addresses."""
     root: str | None
-    """Of `folder`: the images, one sub-folder per class, or `train` and `test` that hold these."""
+    """Folder of the provider `folder`: a sub-folder per class, or `train`, `test`, `validation` that hold these."""
     options: Options
-    """Further arguments of the library's data set, such as `split` of torchvision's EMNIST."""
+    """Further arguments for the library's data set, such as `split` of torchvision's EMNIST."""
     classes: Annotated[list[str], Field(min_length=2)] | None
-    """Names of the classes by label; None: the provider's own."""
+    """Names of the classes, by label; None: the provider's names."""
     size: Size
-    """Height and width (one number: both) that every image is brought to; None: all have the same already."""
+    """[height, width] in pixels that every image is brought to (one number: both); None: all must have one size."""
     fit: Literal["crop", "pad", "stretch"]
-    """How an image of another shape gets `size`: its middle, black at its sides, or out of proportion."""
+    """How an image of another shape gets `size`: cropped to its middle, padded with black, or stretched."""
     channels: Literal[1, 3] | None
-    """1: grey, 3: colour; None: grey where every image is."""
+    """1: grey; 3: colour; None: grey if every image is, else colour."""
     corrupt: Literal["fail", "skip"]
-    """What an image that cannot be decoded does; either way it is named."""
+    """Whether an image that cannot be decoded is an error or is left out; either way, its name is reported."""
     test_fraction: Fraction
-    """Of each class, for the test split: where the source has no test part of its own."""
+    """Fraction of each class for the test split; unused if the source has a test part."""
     validation_fraction: Fraction
-    """Of each class in the training part."""
+    """Fraction of each class in the training part for the validation split; unused if the source has such a part."""
     split_seed: Seed
     max_train: Annotated[int, Field(ge=20)] | None
-    """Keep this many examples of the training part (before the validation split), for a quick look; None: all."""
+    """Number of examples of the training part that are kept, before the validation split; None: all."""
     max_test: Annotated[int, Field(ge=10)] | None
+    """Number of examples of the test part that are kept; None: all."""
 
     @model_validator(mode="after")
-    def _provider_has_it(self) -> "DataConfig":
+    def _fits_provider(self) -> "DataConfig":
         if self.provider == "bundled" and self.name != "mnist_sample":
             raise ValueError(f"data.provider = 'bundled': does not have {self.name}; allowed: mnist_sample")
         if self.name == "mnist_sample" and self.provider != "bundled":
-            raise ValueError(f"data.provider = {self.provider!r} does not have mnist_sample; allowed: 'bundled'")
+            raise ValueError(f"data.provider = {self.provider!r}: does not have mnist_sample; allowed: 'bundled'")
         if self.provider == "folder" and not self.root:
             raise ValueError(
                 f"data.root = {self.root!r}: data.provider = 'folder' needs the folder that holds the images"
@@ -74,5 +75,5 @@ class DataConfig(Section):
         if self.provider in ("bundled", "folder") and self.mirror:
             raise ValueError(f"data.mirror = {self.mirror!r}: only for data.provider = 'torchvision' or 'tfds'")
         if self.classes and len(set(self.classes)) != len(self.classes):
-            raise ValueError(f"data.classes = {self.classes!r}: every name once")
+            raise ValueError(f"data.classes = {self.classes!r}: every name must occur once")
         return self

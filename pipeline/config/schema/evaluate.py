@@ -8,8 +8,9 @@ from .section import Section
 
 
 class EvaluateConfig(Section):
-    """How predictions are judged."""
+    """How predictions are evaluated."""
 
     calibration_bins: Annotated[int, Field(ge=1)]
+    """Number of confidence bins of the calibration error."""
     plots: bool
-    """Whether the pictures below `plots/` are drawn, which takes longer than to train a small network for an epoch."""
+    """Whether to draw the figures below `plots/`: that takes longer than an epoch of a small network."""

@@ -11,7 +11,7 @@ Padding = Literal["valid", "same"]
 
 
 class Conv(Section):
-    """2-D convolution. `same`: zeros around, an odd one at the end, so that the output is ceil(input / stride)."""
+    """2-D convolution. `same`: padded with zeros to ceil(input / stride) outputs, an odd zero at the end."""
 
     type: Literal["conv"]
     filters: Positive
@@ -23,7 +23,7 @@ class Conv(Section):
 
 
 class MaxPool(Section):
-    """The largest value of each window; `stride` None: as large as the window."""
+    """Maximum of each window. `size`: of the window, in pixels; `stride` None: `size`."""
 
     type: Literal["max_pool"]
     size: Positive
@@ -32,7 +32,7 @@ class MaxPool(Section):
 
 
 class AveragePool(Section):
-    """The mean of each window, of what lies inside the image; `stride` None: as large as the window."""
+    """Mean of each window over the pixels inside the image. `size`: of the window; `stride` None: `size`."""
 
     type: Literal["average_pool"]
     size: Positive
@@ -41,40 +41,40 @@ class AveragePool(Section):
 
 
 class GlobalAveragePool(Section):
-    """(height, width, channels) to (channels): the mean over the image."""
+    """Mean over the image: (height, width, channels) to (channels)."""
 
     type: Literal["global_average_pool"]
 
 
 class BatchNorm(Section):
-    """Ioffe & Szegedy 2015 over all axes but the last: trained scale and offset, running mean and variance.
+    """Batch normalisation (Ioffe & Szegedy 2015) over all axes but the last, with trained scale and offset.
 
-    In training it divides by the biased variance of the batch, and the running variance takes the unbiased one, as in
-    torch.nn.BatchNorm2d (Keras keeps the biased one).
+    Training divides by the standard deviation of the batch from its biased variance. The running variance takes the
+    unbiased one, as in torch.nn.BatchNorm2d (Keras: the biased one).
     """
 
     type: Literal["batch_norm"]
     momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Share of the new batch in the running values, as torch counts it (Keras: 1 - momentum)."""
+    """Weight of the new batch in the running mean and variance, as in torch (Keras: 1 - momentum)."""
     epsilon: Annotated[float, Field(gt=0)] = 1e-5
     activation: Activation | None = None
 
 
 class Dropout(Section):
-    """Zero with probability `rate` in training, the rest divided by 1 - rate; the same values in both frameworks."""
+    """Dropout: in training, zero with probability `rate`, else divide by 1 - rate. All frameworks drop the same."""
 
     type: Literal["dropout"]
     rate: Annotated[float, Field(ge=0, lt=1)]
 
 
 class Flatten(Section):
-    """(height, width, channels) to one axis, channels fastest, in both frameworks."""
+    """(height, width, channels) to one axis, channels fastest, in every framework."""
 
     type: Literal["flatten"]
 
 
 class Dense(Section):
-    """Fully connected layer."""
+    """Fully connected layer. `units` `classes`: as many as the data set has classes."""
 
     type: Literal["dense"]
     units: Positive | Literal["classes"]
@@ -83,7 +83,7 @@ class Dense(Section):
 
 
 class Residual(Section):
-    """The sum of two branches from one input (He et al. 2016); an empty `shortcut` is the input itself."""
+    """Sum of two branches from one input (He et al. 2016); an empty `shortcut` is the identity."""
 
     type: Literal["residual"]
     layers: Annotated[list["Layer"], Field(min_length=1)]
@@ -92,7 +92,7 @@ class Residual(Section):
 
 
 class Normalise(Section):
-    """Minus the mean, over the standard deviation of the training images, channel by channel; see `ModelConfig`."""
+    """(x - mean) / standard deviation of the training images, by channel; see `ModelConfig.normalise`."""
 
     type: Literal["normalise"] = "normalise"
 
@@ -104,13 +104,13 @@ Layer = Annotated[
 
 
 class ModelConfig(Section):
-    """The declared network: a list of layers, and the rules its initial weights are drawn by."""
+    """The declared network: a list of layers, and the initialisers of its weights."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=60)]
     kernel_initializer: Literal["glorot_uniform", "kaiming_uniform"]
     bias_initializer: Literal["zeros", "fan_in_uniform"]
     normalise: bool = False
-    """Whether images, in [0, 1], first lose their channels' mean and are divided by their standard deviation."""
+    """Whether images, in [0, 1], are first normalised to mean 0 and standard deviation 1 by channel."""
     layers: Annotated[list[Layer], Field(min_length=1)]
 
     @model_validator(mode="after")

@@ -8,10 +8,11 @@ from .section import Section
 
 
 class ParityConfig(Section):
-    """How far the two frameworks may be apart: the 2-norm of each array's difference, relative to its layer's norm."""
+    """Limits on the difference between two frameworks: 2-norm of an array's difference over its layer's 2-norm."""
 
     gradients: Annotated[float, Field(gt=0)]
-    """Of outputs and gradients on one batch, in float64."""
+    """For outputs and gradients on one batch, in float64."""
     trajectory_float64: Annotated[float, Field(gt=0)]
-    """Of the loss of every step, and of the weights that training arrives at."""
+    """For the loss of every step and the final weights, in float64."""
     trajectory_float32: Annotated[float, Field(gt=0)]
+    """As `trajectory_float64`, in float32."""

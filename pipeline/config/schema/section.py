@@ -1,4 +1,4 @@
-"""What all sections of the configuration have in common."""
+"""The base class and the types that all sections of the configuration share."""
 
 from typing import Annotated
 
@@ -10,6 +10,6 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """Strict, frozen, no unknown keys, no NaN or infinity."""
+    """A section: strict types, frozen, no unknown keys, no NaN or infinity."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)

@@ -4,6 +4,7 @@ from .section import Section
 
 
 class SweepConfig(Section):
-    """What a sweep does with jobs that were done before."""
+    """How a sweep treats jobs that are done already."""
 
     rerun: bool
+    """Whether to train them again; False: skip them."""

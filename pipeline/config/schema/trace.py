@@ -8,9 +8,9 @@ from .section import Section, Seed
 
 
 class TraceConfig(Section):
-    """How much evidence is gathered that both frameworks compute the same."""
+    """Extent of the trace that the parity check compares."""
 
     steps: Annotated[int, Field(ge=2)]
-    """Optimiser steps, over two epochs that each end with a partial batch."""
+    """Number of optimiser steps, over two epochs that each end with a partial batch."""
     batch_size: Annotated[int, Field(ge=3)]
     seed: Seed

@@ -1,4 +1,4 @@
-"""The section `train`: optimiser, schedule, augmentation, and how it is computed."""
+"""The section `train`: optimiser, schedule, augmentation and execution."""
 
 from typing import Annotated, Literal
 
@@ -8,10 +8,10 @@ from .section import Section
 
 
 class SgdConfig(Section):
-    """v = momentum * v + gradient; weights -= learning rate * v, the learning rate of the step (torch.optim.SGD).
+    """SGD as in torch.optim.SGD: v = momentum * v + gradient; weights -= learning rate of the step * v.
 
-    Keras takes the learning rate into v, which differs as soon as a schedule moves it. `nesterov`: the weights move by
-    gradient + momentum * v (Sutskever et al. 2013, as torch writes it).
+    Keras multiplies the learning rate into v, which differs once a schedule changes the rate. `nesterov`: the weights
+    move by gradient + momentum * v in place of v (Sutskever et al. 2013, in torch's form).
     """
 
     name: Literal["sgd"]
@@ -22,12 +22,12 @@ class SgdConfig(Section):
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> "SgdConfig":
         if self.nesterov and not self.momentum:
-            raise ValueError("train.optimizer.nesterov = True: needs train.optimizer.momentum > 0, which is 0.0")
+            raise ValueError("train.optimizer.nesterov = True: needs train.optimizer.momentum > 0, not 0.0")
         return self
 
 
 class AdaptiveConfig(Section):
-    """Adam's own (Kingma & Ba 2015, Algorithm 1): epsilon is added outside the bias correction, in both frameworks."""
+    """Parameters of Adam (Kingma & Ba 2015, Algorithm 1): epsilon is added after the bias correction."""
 
     learning_rate: Annotated[float, Field(gt=0)]
     beta_1: Annotated[float, Field(ge=0, lt=1)]
@@ -36,13 +36,13 @@ class AdaptiveConfig(Section):
 
 
 class AdamConfig(AdaptiveConfig):
-    """See `AdaptiveConfig`."""
+    """Adam, see `AdaptiveConfig`."""
 
     name: Literal["adam"]
 
 
 class AdamWConfig(AdaptiveConfig):
-    """Adam after weights *= 1 - learning_rate * weight_decay, of every parameter (Loshchilov & Hutter 2019)."""
+    """Adam after weights *= 1 - learning_rate * weight_decay for every parameter (Loshchilov & Hutter 2019)."""
 
     name: Literal["adamw"]
     weight_decay: Annotated[float, Field(ge=0)]
@@ -52,10 +52,10 @@ Optimizer = Annotated[SgdConfig | AdamConfig | AdamWConfig, Field(discriminator=
 
 
 class Schedule(Section):
-    """How the learning rate moves, step by step; the same numbers go to both frameworks."""
+    """The learning rate of every step; all frameworks get the same numbers, see `data.plan.learning_rates`."""
 
     warmup_steps: Annotated[int, Field(ge=0)]
-    """Over so many first steps it grows linearly to `learning_rate` (Goyal et al. 2017, section 2.2)."""
+    """Number of first steps over which the rate grows linearly (Goyal et al. 2017, section 2.2); 0: no warm-up."""
 
 
 class ConstantSchedule(Schedule):
@@ -65,15 +65,15 @@ class ConstantSchedule(Schedule):
 
 
 class CosineSchedule(Schedule):
-    """From `learning_rate` along half a cosine over all steps after the warm-up (Loshchilov & Hutter 2017, eq. 5)."""
+    """Half a cosine from `learning_rate` over all steps after the warm-up (Loshchilov & Hutter 2017, eq. 5)."""
 
     name: Literal["cosine"]
     final_fraction: Annotated[float, Field(ge=0, le=1)]
-    """Of `learning_rate`: where the cosine ends."""
+    """End of the cosine, as a fraction of `learning_rate`."""
 
 
 class StepSchedule(Schedule):
-    """Times `factor` after every `every_epochs` epochs."""
+    """`learning_rate`, multiplied by `factor` after every `every_epochs` epochs."""
 
     name: Literal["step"]
     every_epochs: Annotated[int, Field(ge=1)]
@@ -81,28 +81,28 @@ class StepSchedule(Schedule):
 
 
 class AugmentConfig(Section):
-    """What training does to its images, each drawn anew in every epoch; the same in both frameworks."""
+    """Random changes of the training images, drawn anew in every epoch; the same in all frameworks."""
 
     pad_and_crop: Annotated[int, Field(ge=0, le=256)] = 0
-    """Moved by up to so many pixels both ways, black coming in (He et al. 2016, section 4.2: 4); 0: never."""
+    """Largest shift in pixels along each axis, filled with black (He et al. 2016, section 4.2: 4); 0: no shift."""
     flip: bool = False
-    """Left becomes right with probability 1/2."""
+    """Whether to mirror left and right with probability 1/2."""
     cutout: Annotated[int, Field(ge=0, le=4096)] = 0
-    """Side of a black square with its centre anywhere in the image (DeVries & Taylor 2017); 0: none."""
+    """Side, in pixels, of a black square centred anywhere in the image (DeVries & Taylor 2017); 0: no square."""
 
     @property
     def active(self) -> bool:
-        """Whether there is anything to draw."""
+        """Whether any of them is switched on."""
         return bool(self.pad_and_crop or self.flip or self.cutout)
 
     @property
     def draws(self) -> int:
-        """How many values are drawn for an image, see `models.augmentation`."""
+        """Number of values drawn for an image, 5 or 0; see `models.augmentation`."""
         return 5 if self.active else 0
 
 
 class TrainConfig(Section):
-    """How a network is trained; one meaning per key, whatever the framework's own default."""
+    """How a network is trained. A key means the same in every framework, whatever the framework's default."""
 
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)]
@@ -111,13 +111,13 @@ class TrainConfig(Section):
     deterministic: bool
     threads: Annotated[int, Field(ge=1)] | None
     checkpoint_minutes: Annotated[float, Field(gt=0)] | None = 5.0
-    """So often, and after every epoch, training writes what it can be continued from; None: after epochs only."""
+    """Interval of checkpoints in minutes, beside those after every epoch; None: after epochs only."""
     memory_mebibytes: Annotated[float, Field(gt=0)] | None = None
-    """Of training images on the device at once; more are streamed: the same bits. None: half of what is free."""
+    """Limit on training images on the device; more are streamed, to the same bits. None: half of the free memory."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    """The target of every class is label_smoothing / classes, and 1 - label_smoothing more for the label."""
+    """Target of each class: label_smoothing / classes, plus 1 - label_smoothing for the label's class."""
     clip_norm: Annotated[float, Field(gt=0)] | None
-    """All gradients are scaled down together until their common 2-norm is at most this; None: they are not."""
+    """Largest common 2-norm of all gradients, which are scaled down together to it; None: no limit."""
     augment: AugmentConfig = AugmentConfig()
     optimizer: Optimizer
     schedule: Annotated[ConstantSchedule | CosineSchedule | StepSchedule, Field(discriminator="name")]

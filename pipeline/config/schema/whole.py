@@ -17,7 +17,7 @@ from .tracking import TrackingConfig
 from .train import TrainConfig
 
 
-def _known(framework: str) -> str:
+def _registered(framework: str) -> str:
     if framework not in frameworks.FRAMEWORKS:
         raise ValueError(f"framework = {framework!r}: allowed: {', '.join(frameworks.names())}")
     return framework
@@ -35,12 +35,13 @@ class Config(Section):
     compare: CompareConfig
     tracking: TrackingConfig
     sweep: SweepConfig
-    framework: Annotated[str, AfterValidator(_known)]
+    framework: Annotated[str, AfterValidator(_registered)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
     conf_digest: str
+    """Digest of the `conf/` that it was composed from, see `compose.conf_digest`."""
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> "Config":
         if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds = {self.seeds}: every seed once")
+            raise ValueError(f"seeds = {self.seeds}: every seed must occur once")
         return self

@@ -1,4 +1,4 @@
-"""Loaded by `dvc exp run` (hydra.plugins_path in .dvc/config): makes the resolvers that conf/ uses known to DVC."""
+"""Register the resolvers that conf/ uses; `dvc exp run` loads this plugin (hydra.plugins_path in .dvc/config)."""
 
 import sys
 from pathlib import Path
