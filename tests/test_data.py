@@ -236,7 +236,7 @@ UNFIT: dict[str, tuple[ArraySource, str, str]] = {
         "classes=[x,y]",
         r"data\.classes = \['x', 'y'\]: 2 classes, and labels from 0 to 2; allowed: 0 to 1",
     ),
-    "a name twice": (ArraySource(GOOD, ("a", "a")), "", "classes of one name: a; data.classes names them all"),
+    "a name twice": (ArraySource(GOOD, ("a", "a")), "", "several classes have the name a; set data.classes"),
 }
 
 

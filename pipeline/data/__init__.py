@@ -1,6 +1,7 @@
-"""Upstream files to prepared arrays, and the plan of every epoch.
+"""Prepare arrays from upstream files, and draw the plan of every epoch.
 
-May import `core`, `config`. Offers `downloader` and `providers` (files and the libraries that know them), `build` (a
-source to a prepared data set), `dataset` and `array_file` (what is prepared, read piece by piece), `cache` (prepared
-data outside of DVC), `plan` (what an epoch consists of, drawn in NumPy), `loader` (the training split to a backend).
+May import `core`, `config`. Offers `downloader` and `providers` (fetch and read upstream files), `build` (prepare a
+data set), `dataset` and `array_file` (read prepared data piece by piece), `cache` (prepared data outside of DVC),
+`plan` (draw an epoch in NumPy), `loader` (hand the training split to a backend), `pixels` (statistics of a split).
+Inside: `images` (decoded images to uint8 arrays), `idx` (the format of the MNIST files), `sample` (the bundled digits).
 """

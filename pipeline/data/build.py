@@ -1,4 +1,4 @@
-"""A source to a prepared data set, example by example: memory does not grow with the data."""
+"""Prepare a data set from a source, example by example: memory does not grow with the number of images."""
 
 import hashlib
 import re
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -23,46 +23,52 @@ from .providers import Example, Source
 
 _BATCH: Final = 256  # examples that are decoded together
 _CHUNK_BYTES: Final = 1 << 24
-_ADDRESS: Final = re.compile(r" ?<[^<>]* at 0x[0-9a-f]+>")  # in what Pillow says; another at every run
-_NAMED: Final = 10  # files in a message, at most
+_ADDRESS: Final = re.compile(r" ?<[^<>]* at 0x[0-9a-f]+>")  # in messages of Pillow; another one at every run
+_MOST_NAMES: Final = 10  # in a message
 _VALIDATION_STREAM: Final = ()  # of data.split_seed
 _TEST_STREAM: Final = (1,)
-_SAME: Final = ("mnist", "fashion_mnist", "kmnist", "cifar10")  # the same bytes in both libraries, whoever read them
+_SAME_IN_BOTH: Final = ("mnist", "fashion_mnist", "kmnist", "cifar10")  # torchvision and tfds prepare the same bytes
+
+
+Shape: TypeAlias = tuple[int, ...]
 
 
 class _ColourFound(Exception):  # noqa: N818
-    """A grey data set has a colour image after all."""
+    """A data set whose first image is grey has a colour image."""
 
 
 @dataclass(frozen=True)
 class _Part:
-    """The examples of one part of the source in a scratch file, in content order by way of `rows`."""
+    """The examples of one part of the source, in a scratch file, in upstream's order."""
 
     images: ArrayFile
+    """uint8 (N, height, width, channels)."""
     labels: np.ndarray
+    """int64 (N,)."""
     keys: np.ndarray
-    """uint64 (N, 2): a hash of image and label."""
+    """uint64 (N, 2): BLAKE2b of image and label, 128 bits."""
     image_keys: np.ndarray
-    """uint64 (N,): a hash of the image alone."""
+    """uint64 (N,): BLAKE2b of the image alone, the first 64 bits."""
 
     def rows(self) -> np.ndarray:
-        """int64 (N,): by hash, whichever library read the files in whatever order."""
+        """Return the rows in content order, int64 (N,): by key, so that upstream's order does not matter."""
         return np.lexsort((self.keys[:, 1], self.keys[:, 0]))
 
 
 def source_of(data: DataConfig) -> dict[str, Any]:
-    """Return what of the configuration defines the prepared bytes.
+    """Return the values of the section `data` that define the prepared bytes.
 
-    Not the mirror, which checksums make irrelevant, nor the place of a user's images, whose content counts.
+    Without the mirror, as checksums verify its files, without the folder of a user's images, as their content counts,
+    and without the provider if torchvision and tfds prepare the same bytes.
     """
-    same = data.name in _SAME and data.provider in ("torchvision", "tfds")
+    same = data.name in _SAME_IN_BOTH and data.provider in ("torchvision", "tfds")
     return data.model_dump(exclude={"mirror", "root"} | ({"provider"} if same else set()))
 
 
 def write_dataset(source: Source, data: DataConfig, folder: Path) -> Dataset:
-    """Bring the images to one form, order, limit, split and store them in the existing `folder`.
+    """Bring the images to one form; order, limit and split them; write them into the existing `folder`.
 
-    Raises `UserError` naming the images that are corrupt or do not fit.
+    Raises `UserError` naming the images that are corrupt or differ in size, or the key that does not fit the data.
     """
     problems: dict[str, str] = {}
     form = Form.of(data)
@@ -83,42 +89,41 @@ def _store_all(
 ) -> dict[str, _Part]:
     with steps("prepare", sum(source.parts.values()) or None, "images") as progress:
         parts: dict[str, _Part] = {}
+        shape = None
         for part in source.parts:
-            if stored := _store(source, part, form, folder / f"{part}.unordered", problems, progress, parts):
-                parts[part] = stored
+            if examples := _store(source, part, form, folder / f"{part}.unordered", problems, progress, shape):
+                parts[part], shape = examples, examples.images.shape[1:]
     if problems and data.corrupt == "fail":
         raise UserError(
-            f"images that cannot be decoded:{_some(problems)}\ndata.corrupt = 'fail'; data.corrupt=skip leaves them out"
+            f"images that cannot be decoded:{_lines(problems)}\n"
+            "data.corrupt = 'fail'; data.corrupt=skip leaves them out"
         )
     if problems:
-        print(f"left out, as they cannot be decoded:{_some(problems)}")
+        print(f"left out, as they cannot be decoded:{_lines(problems)}")
     if empty := source.parts.keys() - parts.keys():
         raise UserError(f"data.name = {data.name}: no image for {' and '.join(sorted(empty))}")
     return parts
 
 
-def _some(problems: Mapping[str, str]) -> str:
-    shown = "".join(f"\n  {name}: {what}" for name, what in islice(problems.items(), _NAMED))
-    return shown + (f"\n  and {len(problems) - _NAMED:,} more" if len(problems) > _NAMED else "")
+def _lines(problems: Mapping[str, str]) -> str:
+    """Return a line for each of the first images, with its problem, and the number of the others."""
+    lines = "".join(f"\n  {name}: {problem}" for name, problem in islice(problems.items(), _MOST_NAMES))
+    return lines + (f"\n  and {len(problems) - _MOST_NAMES:,} more" if len(problems) > _MOST_NAMES else "")
 
 
 def _store(
-    source: Source,
-    part: str,
-    form: Form,
-    path: Path,
-    problems: dict[str, str],
-    progress: Steps,
-    before: Mapping[str, _Part],
+    source: Source, part: str, form: Form, path: Path, problems: dict[str, str], progress: Steps, shape: Shape | None
 ) -> _Part | None:
-    """None: nothing could be decoded."""
-    shape = next((p.images.shape[1:] for p in before.values()), None)
-    first, count = "", 0
+    """Write the images of one part to `path`; None if none can be decoded. Adds to `problems`.
+
+    `shape`: of every image; None: the first image decides.
+    """
+    first = ""
     labels, keys, image_keys = [], bytearray(), bytearray()
     with path.open("wb") as file, ThreadPoolExecutor() as pool:
         examples = source.examples(part)
         while batch := list(islice(examples, _BATCH)):
-            arrays = (pool.map if source.slow else map)(lambda example: _formed(example, form), batch)
+            arrays = (pool.map if source.slow else map)(lambda example: _load(example, form), batch)
             for example, array in zip(batch, arrays, strict=True):
                 if isinstance(array, str):
                     problems[example.name] = array
@@ -127,41 +132,48 @@ def _store(
                     shape, first = array.shape, example.name
                 if array.shape != shape:
                     _refuse_shape(form, shape, array.shape, first, example.name)
-                label = np.int64(example.label).astype("<i8")
-                digest = hashlib.blake2b(content := array.tobytes(), digest_size=16)
-                image_keys += digest.digest()[:8]
-                digest.update(label.tobytes())
-                keys += digest.digest()
+                image_key, key, content = _keys_of(array, example.label)
+                image_keys += image_key
+                keys += key
                 file.write(content)
                 labels.append(example.label)
-                count += 1
             progress(len(batch))
-    if not count or shape is None:
+    if not labels or shape is None:
         return None
     return _Part(
-        ArrayFile(path, (count, *shape), np.dtype(np.uint8)),
+        ArrayFile(path, (len(labels), *shape), np.dtype(np.uint8)),
         np.array(labels, np.int64),
         np.frombuffer(bytes(keys), ">u8").astype(np.uint64).reshape(-1, 2),
         np.frombuffer(bytes(image_keys), ">u8").astype(np.uint64),
     )
 
 
-def _formed(example: Example, form: Form) -> np.ndarray | str:
-    """The image, or what is wrong with it."""
+def _keys_of(image: np.ndarray, label: int) -> tuple[bytes, bytes, bytes]:
+    """Return the keys of `_Part`, of the image (8 bytes) and of image and label (16 bytes), and the image's bytes."""
+    content = image.tobytes()
+    digest = hashlib.blake2b(content, digest_size=16)
+    image_key = digest.digest()[:8]
+    digest.update(np.int64(label).astype("<i8").tobytes())
+    return image_key, digest.digest(), content
+
+
+def _load(example: Example, form: Form) -> np.ndarray | str:
+    """Return the decoded image in its form, uint8 (height, width, channels), or why it cannot be decoded."""
     try:
         return form.apply(example.load())
     except UserError:
         raise
-    except Exception as error:  # Pillow's decoders raise what they like, struct.error and RuntimeError among others
+    except Exception as error:  # Pillow's decoders raise any type, struct.error and RuntimeError among others
         return _ADDRESS.sub("", " ".join(str(error).split())) or type(error).__name__
 
 
-def _refuse_shape(form: Form, shape: tuple[int, ...], found: tuple[int, ...], first: str, name: str) -> None:
-    if found[:2] == shape[:2]:
+def _refuse_shape(form: Form, shape: Shape, other: Shape, first: str, name: str) -> None:
+    """Raise `_ColourFound` if the channels of two images differ, `UserError` if their sizes do."""
+    if other[:2] == shape[:2]:
         if form.channels is None:
             raise _ColourFound
-        raise AssertionError(found)
-    a, b = (f"{width}x{height}" for height, width, *_ in (shape, found))
+        raise AssertionError(other)
+    a, b = (f"{width}x{height}" for height, width, *_ in (shape, other))
     raise UserError(
         f"data.size = None: images of several sizes: {first or 'the training part'} has {a} pixels, {name} {b}; "
         "give one, such as data.size=32 or data.size=[<height>,<width>], and data.fit=crop, pad or stretch"
@@ -171,22 +183,14 @@ def _refuse_shape(form: Form, shape: tuple[int, ...], found: tuple[int, ...], fi
 def _split(
     source: Source, data: DataConfig, parts: Mapping[str, _Part], problems: Mapping[str, str], folder: Path
 ) -> Dataset:
+    """Write the three splits and `dataset.json` into `folder`."""
     classes = _classes(source, data, parts)
-    rows = {part: stored.rows() for part, stored in parts.items()}
-    if "test" not in rows:
-        drawn = _stratified(parts["train"].labels[rows["train"]], data.test_fraction, data, _TEST_STREAM)
-        rows |= {"test": rows["train"][drawn], "train": rows["train"][~drawn]}
-    # content order is a random order: the first are a random sample
-    rows["train"], rows["test"] = rows["train"][: data.max_train], rows["test"][: data.max_test]
-    if "validation" not in rows:
-        drawn = _stratified(parts["train"].labels[rows["train"]], data.validation_fraction, data, _VALIDATION_STREAM)
-        rows |= {"validation": rows["train"][drawn], "train": rows["train"][~drawn]}
+    rows = _rows_of_splits(data, parts)
     fingerprint = hashlib.blake2b(digest_size=16)
     written: dict[str, _Written] = {}
     for split in SPLITS:
-        part = parts.get(split, parts["train"])
         (folder / split).mkdir()
-        written[split] = _write(part, rows[split], folder / split, split, fingerprint)
+        written[split] = _write(parts.get(split, parts["train"]), rows[split], folder / split, split, fingerprint)
     counts = {split: np.bincount(written[split].labels, minlength=len(classes)) for split in SPLITS}
     train = parts["train"].image_keys[rows["train"]]
     test = parts.get("test", parts["train"]).image_keys[rows["test"]]
@@ -208,7 +212,22 @@ def _split(
     return Dataset(folder, facts)
 
 
+def _rows_of_splits(data: DataConfig, parts: Mapping[str, _Part]) -> dict[str, np.ndarray]:
+    """Return by split the rows, int64, of its part; of `train` if the source has no such part."""
+    rows = {name: part.rows() for name, part in parts.items()}
+    if "test" not in rows:
+        drawn = _stratified(parts["train"].labels[rows["train"]], data.test_fraction, data, _TEST_STREAM)
+        rows |= {"test": rows["train"][drawn], "train": rows["train"][~drawn]}
+    # content order is random: the first rows are a random sample
+    rows["train"], rows["test"] = rows["train"][: data.max_train], rows["test"][: data.max_test]
+    if "validation" not in rows:
+        drawn = _stratified(parts["train"].labels[rows["train"]], data.validation_fraction, data, _VALIDATION_STREAM)
+        rows |= {"validation": rows["train"][drawn], "train": rows["train"][~drawn]}
+    return rows
+
+
 def _classes(source: Source, data: DataConfig, parts: Mapping[str, _Part]) -> list[str]:
+    """Return the names of the classes, by label. Raises `UserError` if they do not fit the labels or repeat."""
     low = min(int(part.labels.min()) for part in parts.values())
     high = max(int(part.labels.max()) for part in parts.values())
     names = data.classes or source.classes or [str(label) for label in range(high + 1)]
@@ -218,19 +237,22 @@ def _classes(source: Source, data: DataConfig, parts: Mapping[str, _Part]) -> li
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise UserError(
-            f"data.name = {data.name}: classes of one name: {', '.join(repeated)}; data.classes names them all"
+            f"data.name = {data.name}: several classes have the name {', '.join(repeated)}; set data.classes"
         )
     return [str(name) for name in names]
 
 
 @dataclass(frozen=True)
 class _Written:
+    """What was written of one split."""
+
     labels: np.ndarray
     histogram: np.ndarray
-    """int64 (channels, 256): how often each value occurs."""
+    """int64 (channels, 256): count of each pixel value."""
 
 
 def _write(part: _Part, rows: np.ndarray, folder: Path, split: str, fingerprint: Any) -> _Written:
+    """Write `images.npy` and `labels.npy` of these rows into `folder`; update the hash `fingerprint` with them."""
     labels = part.labels[rows]
     shape = (len(rows), *part.images.shape[1:])
     histogram = np.zeros((shape[-1], 256), np.int64)
@@ -255,7 +277,7 @@ def _chunks(images: ArrayFile, rows: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _moments(histogram: np.ndarray) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of every channel, in [0, 1]."""
+    """Return mean and standard deviation of every channel, of pixel values in [0, 1], rounded to 9 decimals."""
     values, total = np.arange(256) / 255, histogram.sum(axis=1)
     mean = histogram @ values / total
     variance = (histogram * (values - mean[:, None]) ** 2).sum(axis=1) / total
@@ -263,7 +285,10 @@ def _moments(histogram: np.ndarray) -> tuple[list[float], list[float]]:
 
 
 def _stratified(labels: np.ndarray, fraction: float, data: DataConfig, stream: Iterable[int]) -> np.ndarray:
-    """Boolean (N,): `fraction` of the examples of each class, rounded, but never all; at least one example in all."""
+    """Draw `fraction` of the examples of each class, rounded, but never all of one; return a mask, bool (N,).
+
+    Raises `UserError` if that draws no example.
+    """
     generator = np.random.default_rng([data.split_seed, *stream] if stream else data.split_seed)
     drawn = np.zeros(len(labels), bool)
     for label in np.unique(labels):

@@ -1,4 +1,4 @@
-"""Prepared data for a run outside the DVC pipeline: the pipeline's own where they fit, else a cache."""
+"""Prepared data for a run outside of the DVC pipeline: those of the pipeline if they fit, else from a cache."""
 
 import multiprocessing
 import shutil
@@ -22,53 +22,55 @@ from .providers.folder_provider import signature
 def obtain(data: DataConfig, root: Path) -> Dataset:
     """Return the prepared data for `data`: `<root>/data/prepared`, or a folder below `<root>/data/cache`.
 
-    What other code than today's prepared is prepared again. Safe for any number of processes at once.
-    Raises `UserError`.
+    Prepare them if they are missing, or were prepared by another version of the code. Any number of processes may call
+    this at once. Raises `UserError` if the data cannot be fetched or prepared.
     """
-    own = data.provider == "folder"  # what the pipeline prepared may be of images that have changed since
-    if not own and _is_for(root / PREPARED, data):
+    from_folder = data.provider == "folder"  # a user's images may have changed since the pipeline prepared them
+    if not from_folder and _is_for(root / PREPARED, data):
         return Dataset.open(root / PREPARED)
     cache = root / "data" / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     name = data.name.replace("/", "-")
-    folder = cache / f"{name}-{fingerprint.of_json([source_of(data), signature(data) if own else None], 12)}"
+    folder = cache / f"{name}-{fingerprint.of_json([source_of(data), signature(data) if from_folder else None], 12)}"
     with FileLock(f"{folder}.lock"):
         if not _is_for(folder, data):
-            _make_apart(data, folder)
+            _make_in_process(data, folder)
     return Dataset.open(folder)
 
 
 def stamp(folder: Path) -> None:
-    """Note in `data/cache` by which code a folder was prepared.
+    """Write into `data/cache` which version of the code prepared `folder`.
 
-    Not inside: every stage depends on the folder's bytes, and another code may well prepare the same.
+    Not into the folder: stages depend on its bytes, and another version of the code may prepare the same bytes.
     """
-    write_json(_stamp_of(folder), _stamp(folder))
+    write_json(_stamp_path(folder), _stamp(folder))
 
 
 def _stamp(folder: Path) -> dict[str, str]:
     return {"fingerprint": Dataset.open(folder).fingerprint, "code": fingerprint.of_code("prepare", framework="")}
 
 
-def _stamp_of(folder: Path) -> Path:
-    home = folder.parent if folder.parent.name == "cache" else folder.parent / "cache"
-    return home / f"{folder.name}.json"
+def _stamp_path(folder: Path) -> Path:
+    cache = folder.parent if folder.parent.name == "cache" else folder.parent / "cache"
+    return cache / f"{folder.name}.json"
 
 
-def _make_apart(data: DataConfig, folder: Path) -> None:
-    """Prepare in a process of its own what a library loads a framework for: this one is to load one of its choice."""
+def _make_in_process(data: DataConfig, folder: Path) -> None:
+    """Prepare in another process if the provider's library imports a framework: this process may be using the other."""
     if data.provider not in ("torchvision", "tfds"):
         make(data, folder)
         return
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as apart:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            apart.submit(make, data, folder).result()
+            pool.submit(make, data, folder).result()
         except BrokenProcessPool as error:
-            raise UserError(f"data.name = {data.name}: its preparation was killed; is there memory enough?") from error
+            raise UserError(
+                f"data.name = {data.name}: the process that prepared it was killed; is there enough memory?"
+            ) from error
 
 
 def make(data: DataConfig, folder: Path) -> None:
-    """Fetch, decode and prepare into `folder`, which appears whole or not at all."""
+    """Fetch, decode and prepare a data set into `folder`, which is replaced at the end. Raises `UserError`."""
     building = folder.with_name(folder.name + ".building")
     shutil.rmtree(building, ignore_errors=True)
     raw, prepared = building / "raw", building / "prepared"
@@ -86,8 +88,9 @@ def make(data: DataConfig, folder: Path) -> None:
 
 
 def _is_for(folder: Path, data: DataConfig) -> bool:
+    """Return whether `folder` holds the data for `data`, prepared by the present code."""
     try:
         same_source = Dataset.open(folder).facts.source == source_of(data)
-        return bool(same_source and read_json(_stamp_of(folder)) == _stamp(folder))
+        return bool(same_source and read_json(_stamp_path(folder)) == _stamp(folder))
     except UserError:
         return False

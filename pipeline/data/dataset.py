@@ -1,4 +1,4 @@
-"""The prepared data set on disk: canonical arrays in content order, split once, with a fingerprint."""
+"""The prepared data set on disk: uint8 arrays in content order, split once, with a fingerprint."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,58 +16,60 @@ SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 class DatasetFacts(BaseModel):
-    """What `dataset.json` says of a prepared data set."""
+    """The content of `dataset.json`: the facts of a prepared data set."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
-    """The name under which it was configured, such as `mnist_sample`."""
+    """`data.name`, such as `mnist_sample`."""
     source: dict[str, Any]
-    """What of the section `data` decides the bytes, see `data.build.source_of`."""
+    """Values of the section `data` that define the bytes, see `data.build.source_of`."""
     fingerprint: str
-    """32 hexadecimal digits over every byte of every array."""
+    """BLAKE2b over every byte of every array, as 32 hexadecimal digits."""
     image_shape: tuple[int, int, int]
     """(height, width, channels)."""
     classes: tuple[str, ...]
-    """Their names, by label."""
+    """Names of the classes, by label."""
     examples: dict[SplitName, int]
+    """Number of examples, by split."""
     class_counts: dict[SplitName, list[int]]
-    """Examples of each class, by label."""
+    """Number of examples of each class, by split and label."""
     channel_mean: list[float]
-    """Of the training images in [0, 1], by channel."""
+    """Mean of the pixel values, in [0, 1], of the training images, by channel."""
     channel_std: list[float]
+    """Standard deviation of the same."""
     test_images_in_train: int
-    """Test images whose pixels are also those of a training image."""
+    """Number of test images that equal a training image, pixel by pixel."""
     skipped: dict[str, str]
-    """Images that could not be decoded, with the reason."""
+    """Names of the images that could not be decoded, with the reason."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """`images` uint8 (N, height, width, channels) on disk, `labels` int64 (N,)."""
+    """One split: `images` uint8 (N, height, width, channels), on disk; `labels` int64 (N,), in memory."""
 
     images: ArrayFile
     labels: np.ndarray
 
     def require_unchanged(self) -> None:
-        """Raise `DataChangedError` if somebody has written to the images since they were opened."""
+        """Raise `DataChangedError` if the file of the images was written to since it was opened."""
         if self.images.changed:
             raise DataChangedError(
-                f"{self.images.path}: was changed while it was in use; what came of it is not kept. "
+                f"{self.images.path}: was changed while it was in use; the results are discarded. "
                 "`dvc repro --force prepare` (outside of DVC: delete that folder) makes it anew"
             )
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A folder that `write_dataset` made: `{train,validation,test}/{images,labels}.npy` and `dataset.json`."""
+    """A prepared data set: a folder with `{train,validation,test}/{images,labels}.npy` and `dataset.json`."""
 
     folder: Path
     facts: DatasetFacts
 
     @classmethod
     def open(cls, folder: Path) -> "Dataset":
-        """Open a prepared folder. Raises `UserError` where it is not one, or was prepared by an earlier version."""
+        """Open a folder of `build.write_dataset`. Raises `UserError` if it is not one, or of an earlier version."""
         path = folder / "dataset.json"
         content = read_json(path, "run `dvc repro prepare`")
         try:
@@ -75,8 +77,8 @@ class Dataset:
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))
-            wrong = f"has no {key}" if first["type"] == "missing" else f"{key}: {first['msg']}"
-            raise UserError(f"{path}: {wrong}; run `dvc repro prepare --force`") from error
+            problem = f"has no {key}" if first["type"] == "missing" else f"{key}: {first['msg']}"
+            raise UserError(f"{path}: {problem}; run `dvc repro prepare --force`") from error
 
     def split(self, name: SplitName) -> Split:
         """Open one split. Raises `UserError` naming the unreadable file."""
@@ -111,12 +113,12 @@ class Dataset:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What defines these data: the configuration that they were made from, and their fingerprint."""
+        """The values that define the data: `DatasetFacts.source` and the fingerprint."""
         return {**self.facts.source, "fingerprint": self.fingerprint}
 
 
 def summary(facts: DatasetFacts) -> str:
-    """Say what a data set is, in lines for the terminal."""
+    """Return a description of a data set, two or three lines for the terminal."""
     counts = ", ".join(f"{count:,} {split}" for split, count in facts.examples.items())
     height, width, channels = facts.image_shape
     kind = "grey" if channels == 1 else "colour"
@@ -126,7 +128,7 @@ def summary(facts: DatasetFacts) -> str:
 
 
 def balance(facts: DatasetFacts) -> str:
-    """Say how many training examples the largest class has for each one of the smallest."""
+    """Return a sentence on the class balance of the training split; from a ratio of 3 to 1 on, it is a warning."""
     counts, names = facts.class_counts["train"], facts.classes
     most, least = max(counts), min(counts)
     if most == least:

@@ -13,9 +13,9 @@ _UNSIGNED_BYTE = 0x08
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Read a (gzip-compressed) IDX file of unsigned bytes: uint8, as many axes as the header says.
+    """Read an IDX file of unsigned bytes into a uint8 array of the header's shape; `.gz`: decompress it first.
 
-    Raises `UserError` naming the file when it is absent, not gzip, not IDX, truncated or too long.
+    Raises `UserError` naming the file if it is missing, not gzip, not IDX, truncated or too long.
     """
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -33,6 +33,6 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
-    """Write uint8 values as a gzip-compressed IDX file; the same array gives the same bytes."""
+    """Write an array as a gzip-compressed IDX file of unsigned bytes; the same array gives the same bytes."""
     header = bytes([0, 0, _UNSIGNED_BYTE, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
     path.write_bytes(gzip.compress(header + np.ascontiguousarray(array, np.uint8).tobytes(), 9, mtime=0))

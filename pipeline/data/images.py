@@ -1,4 +1,4 @@
-"""An image as it comes to the array that every image of its data set becomes."""
+"""Bring decoded images to the form that all images of a data set have."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,24 +15,28 @@ _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
 
 @dataclass(frozen=True)
 class Form:
-    """The size (height, width) and the number of channels that images are brought to; None: as they come."""
+    """The form that images are brought to."""
 
     size: tuple[int, int] | None
+    """(height, width); None: that of the image."""
     fit: str
+    """`crop`, `pad` or `stretch`: how an image of another shape gets `size`."""
     channels: int | None
+    """1: grey; 3: colour; None: that of the image."""
 
     @classmethod
     def of(cls, data: DataConfig) -> "Form":
-        """As `data` asks for it."""
+        """Return the form that `data` asks for."""
         size = (data.size, data.size) if isinstance(data.size, int) else data.size
         return cls(None if size is None else (size[0], size[1]), data.fit, data.channels)
 
     def apply(self, raw: Raw) -> np.ndarray:
-        """uint8 (height, width, channels). Raises whatever Pillow raises, and ValueError, where it is no such image.
+        """Return the image as uint8 (height, width, channels).
 
-        An array is uint8 (height, width) or (height, width, channels). Turned as its EXIF data say; 16-bit values keep
-        their upper 8; transparency is dropped, as torchvision's loader drops it. Sizes change by PIL's bilinear filter,
-        which takes all pixels into account where an image shrinks.
+        `raw`: a PIL image, or an array uint8 (height, width) or (height, width, 1 or 3). Rotates the image by its EXIF
+        orientation, keeps the upper 8 of 16 bits, and drops transparency, as torchvision's loader does. Resizes with
+        PIL's bilinear filter, which averages over all pixels where an image shrinks. Raises ValueError for an array or
+        mode that it does not take, or whatever Pillow raises.
         """
         if isinstance(raw, np.ndarray):
             array = raw[..., None] if raw.ndim == 2 else raw
@@ -41,8 +45,8 @@ class Form:
             if self.size in (None, array.shape[:2]) and self.channels in (None, array.shape[-1]):
                 return array
             raw = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
-        turn = _TURNS.get(raw.getexif().get(ExifTags.Base.Orientation, 1))
-        image = raw if turn is None else raw.transpose(turn)
+        rotation = _ROTATIONS.get(raw.getexif().get(ExifTags.Base.Orientation, 1))
+        image = raw if rotation is None else raw.transpose(rotation)
         channels = self.channels or (1 if image.mode in _GREY_MODES else 3)
         image = _eight_bits(image).convert("L" if channels == 1 else "RGB")
         if self.size and image.size != self.size[::-1]:
@@ -52,14 +56,12 @@ class Form:
 
 
 def histogram_of(images: np.ndarray) -> np.ndarray:
-    """How often each value occurs, int64 (channels, 256), in uint8 (N, height, width, channels).
-
-    PIL counts four times as fast as NumPy.
-    """
+    """Return the count of each pixel value, int64 (channels, 256), in images uint8 (N, height, width, channels)."""
     channels = images.shape[-1]
     tall = images.reshape(-1, images.shape[2], channels)
-    counted = Image.fromarray(tall.squeeze(-1) if channels == 1 else tall).histogram()
-    return np.array(counted, np.int64).reshape(channels, 256)
+    # PIL counts four times as fast as NumPy
+    counts = Image.fromarray(tall.squeeze(-1) if channels == 1 else tall).histogram()
+    return np.array(counts, np.int64).reshape(channels, 256)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -70,8 +72,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
-# By orientation in EXIF. ImageOps.exif_transpose also writes these data anew, and fails where they are damaged.
-_TURNS = {
+# By EXIF orientation. Not ImageOps.exif_transpose: it also rewrites the EXIF data, and fails if they are damaged.
+_ROTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,

@@ -1,4 +1,4 @@
-"""The training split to a classifier: all of it at once, or chunk by chunk from the disk where it is too large."""
+"""Hand the training split to a classifier: all at once, or chunk by chunk from the disk if it is too large."""
 
 import time
 from collections.abc import Iterator
@@ -14,24 +14,27 @@ from .plan import EpochPlan
 
 _CHUNK_BYTES: Final = 1 << 26
 PIECE_BYTES: Final = 1 << 24
-_PREDICTED: Final = 8192  # images that are read at once, at most
-BATCH: Final = 512  # that the backends predict at once: pieces are of whole ones, so that the bits are the same
+_MOST_IMAGES: Final = 8192  # in a piece
+BATCH: Final = 512  # images that a backend predicts at once; pieces hold whole batches, so that the bits are the same
 
 
 class Predictor(Protocol):
-    """What gives outputs (N, classes) for images uint8 (N, height, width, channels)."""
+    """The part of `models.backend.Classifier` that predicts."""
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """See `models.backend.Classifier`."""
+        """Return outputs (N, classes) for images uint8 (N, height, width, channels)."""
 
 
 def predict(classifier: Predictor, images: ArrayFile) -> np.ndarray:
-    """Outputs (N, classes) for all of them, read piece by piece."""
+    """Return outputs (N, classes) for all images, which are read piece by piece."""
     return np.concatenate([classifier.predict(piece) for piece in pieces_of(images)])
 
 
-def pieces_of(images: ArrayFile, most: int = _PREDICTED) -> Iterator[np.ndarray]:
-    """All of them in order, at most so many at once, and no more than fit into 16 MiB where 512 do."""
+def pieces_of(images: ArrayFile, most: int = _MOST_IMAGES) -> Iterator[np.ndarray]:
+    """Yield the images in order, in pieces of at most `most` images and 16 MiB, but of at least one batch of 512.
+
+    A piece is uint8 (n, height, width, channels); n is a multiple of 512 but in the last piece.
+    """
     fitting = PIECE_BYTES // max(1, images.nbytes // max(1, len(images)))
     size = max(1, min(most, fitting) // BATCH) * BATCH
     for start in range(0, len(images), size):
@@ -39,27 +42,27 @@ def pieces_of(images: ArrayFile, most: int = _PREDICTED) -> Iterator[np.ndarray]
 
 
 class Trainable(Protocol):
-    """What takes images uint8 (N, height, width, channels) and labels int64 (N,) onto its device."""
+    """The part of `models.backend.Classifier` that takes training data."""
 
     def load_training_data(self, images: np.ndarray, labels: np.ndarray) -> None:
-        """See `models.backend.Classifier`."""
+        """Move images uint8 (N, height, width, channels) and labels int64 (N,) to the device."""
 
 
 class BatchLoader:
-    """Hands plans to a classifier, together with the images that they speak of.
+    """Loads the images of a plan onto a classifier's device.
 
-    `limit`: bytes of images that may lie on the device at once. A split that is larger is read from the disk in the
-    order of the plan, each chunk while the one before is trained on. The steps see the same batches either way, to the
-    last bit.
+    `limit`: bytes of images that may be on the device at once. A larger split is streamed: chunks are read from the
+    disk in the plan's order, each during the training on the one before. The batches have the same bits either way.
     """
 
     def __init__(self, classifier: Trainable, split: Split, limit: int, batch_size: int) -> None:
         self._classifier, self.split = classifier, split
         self.streamed = split.images.nbytes > limit
+        """Whether the split is larger than `limit`."""
         self.waited = 0.0
-        """Seconds that streaming has cost the training so far."""
+        """Seconds that streaming has taken from training so far."""
         image_bytes = max(1, split.images.nbytes // max(1, len(split.images)))
-        # at most four of them at once: on the device, on its way there, read, being read
+        # up to four chunks exist at once: one on the device, one on its way there, one read, one being read
         fitting = min(_CHUNK_BYTES, limit // 4) // (image_bytes * batch_size)
         self._rows = min(max(1, fitting) * batch_size, len(split.images))
         if self.streamed:
@@ -69,7 +72,10 @@ class BatchLoader:
             classifier.load_training_data(split.images[:], split.labels)
 
     def pieces(self, plan: EpochPlan) -> Iterator[EpochPlan]:
-        """The plan in one piece or several, each to be trained on before the next is asked for."""
+        """Yield the plan in one segment or several; train on each before asking for the next one.
+
+        The images of a segment are on the device when it is yielded; its `order` holds their positions there.
+        """
         if not self.streamed:
             yield plan
             return
@@ -77,17 +83,17 @@ class BatchLoader:
         cuts = list(range(0, plan.steps, per_chunk))
         with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as reader:
             segments = [plan.segment(start, min(start + per_chunk, plan.steps)) for start in cuts]
-            coming: Future[tuple[np.ndarray, np.ndarray]] = reader.submit(self._read, segments[0].order)
+            upcoming: Future[tuple[np.ndarray, np.ndarray]] = reader.submit(self._read, segments[0].order)
             for number, segment in enumerate(segments):
                 began = time.perf_counter()
-                images, labels = coming.result()
+                images, labels = upcoming.result()
                 if number + 1 < len(segments):
-                    coming = reader.submit(self._read, segments[number + 1].order)
+                    upcoming = reader.submit(self._read, segments[number + 1].order)
                 self._classifier.load_training_data(images, labels)
                 self.waited += time.perf_counter() - began
                 yield replace(segment, order=np.arange(len(segment.order)))
 
     def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Always as many, so that nothing is compiled for another shape: the last chunk ends with repetitions."""
-        filled = np.resize(rows, self._rows)
-        return self.split.images[filled], self.split.labels[filled]
+        """Read a chunk; fill it up by repetition, as a chunk of another shape would be compiled for anew."""
+        padded = np.resize(rows, self._rows)
+        return self.split.images[padded], self.split.labels[padded]

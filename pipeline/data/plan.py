@@ -1,4 +1,4 @@
-"""What one epoch consists of, drawn in NumPy, consumed alike by every framework."""
+"""Plan an epoch: draw everything random in NumPy, so that every framework trains on the same."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -8,30 +8,32 @@ import numpy as np
 from ..config.schema.train import AugmentConfig, CosineSchedule, StepSchedule, TrainConfig
 from ..core.errors import UserError
 
-# Streams of the seed, so that one draw never moves another.
+# Each kind of draw has a stream of its own, so that one never changes another.
 ORDER_STREAM: Final = 1
 WEIGHTS_STREAM: Final = 2
 DROPOUT_STREAM: Final = 3
 AUGMENTATION_STREAM: Final = 4
 
-_NO_DRAWS: Any = None
+_NO_DRAWS: Any = None  # replaced in __post_init__: its shape depends on the number of examples
 
 
 @dataclass(frozen=True)
 class EpochPlan:
     """The steps of one epoch, or a segment of them.
 
-    `order`: int64 (N,), positions in the training split, in the order they are trained on; `batch_size` of them make a
-    step, and the last step takes what is left. `learning_rate`: float64 (steps,), one for each step. `dropout_keys`:
-    int64 (steps,) in [0, 2^32), see `models.dropout`. `augmentation`: int64 (N, 5), see `models.augmentation`, or
-    (N, 0) where there is none.
+    Raises ValueError if the lengths of the arrays do not fit together.
     """
 
     order: np.ndarray
+    """int64 (N,): positions in the training split, in the order of training."""
     batch_size: int
+    """Examples of a step; the last step may have fewer."""
     learning_rate: np.ndarray
+    """float64 (steps,)."""
     dropout_keys: np.ndarray
+    """int64 (steps,) in [0, 2^32), see `models.dropout`."""
     augmentation: np.ndarray = _NO_DRAWS
+    """int64 (N, 5), see `models.augmentation`; (N, 0) without augmentation."""
 
     def __post_init__(self) -> None:
         if self.augmentation is None:
@@ -44,7 +46,7 @@ class EpochPlan:
 
     @classmethod
     def warm_up(cls, train: TrainConfig, size: int) -> "EpochPlan":
-        """One step on `size` times the first example, with a learning rate of 0."""
+        """Return a plan of one step on `size` copies of the first example, with a learning rate of 0."""
         draws = np.zeros((size, train.augment.draws), np.int64)
         return cls(np.zeros(size, np.int64), size, np.zeros(1), np.zeros(1, np.int64), draws)
 
@@ -55,7 +57,7 @@ class EpochPlan:
 
     @property
     def full_steps(self) -> int:
-        """Number of steps that see a whole batch."""
+        """Number of optimiser steps with a full batch."""
         return len(self.order) // self.batch_size
 
     @property
@@ -67,7 +69,7 @@ class EpochPlan:
         return sizes
 
     def segment(self, start: int, stop: int) -> "EpochPlan":
-        """Steps `start` to `stop` (exclusive) as a plan; training on all segments in turn is training on the whole."""
+        """Return steps `start` to `stop`, exclusive; training on all segments in turn is training on the whole plan."""
         examples, steps = slice(start * self.batch_size, stop * self.batch_size), slice(start, stop)
         return EpochPlan(
             self.order[examples],
@@ -79,7 +81,11 @@ class EpochPlan:
 
 
 def draw_epoch(train: TrainConfig, *, examples: int, seed: int, epoch: int) -> EpochPlan:
-    """The plan of epoch `epoch` (0, 1, ...): a permutation of the examples, a function of seed and epoch alone."""
+    """Draw the plan of epoch `epoch` (0, 1, ...), with a permutation of `examples` positions.
+
+    The order is a function of seed, epoch and number of examples alone; so are the augmentation and the dropout keys,
+    given their settings and the batch size.
+    """
     order = np.random.default_rng([seed, ORDER_STREAM, epoch]).permutation(examples).astype(np.int64)
     steps = -(-examples // train.batch_size)
     keys = np.random.default_rng([seed, DROPOUT_STREAM, epoch]).integers(0, 2**32, steps)
@@ -88,7 +94,7 @@ def draw_epoch(train: TrainConfig, *, examples: int, seed: int, epoch: int) -> E
 
 
 def _draw_augmentation(augment: AugmentConfig, examples: int, seed: int, epoch: int) -> np.ndarray:
-    """Each kind from a stream of its own, so that to switch one on does not move another."""
+    """Draw int64 (examples, 5 or 0), each kind from a stream of its own: switching one on does not change another."""
     if not augment.active:
         return np.zeros((examples, 0), np.int64)
 
@@ -101,27 +107,30 @@ def _draw_augmentation(augment: AugmentConfig, examples: int, seed: int, epoch: 
 
 
 def require_visible(augment: AugmentConfig, image_shape: tuple[int, int, int]) -> None:
-    """Raise `UserError` where nothing of an image of this (height, width, channels) may be left."""
-    least = min(image_shape[:2])
+    """Raise `UserError` if augmentation could leave nothing of an image of this shape (height, width, channels)."""
+    shorter_side = min(image_shape[:2])
     for key, value in (("pad_and_crop", augment.pad_and_crop), ("cutout", augment.cutout)):
-        if value >= least:
+        if value >= shorter_side:
             raise UserError(
                 f"train.augment.{key} = {value}: leaves nothing of images of {image_shape[0]}x{image_shape[1]} pixels; "
-                f"allowed: 0 to {least - 1}"
+                f"allowed: 0 to {shorter_side - 1}"
             )
 
 
 def learning_rates(train: TrainConfig, steps_per_epoch: int) -> np.ndarray:
-    """float64 (epochs * steps_per_epoch,): the learning rate of every step of the training."""
+    """Return the learning rate of every step of the training, float64 (epochs * steps_per_epoch,).
+
+    Sources of the formulas: `config.schema.train`.
+    """
     schedule, total = train.schedule, train.epochs * steps_per_epoch
     t = np.arange(total)
-    share: np.ndarray
+    factor: np.ndarray
     if isinstance(schedule, CosineSchedule):
-        after = np.maximum(t - schedule.warmup_steps, 0) / max(total - schedule.warmup_steps, 1)
-        share = schedule.final_fraction + (1 - schedule.final_fraction) * (1 + np.cos(np.pi * after)) / 2
+        progress = np.maximum(t - schedule.warmup_steps, 0) / max(total - schedule.warmup_steps, 1)
+        factor = schedule.final_fraction + (1 - schedule.final_fraction) * (1 + np.cos(np.pi * progress)) / 2
     elif isinstance(schedule, StepSchedule):
-        share = schedule.factor ** (t // steps_per_epoch // schedule.every_epochs)
+        factor = schedule.factor ** (t // steps_per_epoch // schedule.every_epochs)
     else:
-        share = np.ones(total)
-    warm = np.minimum((t + 1) / max(schedule.warmup_steps, 1), 1)
-    return np.asarray(train.optimizer.learning_rate * warm * share)
+        factor = np.ones(total)
+    warm_up = np.minimum((t + 1) / max(schedule.warmup_steps, 1), 1)
+    return np.asarray(train.optimizer.learning_rate * warm_up * factor)

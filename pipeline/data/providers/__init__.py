@@ -1,4 +1,4 @@
-"""Where examples come from: upstream files into a raw folder (`fetch`), and a raw folder read (`opened`)."""
+"""The providers of data sets: fetch upstream files into a raw folder, and open a raw folder."""
 
 import importlib
 from collections.abc import Iterator
@@ -10,22 +10,22 @@ from ...config.schema.data import DataConfig
 from ..downloader import Upstream
 from .source import ArraySource, Example, Source
 
-# A module is imported when it is asked for: the libraries' take seconds.
+# Modules are imported on use: those of the libraries take seconds.
 _PROVIDERS: Final = {name: f"{__name__}.{name}_provider" for name in ("bundled", "torchvision", "tfds", "folder")}
 
 __all__ = ["ArraySource", "Example", "Source", "fetch", "opened"]
 
 
 def fetch(data: DataConfig, folder: Path) -> None:
-    """Put the upstream files into `folder`, which exists and is empty, each verified by the library that knows it.
+    """Fetch the upstream files into the existing, empty `folder`; the provider verifies their checksums.
 
-    Raises `UserError` where they cannot be had, or are not what their checksums say.
+    Raises `UserError` if a file cannot be fetched or does not match its checksum.
     """
     importlib.import_module(_PROVIDERS[data.provider]).fetch(data, Upstream(folder, mirror=data.mirror))
 
 
 @contextmanager
 def opened(data: DataConfig, folder: Path) -> Iterator[Source]:
-    """Read what `fetch` has put into `folder`. Raises `UserError` naming the bad file."""
+    """Open the files that `fetch` put into `folder`. Raises `UserError` naming a file that is missing or invalid."""
     with importlib.import_module(_PROVIDERS[data.provider]).opened(data, Upstream(folder, sealed=True)) as source:
         yield source

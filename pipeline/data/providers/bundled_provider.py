@@ -1,4 +1,4 @@
-"""The digits that are bundled with the package: IDX files, as MNIST is published."""
+"""The provider `bundled`: MNIST digits that come with the package, as IDX files."""
 
 import shutil
 from collections.abc import Iterator
@@ -22,14 +22,14 @@ FILES = tuple(name for pair in PARTS.values() for name in pair)
 
 
 def fetch(data: DataConfig, upstream: Upstream) -> None:
-    """Copy the files."""
+    """Copy the bundled files into the raw folder."""
     for name in FILES:
         shutil.copyfile(SAMPLE / name, upstream.folder / name)
 
 
 @contextmanager
 def opened(data: DataConfig, upstream: Upstream) -> Iterator[ArraySource]:
-    """Raises `UserError` naming the bad file."""
+    """Read the raw folder's files into memory. Raises `UserError` naming a file that is missing or invalid."""
     arrays = {part: _read(upstream.folder, *names) for part, names in PARTS.items()}
     yield ArraySource(arrays, tuple(str(digit) for digit in range(10)))
 

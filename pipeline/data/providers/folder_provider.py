@@ -1,7 +1,7 @@
-"""A user's own images: one sub-folder per class, or `train`, `test` and `validation` that hold these.
+"""The provider `folder`: a user's images, in a sub-folder per class, or in `train`, `test`, `validation` with these.
 
-They stay where they are. What `fetch` leaves is their inventory, with a digest of each: the stage `prepare` refuses a
-file that has changed since.
+The images stay in their folder. `fetch` writes an inventory with a digest of each; an image that has changed since
+cannot be loaded.
 """
 
 import hashlib
@@ -27,16 +27,17 @@ from .source import Example
 
 INVENTORY = "images.json"
 _PART_NAMES = {"train": "train", "test": "test", "validation": "validation", "val": "validation", "valid": "validation"}
-_NAMED = 5  # files in a message, at most
+_MOST_NAMES = 5  # in a message
 
 
 @dataclass(frozen=True)
 class FolderSource:
-    """See `Source`; `files`: by part, each file's path below `root`, label and digest."""
+    """Images of an inventory, see `Source`."""
 
     root: Path
     classes: tuple[str, ...]
     files: Mapping[str, Sequence[tuple[str, int, str]]]
+    """By part: (path relative to `root`, label, BLAKE2b of 32 hexadecimal digits)."""
     slow: bool = True
 
     @property
@@ -47,40 +48,43 @@ class FolderSource:
     def examples(self, part: str) -> Iterator[Example]:
         """See `Source`."""
         for name, label, digest in self.files[part]:
-            yield Example(_shown(name), label, partial(_load, self.root / name, digest))
+            yield Example(_printable(name), label, partial(_load, self.root / name, digest))
 
 
 def root_of(data: DataConfig) -> Path:
-    """The folder of the images; a relative one is below the repository's root."""
+    """Return the absolute path of the images' folder; `data.root` may be relative to the repository's main root."""
     return (main_root() / Path(str(data.root)).expanduser()).absolute()
 
 
 def signature(data: DataConfig) -> str:
-    """Names, sizes and times of all images: changes when one of them does."""
+    """Return a hash of names, sizes and times of all images, 32 hexadecimal digits: it changes if an image does.
+
+    Raises `UserError` as `fetch` does.
+    """
     root = root_of(data)
     digest = hashlib.blake2b(os.fsencode(root), digest_size=16)
     for files in _survey(data)[0].values():
         for path in (path for paths in files.values() for path in paths):
-            facts = path.stat()
+            status = path.stat()
             digest.update(
                 os.fsencode(path.relative_to(root))
-                + f" {facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}\n".encode()
+                + f" {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n".encode()
             )
     return digest.hexdigest()
 
 
 def fetch(data: DataConfig, upstream: Upstream) -> None:
-    """Write the inventory. Raises `UserError` naming the folder that is not as it should be."""
+    """Write the inventory. Raises `UserError` naming the folder that is missing, empty or not in the layout."""
     root = root_of(data)
     parts, others = _survey(data)
-    paths = [path for by_class in parts.values() for found in by_class.values() for path in found]
+    paths = [path for by_class in parts.values() for images in by_class.values() for path in images]
     digests: dict[Path, str] = {}
     with steps(f"read {root.name}", len(paths), "files") as advance, ThreadPoolExecutor() as pool:
         for path, digest in zip(paths, pool.map(_digest, paths), strict=True):
             digests[path] = digest
             advance()
     inventory = {
-        part: {name: {str(p.relative_to(root)): digests[p] for p in found} for name, found in by_class.items()}
+        part: {name: {str(p.relative_to(root)): digests[p] for p in images} for name, images in by_class.items()}
         for part, by_class in parts.items()
     }
     (upstream.folder / INVENTORY).write_text(json.dumps(inventory, indent=1) + "\n")
@@ -90,7 +94,7 @@ def fetch(data: DataConfig, upstream: Upstream) -> None:
 
 @contextmanager
 def opened(data: DataConfig, upstream: Upstream) -> Iterator[FolderSource]:
-    """The images of the inventory."""
+    """Open the inventory. Raises `UserError` if it cannot be read."""
     path = upstream.folder / INVENTORY
     try:
         inventory: dict[str, dict[str, dict[str, str]]] = json.loads(path.read_text())
@@ -99,15 +103,20 @@ def opened(data: DataConfig, upstream: Upstream) -> Iterator[FolderSource]:
     classes = sorted(inventory["train"])
     files = {
         part: [
-            (name, classes.index(kind), digest) for kind, found in by_class.items() for name, digest in found.items()
+            (name, classes.index(label), digest)
+            for label, images in by_class.items()
+            for name, digest in images.items()
         ]
         for part, by_class in inventory.items()
     }
-    yield FolderSource(root_of(data), tuple(map(_shown, classes)), files)
+    yield FolderSource(root_of(data), tuple(map(_printable, classes)), files)
 
 
 def _survey(data: DataConfig) -> tuple[dict[str, dict[str, list[Path]]], set[str]]:
-    """Images by part and class, and the names of files that are none."""
+    """Return the images by part and class, and the names of the files that are not images.
+
+    Raises `UserError` naming the folder or class that does not fit the layout.
+    """
     root = root_of(data)
     if not root.is_dir():
         raise UserError(
@@ -118,9 +127,9 @@ def _survey(data: DataConfig) -> tuple[dict[str, dict[str, list[Path]]], set[str
     given = [role for role in roles.values() if role]
     others: set[str] = set()
     if "train" in given and (len(given) > 1 or len(top) == 1):
-        if strange := [path.name for path, role in roles.items() if given.count(role) != 1]:
+        if misplaced := [path.name for path, role in roles.items() if given.count(role) != 1]:
             raise UserError(
-                f"data.root = {data.root}: {_some(strange)}; allowed beside train: test, one of validation, val, valid"
+                f"data.root = {data.root}: {_some(misplaced)}; allowed beside train: test, one of validation, val, valid"
             )
         parts = {role: _by_class(path, data, others) for path, role in roles.items()}
     else:
@@ -133,20 +142,21 @@ def _survey(data: DataConfig) -> tuple[dict[str, dict[str, list[Path]]], set[str
 
 
 def _by_class(folder: Path, data: DataConfig, others: set[str]) -> dict[str, list[Path]]:
-    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    found: dict[str, list[Path]] = {}
-    for own in _folders(folder):
-        paths = sorted(p for p in own.rglob("*") if p.is_file() and not _hidden(p.relative_to(own)))
-        found[own.name] = [path for path in paths if path.suffix.lower() in known]
-        others |= {str(path.relative_to(folder)) for path in paths if path.suffix.lower() not in known}
-    if len(found) < 2:
+    """Return the images by class. Adds to `others` the names of the files that are not images."""
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    images: dict[str, list[Path]] = {}
+    for home in _folders(folder):
+        paths = sorted(p for p in home.rglob("*") if p.is_file() and not _hidden(p.relative_to(home)))
+        images[home.name] = [path for path in paths if path.suffix.lower() in suffixes]
+        others |= {str(path.relative_to(folder)) for path in paths if path.suffix.lower() not in suffixes}
+    if len(images) < 2:
         raise UserError(
-            f"data.root = {data.root}: {folder} has {len(found)} sub-folders; allowed: two or more, one a class, as "
+            f"data.root = {data.root}: {folder} has {len(images)} sub-folders; allowed: two or more, one per class, as "
             f"in {folder}/cat/1.png"
         )
-    if empty := [name for name, paths in found.items() if not paths]:
+    if empty := [name for name, paths in images.items() if not paths]:
         raise UserError(f"data.root = {data.root}: no images in {_some([str(folder / name) for name in empty])}")
-    return found
+    return images
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -157,14 +167,14 @@ def _hidden(path: Path) -> bool:
     return any(name.startswith(".") for name in path.parts)
 
 
-def _shown(name: str) -> str:
-    """In letters that can be written, whatever bytes the name is."""
+def _printable(name: str) -> str:
+    """Escape the bytes of a name that are not valid UTF-8."""
     return name.encode(errors="backslashreplace").decode()
 
 
 def _some(names: Sequence[str]) -> str:
-    more = len(names) - _NAMED
-    return _shown(", ".join(names[:_NAMED])) + (f" and {more:,} more" if more > 0 else "")
+    more = len(names) - _MOST_NAMES
+    return _printable(", ".join(names[:_MOST_NAMES])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _digest(path: Path) -> str:

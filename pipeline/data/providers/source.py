@@ -1,4 +1,4 @@
-"""What every provider offers: named parts of labelled images, one after another."""
+"""The interface of an opened data set: named parts, each a sequence of labelled images."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,31 +13,32 @@ class Example(NamedTuple):
     """One image with its label."""
 
     name: str
-    """By which a person finds it."""
+    """For messages: the file's path, or the part and the position."""
     label: int
     load: Callable[[], Raw]
-    """Decodes it; may be called in a thread. Raises anything but `UserError` where it is corrupt."""
+    """Decode the image; may be called in any thread. Raises anything but `UserError` if the image is corrupt."""
 
 
 class Source(Protocol):
-    """An opened data set, as it is upstream."""
+    """An opened data set in upstream's form."""
 
     classes: Sequence[str] | None
-    """Names by label; None: the library has none."""
+    """Names of the classes, by label; None: upstream has no names."""
     parts: Mapping[str, int]
-    """Number of examples of `train`, and of `validation` and `test` where upstream has such parts."""
+    """Number of examples of `train`, and of `validation` and `test` if upstream has these; 0: unknown."""
     slow: bool
-    """Whether decoding is worth several threads."""
+    """Whether decoding is slow enough to be worth several threads."""
 
     def examples(self, part: str) -> Iterator[Example]:
-        """Those of a part, in upstream's order; may be asked for again."""
+        """Yield the examples of a part in upstream's order; may be called again."""
 
 
 @dataclass(frozen=True)
 class ArraySource:
-    """Images uint8 (N, height, width, channels) and labels int64 (N,) in memory, by part."""
+    """A source in memory."""
 
     arrays: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    """By part: images uint8 (N, height, width, channels), labels int64 (N,)."""
     classes: Sequence[str] | None
     slow: bool = False
 

@@ -1,7 +1,7 @@
-"""The image classification sets of tensorflow-datasets: their own download, checksum and reading code.
+"""The provider `tfds`: image classification sets of tensorflow-datasets, by their own download and reading code.
 
-What a data set's own code yields is taken as it is. The library's next step, to write all of it as PNG into files of
-its own and to read these back, takes a minute for MNIST, and the files differ from one time to the next.
+The examples are taken as a data set's own code generates them. The library's next step, to write them as PNG into its
+own files and to read these back, takes a minute for MNIST, and writes other bytes each time.
 """
 
 import os
@@ -27,11 +27,12 @@ _PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class TfdsSource:
-    """See `Source`."""
+    """A data set of tensorflow-datasets, see `Source`."""
 
     builder: Any
     manager: Any
     counts: Mapping[str, int]
+    """Number of examples by part, see `Source.parts`."""
     classes: tuple[str, ...] | None
     slow: bool = True
 
@@ -46,18 +47,18 @@ class TfdsSource:
         label_of = self.builder.info.features[label_key].encode_example
         for key, example in _generators(self.builder, self.manager)[part]:
             image = example[image_key]
-            yield Example(f"{part} {key}", int(label_of(example[label_key])), lambda image=image: _decoded(image))  # type: ignore[misc]
+            yield Example(f"{part} {key}", int(label_of(example[label_key])), lambda image=image: _decode(image))  # type: ignore[misc]
 
 
 def fetch(data: DataConfig, upstream: Upstream) -> None:
-    """Let the data set's own code ask for its files, and verify them."""
+    """Fetch and verify the files with the data set's own code. Raises `UserError`."""
     with opened(data, upstream):
         pass
 
 
 @contextmanager
 def opened(data: DataConfig, upstream: Upstream) -> Iterator[TfdsSource]:
-    """The data set, unpacked into a scratch folder from the files in `upstream`."""
+    """Unpack the files in `upstream` into a scratch folder, and open them. Raises `UserError`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with upstream.unpacking() as scratch, without_notices():
         import tensorflow_datasets as tfds
@@ -80,6 +81,7 @@ def opened(data: DataConfig, upstream: Upstream) -> Iterator[TfdsSource]:
 
 
 def _builder(data: DataConfig, scratch: Path) -> Any:
+    """Return the set's `DatasetBuilder`. Raises `UserError` for an unknown name or option, or another kind of set."""
     import tensorflow_datasets as tfds
 
     try:
@@ -119,7 +121,7 @@ def _close_names(name: str) -> str:
 
 
 def _generators(builder: Any, manager: Any) -> dict[str, Any]:
-    """By part, an iterable of keys and examples; what is fetched already is not fetched again."""
+    """Return the iterables of (key, example) by part. Raises `UserError` if the set has no usable split `train`."""
     generators = split_generators(builder, manager)
     if generators is None:
         raise UserError(f"data.name = {builder.name}: is made with Apache Beam, which is not supported")
@@ -131,13 +133,14 @@ def _generators(builder: Any, manager: Any) -> dict[str, Any]:
 
 
 def _count(builder: Any, part: str) -> int:
-    """As the library's own metadata have it; 0 where they have none."""
+    """Return the number of examples by the library's metadata; 0 if they have none."""
     splits = builder.info.splits
     name = "validation" if part == "test" and "test" not in splits else part
     return int(splits[name].num_examples) if name in splits else 0
 
 
-def _decoded(image: Any) -> Raw:
+def _decode(image: Any) -> Raw:
+    """Decode an image that is an array, encoded bytes, an open file or a path."""
     if isinstance(image, np.ndarray):
         return image
     if isinstance(image, bytes):

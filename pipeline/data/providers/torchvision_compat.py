@@ -1,4 +1,6 @@
-"""Everything that leans on what torchvision.datasets does not document (seen in 0.29.2): read this when that changes.
+"""All code that depends on undocumented behaviour of torchvision.datasets (seen in 0.29.2).
+
+Read it first when the version changes.
 
 tests/test_compat.py has a test for each function, which says what to do when it breaks.
 """
@@ -15,7 +17,7 @@ from ..downloader import Upstream
 
 
 def file_names(dataset_class: Any) -> list[str]:
-    """Return the names of the files that it asks for, where it tells them in one of the usual ways."""
+    """Return the names of a data set's files from its `resources` or `filename`; empty if it has neither."""
     resources, single = getattr(dataset_class, "resources", ()), getattr(dataset_class, "filename", None)
     if isinstance(resources, list | tuple) and resources:
         return [str(url).rpartition("/")[2] for url, _ in resources]
@@ -24,18 +26,18 @@ def file_names(dataset_class: Any) -> list[str]:
 
 @contextmanager
 def fetching_through(upstream: Upstream, dataset_class: Any) -> Iterator[None]:
-    """Let torchvision ask `upstream` for files in place of the network. Its own code checks them as it always does."""
+    """Make torchvision take files from `upstream`, not from the network; it still verifies their checksums."""
     from torchvision.datasets import utils
 
-    wanted: dict[str, str | None] = {}
+    checksums: dict[str, str | None] = {}
     check, from_drive = utils.check_integrity, utils.download_file_from_google_drive
 
     def check_integrity(path: Any, md5: str | None = None) -> bool:
-        wanted[str(path)] = md5  # asked before a file is fetched, and after
+        checksums[str(path)] = md5  # torchvision calls this before it fetches a file, and after
         return bool(check(path, md5))
 
     def retrieve(url: str, path: Any, *_: Any, **__: Any) -> None:
-        upstream.place(url, Path(path), name=Path(path).name, checksum=wanted.get(str(path)))
+        upstream.place(url, Path(path), name=Path(path).name, checksum=checksums.get(str(path)))
 
     def drive(file_id: str, root: Any, filename: Any = None, md5: str | None = None) -> None:
         name = str(filename or file_id)
@@ -51,16 +53,16 @@ def fetching_through(upstream: Upstream, dataset_class: Any) -> Iterator[None]:
         "download_file_from_google_drive": drive,
     }
     importers = {inspect.getmodule(base) for base in dataset_class.__mro__} - {utils}
-    copies = [  # a data set's module may have imported them by name
+    copies = [  # names that a data set's module has imported from `utils`
         (module, name)
         for module in importers
         if module is not None and module.__name__.startswith("torchvision.datasets")
         for name in replacements
         if hasattr(module, name)
     ]
-    with ExitStack() as exchanged:
+    with ExitStack() as patches:
         for module, name in [*((utils, name) for name in replacements), *copies]:
-            exchanged.enter_context(patch.object(module, name, replacements[name]))
+            patches.enter_context(patch.object(module, name, replacements[name]))
         # torchvision unpacks without a filter, which follows `../` and links out of the folder (PEP 706)
-        exchanged.enter_context(patch.object(tarfile.TarFile, "extraction_filter", staticmethod(tarfile.data_filter)))
+        patches.enter_context(patch.object(tarfile.TarFile, "extraction_filter", staticmethod(tarfile.data_filter)))
         yield

@@ -1,7 +1,7 @@
-"""The image classification sets of torchvision.datasets: their own download, checksum and reading code."""
+"""The provider `torchvision`: image classification sets of torchvision.datasets, by their own download code."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from .bundled_provider import FILES
 from .source import Example
 from .torchvision_compat import fetching_through, file_names
 
-# What upstream's parts are called, by ours; the first that a data set accepts is taken.
+# By part, the names that upstream's splits may have; the first one that a data set accepts is used.
 _SPLITS = {"train": ("train", "trainval"), "validation": ("val", "valid"), "test": ("test", "val", "valid")}
 _HOSTS = {
     "mnist": ("ossci-datasets.s3.amazonaws.com", "yann.lecun.com"),
@@ -27,8 +27,8 @@ _HOSTS = {
     "cifar10": ("www.cs.toronto.edu",),
 }
 _FILES = {"cifar10": ("cifar-10-python.tar.gz",)}
-# Not one image with one class: told before gigabytes are fetched.
-_OTHERS = [
+# Data sets without one image and one class per example: refused before gigabytes are fetched.
+_UNLABELLED = [
     "CLEVRClassification",
     "CelebA",
     "Kinetics",
@@ -43,15 +43,16 @@ _OTHERS = [
     "VOCSegmentation",
     "WIDERFace",
 ]
-# Parameters of a data set that are not for data.options.
-_OWN = {"self", "root", "download", "transform", "target_transform", "transforms", "loader", "args", "kwargs"}
+# Parameters of a data set that data.options may not set.
+_RESERVED = {"self", "root", "download", "transform", "target_transform", "transforms", "loader", "args", "kwargs"}
 
 
 @dataclass(frozen=True)
 class TorchvisionSource:
-    """See `Source`."""
+    """A data set of torchvision, see `Source`."""
 
     datasets: Mapping[str, Any]
+    """By part, a `torchvision.datasets.VisionDataset`."""
     classes: tuple[str, ...] | None
     slow: bool = False
 
@@ -67,7 +68,7 @@ class TorchvisionSource:
             name = f"{part} {number}"
             try:
                 image, label = dataset[number]
-            except Exception as error:  # nobody knows its label then, and nobody asks for it
+            except Exception as error:  # the label is unknown, and unused: loading the image raises the error
                 yield Example(name, 0, partial(_fail, error))
             else:
                 yield Example(name, int(label), lambda image=image: image)  # type: ignore[misc]
@@ -78,17 +79,17 @@ def _fail(error: Exception) -> NoReturn:
 
 
 def fetch(data: DataConfig, upstream: Upstream) -> None:
-    """Let the data set fetch, verify and unpack its files once; what it unpacks is thrown away."""
+    """Fetch and verify the files with the data set's own code; discard what it unpacks. Raises `UserError`."""
     with opened(data, upstream):
         pass
 
 
 @contextmanager
 def opened(data: DataConfig, upstream: Upstream) -> Iterator[TorchvisionSource]:
-    """The data set, unpacked into a scratch folder from the files in `upstream`."""
+    """Unpack the files in `upstream` into a scratch folder, and open them. Raises `UserError`."""
     if hosts := _HOSTS.get(data.name):
         upstream.expect(_FILES.get(data.name, FILES))
-        upstream.require_any(hosts)  # torchvision takes seconds to import
+        upstream.require_any(hosts)  # before torchvision, which takes seconds to import
     dataset_class = _find(data.name)
     with upstream.unpacking() as scratch:
         with fetching_through(upstream, dataset_class), upstream.explained(f"torchvision's {dataset_class.__name__}"):
@@ -105,65 +106,71 @@ def opened(data: DataConfig, upstream: Upstream) -> Iterator[TorchvisionSource]:
 
 
 def _find(name: str) -> Any:
+    """Return the class of a data set by its name in any case, with or without `_` and `-`. Raises `UserError`."""
     from torchvision import datasets
 
     def plain(text: str) -> str:
         return text.replace("_", "").replace("-", "").casefold()
 
-    known = {
+    classes = {
         plain(candidate): getattr(datasets, candidate)
-        for candidate in set(datasets.__all__) - set(_OTHERS)
+        for candidate in set(datasets.__all__) - set(_UNLABELLED)
         if inspect.isclass(getattr(datasets, candidate)) and "download" in _parameters(getattr(datasets, candidate))
     }
-    if plain(name) not in known:
-        allowed = ", ".join(sorted(found.__name__ for found in known.values()))
+    if plain(name) not in classes:
+        allowed = ", ".join(sorted(dataset_class.__name__ for dataset_class in classes.values()))
         raise UserError(
             f"data.name = {name}: not a set of labelled images that torchvision downloads; allowed: {allowed}"
         )
-    return known[plain(name)]
+    return classes[plain(name)]
 
 
 def _parameters(dataset_class: Any) -> set[str]:
-    """Names of its constructor's parameters, and of its bases' where it hands on what it does not know."""
-    found: set[str] = set()
+    """Return the names of the constructor's parameters, and of its bases' as long as they accept `**kwargs`."""
+    names: set[str] = set()
     for base in dataset_class.__mro__:
         if "__init__" in vars(base):
             parameters = inspect.signature(base.__init__).parameters
-            found |= set(parameters)
+            names |= set(parameters)
             if not any(p.kind == inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
                 break
-    return found
+    return names
 
 
 def _open_parts(dataset_class: Any, scratch: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the opened data sets by part. Raises `UserError` for an unknown or missing option."""
+
     def make(**part: Any) -> Any:
         return dataset_class(root=str(scratch), download=True, **{**options, **part})
 
-    parameters = _parameters(dataset_class) - _OWN
+    parameters = _parameters(dataset_class) - _RESERVED
     if unknown := sorted(options.keys() - parameters):
         allowed = ", ".join(sorted(parameters)) or "none"
         name = f"data.options.{unknown[0]} = {options[unknown[0]]!r}"
         raise UserError(f"{name}: {dataset_class.__name__} has no such option; allowed: {allowed}")
-    if dataset_class.__name__ == "EMNIST" and "split" not in options:  # the only one that asks for more than its part
+    if dataset_class.__name__ == "EMNIST" and "split" not in options:  # the only set with another required option
         raise UserError(
-            "data.options.split: EMNIST has several; allowed: byclass, bymerge, balanced, letters, digits, mnist"
+            "data.options.split: EMNIST needs one; allowed: byclass, bymerge, balanced, letters, digits, mnist"
         )
     if "train" in parameters and "train" not in options:
         return {"train": make(train=True), "test": make(train=False)}
     if "split" not in parameters or "split" in options:
         return {"train": make()}
-    found: dict[str, Any] = {}
+    return _open_splits(make)
+
+
+def _open_splits(make: Callable[..., Any]) -> dict[str, Any]:
+    """Return the opened data sets by part; leave out a part that has no split of any of its names."""
+    datasets: dict[str, Any] = {}
     taken: set[str] = set()
     for part in ("train", "test", "validation"):
-        for split in _SPLITS[part]:
-            if split in taken:
-                continue
+        for split in [name for name in _SPLITS[part] if name not in taken]:
             try:
-                found[part] = make(split=split)
-            except ValueError as error:  # before anything is fetched; it lists what is allowed
+                datasets[part] = make(split=split)
+            except ValueError as error:  # raised before anything is fetched; it lists what is allowed
                 if "split" not in str(error) or (part == "train" and split == _SPLITS[part][-1]):
                     raise
                 continue
             taken.add(split)
             break
-    return found
+    return datasets
