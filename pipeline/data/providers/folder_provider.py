@@ -127,9 +127,9 @@ def _survey(data: DataConfig) -> tuple[dict[str, dict[str, list[Path]]], set[str
     given = [role for role in roles.values() if role]
     others: set[str] = set()
     if "train" in given and (len(given) > 1 or len(top) == 1):
-        if misplaced := [path.name for path, role in roles.items() if given.count(role) != 1]:
+        if strays := [path.name for path, role in roles.items() if given.count(role) != 1]:
             raise UserError(
-                f"data.root = {data.root}: {_some(misplaced)}; allowed beside train: test, one of validation, val, valid"
+                f"data.root = {data.root}: {_some(strays)}; allowed beside train: test, one of validation, val, valid"
             )
         parts = {role: _by_class(path, data, others) for path, role in roles.items()}
     else:
