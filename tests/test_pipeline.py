@@ -158,7 +158,7 @@ def test_what_is_in_mlflow_is_compared_to_the_same_result(
         "sweep=": "sweep is empty",
         "sweep=a'b": "sweep = a'b: not the name of a sweep",
         "a=tags.framework='pytorch'": "allowed: sweep=<id>, or both a=<filter> and b=<filter>",
-        "a=no|b=no": "not a filter that MLflow understands",
+        "a=no|b=no": "MLflow does not understand this filter",
         "a=tags.framework='jax'|b=tags.framework='pytorch'": "a = tags.framework='jax': no finished runs that match",
         "a=tags.seed='0'|b=tags.seed='1'": "a = tags.seed='0': matches 2 configurations",
         "a=tags.framework='pytorch' and tags.seed='0'|b=tags.framework='pytorch' and tags.seed='1'": "none in common",

@@ -17,6 +17,7 @@ from pipeline.config.schema.model import ModelConfig
 from pipeline.core import frameworks
 from pipeline.core.errors import UserError
 
+pytestmark = pytest.mark.xdist_group("registry")
 NETWORK = {
     "name": "tiny",
     "kernel_initializer": "glorot_uniform",
