@@ -56,23 +56,22 @@ class TrainingContext:
         """Seconds that training has waited for checkpoints."""
         return sum(checkpoint.seconds for checkpoint in self.checkpoints)
 
-    def claim(self, seed: int) -> Checkpoint:
-        """Lock the checkpoint of a seed until training ends. Raises `BusyError` if another process holds it."""
+    def begin(self, seed: int) -> tuple[Checkpoint, Progress]:
+        """Lock the checkpoint of a seed until training ends; restore the classifier from it, or initialise it.
+
+        Return the checkpoint and the position of the training. Raises `BusyError` if another process holds the lock.
+        """
         checkpoint = self.locks.enter_context(locked(self.root, self.spec, self.classifier, seed))
         self.checkpoints.append(checkpoint)
-        return checkpoint
-
-    def restore_or_initialise(self, checkpoint: Checkpoint, seed: int) -> Progress:
-        """Restore the classifier from the checkpoint, or initialise it; return the position of the training."""
         saved = checkpoint.load()
         if saved is None:
             backend.initialise(self.classifier, seed)
-            return Progress()
+            return checkpoint, Progress()
         state, position = saved
         self.classifier.restore(state)
         images = min(position.step * self.spec.train.batch_size, self.examples)
         self.recorder.continued(seed, position, (position.epoch - 1) * self.examples + images)
-        return position
+        return checkpoint, position
 
     def complete(self) -> None:
         """Mark the training complete and delete its checkpoints, so that the same command starts a new training."""

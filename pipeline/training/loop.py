@@ -37,8 +37,8 @@ def train(context: TrainingContext) -> list[SeedResult]:
 
 def train_seed(context: TrainingContext, seed: int) -> SeedResult:
     """Train one seed from its checkpoint, or from the beginning if it has none."""
-    spec, classifier, checkpoint = context.spec, context.classifier, context.claim(seed)
-    position = context.restore_or_initialise(checkpoint, seed)
+    spec, classifier = context.spec, context.classifier
+    checkpoint, position = context.begin(seed)
     result = SeedResult(seed, position.history, position.model)
     if position.done:
         save_model(spec, classifier, seed)

@@ -1,6 +1,5 @@
 """The files that training writes; in a DVC stage they are its outputs."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +8,7 @@ from ..core.files import write_json, write_text
 from ..models import backend
 from ..models.backend import Classifier
 from ..models.manifest import Manifest
-from .results import METRICS, SPLITS, HistoryRow, SeedResult, TrainingSummary, history_csv, mean, rows_of
+from .results import SeedResult, TrainingSummary, curves_csv, history_csv, rows_of
 from .spec import RunSpec
 
 
@@ -30,16 +29,8 @@ def manifest_of(spec: RunSpec, classifier: Classifier) -> Manifest:
 def write_results(spec: RunSpec, classifier: Classifier, results: Sequence[SeedResult]) -> None:
     """Write `history.csv`, `curves.csv` (means over the seeds), `manifest.json` and `summary.json`."""
     rows = rows_of(results)
-    write_text(spec.output / "history.csv", history_csv(rows))
-    _write_curves(spec.output / "curves.csv", rows, spec.train.epochs)
+    history, curves, summary = history_csv(rows), curves_csv(rows, spec.train.epochs), TrainingSummary.of(results)
+    write_text(spec.output / "history.csv", history)
+    write_text(spec.output / "curves.csv", curves)
+    write_json(spec.output / "summary.json", asdict(summary))
     write_json(spec.output / "manifest.json", manifest_of(spec, classifier).model_dump())
-    write_json(spec.output / "summary.json", asdict(TrainingSummary.of(results)))
-
-
-def _write_curves(path: Path, rows: Sequence[HistoryRow], epochs: int) -> None:
-    columns = [(split, name) for split in SPLITS for name in METRICS]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["epoch", *(f"{split}_{name}" for split, name in columns)])
-        for epoch in range(1, epochs + 1):
-            writer.writerow([epoch, *(f"{mean(rows, split, name, epoch):.6g}" for split, name in columns)])

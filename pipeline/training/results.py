@@ -96,6 +96,16 @@ def history_csv(rows: Iterable[HistoryRow]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def curves_csv(rows: Sequence[HistoryRow], epochs: int) -> str:
+    """Return `curves.csv`: means over the seeds by epoch, with six significant digits."""
+    columns = [(split, name) for split in SPLITS for name in METRICS]
+    lines = [",".join(["epoch", *(f"{split}_{name}" for split, name in columns)])]
+    for epoch in range(1, epochs + 1):
+        means = (f"{mean(rows, split, name, epoch):.6g}" for split, name in columns)
+        lines.append(",".join([str(epoch), *means]))
+    return "\n".join(lines) + "\n"
+
+
 def read_history(text: str) -> list[HistoryRow]:
     """Parse the output of `history_csv`. Raises KeyError or ValueError for other text."""
     return [
