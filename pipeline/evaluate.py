@@ -13,8 +13,9 @@ from .config.schema.tracking import TrackingConfig
 from .core.paths import PREPARED, RESULTS
 from .data.dataset import Dataset
 from .evaluation.predictions import evaluate_models
+from .evaluation.result_files import Evaluation
 from .models import backend
-from .reports.evaluation import Evaluation, publish_evaluation
+from .reports.evaluation import publish_evaluation
 
 
 @stage("evaluate", "framework", "seeds", "evaluate", "tracking", description=__doc__)

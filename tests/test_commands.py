@@ -1,10 +1,12 @@
 """Every command says what it is for and what it takes; a list of them is one command away."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from project_copy import clone_project, run_module
+from project_copy import clean_environment, clone_project, run_module
 
 STAGES = ("config", "download", "prepare", "describe", "trace", "parity", "train", "evaluate", "speed", "compare")
 COMMANDS = (*STAGES, "doctor", "sync", "ui")
@@ -59,3 +61,13 @@ def test_an_option_that_a_command_would_not_heed_is_refused(project: Path, comma
     done = run_module(project, f"pipeline.{command}", "--output", "elsewhere")
     assert done.returncode == 2
     assert "--output" in done.stderr
+
+
+def test_a_closed_pipe_is_neither_a_failure_nor_a_traceback(project: Path) -> None:
+    """What rich prints, and what `print` prints: `| head` ends both with 128 + SIGPIPE."""
+    for module in ("pipeline", "pipeline.doctor"):
+        command = f"{sys.executable} -m {module} | true; echo ${{PIPESTATUS[0]}}"
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=project, env=clean_environment(), capture_output=True, text=True
+        )
+        assert (done.stdout.strip(), done.stderr) == ("141", "")

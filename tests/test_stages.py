@@ -108,12 +108,20 @@ def test_an_edit_of_what_people_see_trains_nothing_again(edited: str) -> None:
     assert not again & {"download", "prepare", "trace", "train", "speed"}
 
 
+def test_the_key_of_a_job_is_of_everything_that_makes_its_results_and_of_no_figure() -> None:
+    backends = [framework.backend.partition(":")[0] for framework in FRAMEWORKS.values()]
+    providers = [f"pipeline.data.providers.{name}_provider" for name in ("bundled", "torchvision", "tfds", "folder")]
+    reports = set((PACKAGE / "reports").rglob("*.py"))
+    stop = INERT | reports
+    imported = {file for root in ("pipeline.sweeps.job", *backends, *providers) for file in _closure(root, stop)} - stop
+    listed = {file for file in _listed(fingerprint.CODE["job"]) if not _only_a_docstring(file)}
+    assert sorted(str(file.relative_to(ROOT)) for file in imported - listed) == ["pipeline/sweeps/cache.py"]
+    assert not listed & reports
+
+
 def test_what_makes_results_is_in_the_key_of_a_job_that_is_done() -> None:
     """Each of these has once been edited while a sweep went on to say that all was done."""
-    files = {
-        str(file.relative_to(PACKAGE))
-        for file in _listed(p for s in ("prepare", "train", "evaluate") for p in fingerprint.CODE[s])
-    }
+    files = {str(file.relative_to(PACKAGE)) for file in _listed(fingerprint.CODE["job"])}
     assert files >= {
         *(
             "evaluation/metrics.py",

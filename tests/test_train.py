@@ -109,6 +109,14 @@ def test_a_job_is_what_hydra_hands_out_where_chance_expands_the_sweep(project: P
             assert manifest["settings"]["train"]["optimizer"]["learning_rate"] == float(rate)
 
 
+def test_a_part_of_a_sweep_s_name_is_no_sweep(project: Path) -> None:
+    (name, *_) = sorted(path.name for path in (project / "multirun").iterdir())
+    done = run_module(project, "pipeline.compare", f"sweep={name[:-1]}")
+    assert done.returncode == 2
+    assert f"sweep = {name[:-1]}: no finished runs of it" in done.stderr
+    assert name in done.stderr
+
+
 _AGAIN = """
 import sys
 from pathlib import Path

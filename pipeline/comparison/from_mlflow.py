@@ -46,7 +46,9 @@ class SweepArms:
     def __init__(self, tracker: Tracker, sweep: str) -> None:
         if not re.fullmatch(r"[\w .:-]+", sweep):
             raise UserError(f"sweep = {sweep}: not the name of a sweep, such as 2026-11-23_14-49-56")
-        runs = find_runs(tracker, f"tags.sweep LIKE '%{sweep}%' and {_SEEDS}")
+        candidates = find_runs(tracker, f"tags.sweep LIKE '%{sweep}%' and {_SEEDS}")
+        # LIKE also finds longer names, and `_` stands for any character; a job that is done may be of several sweeps
+        runs = [run for run in candidates if f" {sweep} " in f" {run.tags['sweep']} "]
         if not runs:
             sweeps = [run.tags.get("sweep", "") for run in find_runs(tracker, "tags.stage = 'sweep'")]
             raise UserError(
@@ -175,15 +177,25 @@ def _read(tracker: Tracker, run: StoredRun, folder: Path, path: str) -> Path:
 def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return for each configuration the settings that tell it from the others: `batch_size=64, ...`.
 
-    A key is shortened to its last part where that is unambiguous.
+    A key is shortened to its last part where that is unambiguous. Names of networks or optimisers that differ stand for
+    all that differs with them.
     """
     compared = [{key: value for key, value in each.items() if key not in ("seeds", "parameters")} for each in settings]
     varying: dict[str, None] = {}
     for configuration in compared[1:]:
         varying |= dict.fromkeys(differences(compared[0], configuration))
-    last_parts = [key.rpartition(".")[2] for key in varying]
-    short = {key: part if last_parts.count(part) == 1 else key for key, part in zip(varying, last_parts, strict=True)}
-    return [", ".join(f"{short[key]}={_value_at(each, key)}" for key in varying) for each in compared]
+    named = [key.removesuffix(".name") for key in varying if key.endswith(".name")]
+    brief = [key for key in varying if key.endswith(".name") or not key.startswith(tuple(f"{n}." for n in named))]
+    labels = _labels_of(compared, brief)
+    distinct = len({repr(each) for each in compared})
+    return labels if len(set(labels)) == distinct else _labels_of(compared, list(varying))
+
+
+def _labels_of(settings: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
+    shown = {key: key.removesuffix(".name") for key in keys}  # `model=lenet5`
+    last_parts = [key.rpartition(".")[2] for key in shown.values()]
+    short = {key: part if last_parts.count(part) == 1 else key for key, part in zip(shown, last_parts, strict=True)}
+    return [", ".join(f"{short[key]}={_value_at(each, key)}" for key in keys) for each in settings]
 
 
 def _value_at(settings: Mapping[str, Any], key: str) -> Any:

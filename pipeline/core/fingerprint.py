@@ -40,12 +40,26 @@ _EQUALITY: Final = (
     *_below("config/schema", "parity.py", "trace.py"),
     *_below("equality", "fairness.py", "levels.py", "trace.py"),
 )
+_EVALUATED: Final = (
+    *_BACKEND,
+    "config/schema/evaluate.py",
+    "data/loader.py",
+    *_below("evaluation", "latency.py", "metrics.py", "predictions.py", "result_files.py", "summary.py"),
+)
+_PREPARED: Final = ("core/files.py", *_FETCHED, *_below("data", "array_file.py", "build.py", "dataset.py"))
+_TRAINED: Final = (
+    *_BACKEND,
+    *_MANIFEST,
+    "data/loader.py",
+    *_below("evaluation", "metrics.py", "summary.py"),
+    *_below("training", "checkpoint.py", "context.py", "loop.py", "result_files.py", "results.py", "spec.py"),
+)
 _SHOWN: Final = ("reports/figures/style.py", "tracking")
 
 CODE: Final[Mapping[str, tuple[str, ...]]] = {
     "config": ("config",),
     "download": ("core/files.py", *_FETCHED, "download.py"),
-    "prepare": ("core/files.py", *_FETCHED, *_below("data", "array_file.py", "build.py", "dataset.py"), "prepare.py"),
+    "prepare": (*_PREPARED, "prepare.py"),
     "describe": (
         "core/files.py",
         *_below("config/schema", "section.py", "data.py"),
@@ -56,6 +70,7 @@ CODE: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "trace": (*_BACKEND, *_MANIFEST, "config/schema/trace.py", "equality/trace.py", "trace.py"),
     "parity": (
+        "core/frameworks.py",
         *_NETWORK,
         *_MANIFEST,
         *_EQUALITY,
@@ -65,24 +80,16 @@ CODE: Final[Mapping[str, tuple[str, ...]]] = {
         *_SHOWN,
         "parity.py",
     ),
-    "train": (
-        *_BACKEND,
-        *_MANIFEST,
-        "data/loader.py",
-        *_below("evaluation", "metrics.py", "summary.py"),
-        *_below("training", "checkpoint.py", "context.py", "loop.py", "result_files.py", "results.py", "spec.py"),
-        "train.py",
-    ),
+    "train": (*_TRAINED, "train.py"),
     "evaluate": (
-        *_BACKEND,
-        "config/schema/evaluate.py",
-        "data/loader.py",
-        *_below("evaluation", "latency.py", "metrics.py", "predictions.py", "summary.py"),
+        *_EVALUATED,
+        *_below("core", "frameworks.py"),
         *_below("training", "results.py"),
         *_below("reports", "evaluation.py", "figures/curves.py", "figures/evaluation.py", "figures/style.py"),
         "evaluate.py",
     ),
     "speed": (
+        "core/frameworks.py",
         *_NETWORK,
         "models",
         "config/schema/compare.py",
@@ -90,6 +97,7 @@ CODE: Final[Mapping[str, tuple[str, ...]]] = {
         "speed.py",
     ),
     "compare": (
+        "core/frameworks.py",
         *_NETWORK,
         *_MANIFEST,
         *_EQUALITY,
@@ -102,8 +110,11 @@ CODE: Final[Mapping[str, tuple[str, ...]]] = {
         *_SHOWN,
         "compare.py",
     ),
+    "job": (*_PREPARED, *_TRAINED, *_EVALUATED, "sweeps/job.py"),
 }
 """Files and rooms below `pipeline/`, by stage; `{framework}` stands for the folder of the framework.
+
+`job` is no stage: it is what decides the results of a sweep's job, without its figures.
 
 Figures, pages and `tracking` are in no stage that trains: an edit of them must not retrain.
 """
@@ -119,7 +130,9 @@ INERT: Final = (
 )
 """Code that a stage may import without listing it: it changes neither bits nor files below `results/`.
 
-Messages, exit codes, paths and names, logging to MLflow, and modules that only call the code that is listed.
+Messages, exit codes, paths, logging to MLflow, and modules that only call the code that is listed. `core/frameworks.py`
+is listed all the same by the stages that show titles and colours, or compare with the first framework; the others would
+retrain for a colour.
 """
 
 

@@ -17,7 +17,16 @@ from rich.progress import (
 )
 from rich.text import Text
 
-console = Console(soft_wrap=True)
+
+class PipedConsole(Console):
+    """A console whose closed pipe is Python's own error, as for `print`; rich would exit with code 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise `BrokenPipeError`, see `core.exits`."""
+        raise BrokenPipeError
+
+
+console = PipedConsole(soft_wrap=True)
 if not (console.is_terminal or os.environ.get("COLUMNS")):
     console.width = 200  # do not fold tables that are written to a file
 

@@ -1,16 +1,22 @@
 """The table of a comparison: on the terminal, in a file, in MLflow."""
 
+import io
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 
 from ..comparison.arm import Arm
 from ..comparison.result import TITLES, Comparison
 from ..comparison.verdict import UNITS
+from ..core.files import write_text
+from ..core.progress import PipedConsole, console
 from ..evaluation.summary import summarise
+
+_WIDTH: Final = 110  # characters, where no terminal says another
 
 
 def rows(comparison: Comparison) -> list[tuple[str, ...]]:
@@ -58,8 +64,9 @@ def show(comparison: Comparison, path: Path, where: Sequence[str]) -> None:
 
 def show_all(comparisons: Mapping[str, Comparison], reports: str) -> None:
     """Print one row per comparison, by label; `reports`: where their pages are."""
-    pairs = {(comparison.a.title, comparison.b.title) for comparison in comparisons.values()}
-    a, b = next(iter(pairs)) if len(pairs) == 1 else ("reference", "other")
+    titles = [{comparison.a.title for comparison in comparisons.values()}]
+    titles.append({comparison.b.title for comparison in comparisons.values()})
+    a, b = (next(iter(names)) if len(names) == 1 else other for names, other in zip(titles, ("A", "B"), strict=True))
     lines = [
         (label, str(len(comparison.a.seeds)), *rows(comparison)[0][1:]) for label, comparison in comparisons.items()
     ]
@@ -72,23 +79,23 @@ def show_all(comparisons: Mapping[str, Comparison], reports: str) -> None:
 def _print(
     title: str, head: Sequence[str], lines: Sequence[Sequence[str]], text: Sequence[str], path: Path | None = None
 ) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, column in enumerate(head):
         table.add_column(column, justify="left" if number in (0, len(head) - 1) else "right", overflow="fold")
     for line in lines:
         table.add_row(*line)
-    targets = [Console(soft_wrap=True) if Console().is_terminal else Console(width=110)]
-    with path.open("w", encoding="utf-8") if path else nullcontext() as file:
-        if file:
-            targets.append(Console(file=file, width=110))
-        for target in targets:
-            target.print(table)
-            for paragraph in text:
-                target.print(paragraph, highlight=False, markup=False, soft_wrap=True)
+    here = PipedConsole(soft_wrap=True) if console.is_terminal else PipedConsole(width=_WIDTH)
+    if path:  # before it is printed: nobody may read to the end
+        kept = io.StringIO()
+        _show(PipedConsole(file=kept, width=_WIDTH), table, text)
+        write_text(path, kept.getvalue())
+    _show(here, table, text)
+
+
+def _show(target: PipedConsole, table: Table, text: Sequence[str]) -> None:
+    target.print(table)
+    for paragraph in text:
+        target.print(paragraph, highlight=False, markup=False, soft_wrap=True)
 
 
 def markdown(comparison: Comparison) -> str:

@@ -26,7 +26,7 @@ def key_of(config: Config, dataset: Dataset) -> str:
         "seeds": list(config.seeds),
         "evaluate": config.evaluate.model_dump(),
         "experiment": config.tracking.experiment,
-        "code": fingerprint.of_code("prepare", "train", "evaluate", framework=config.framework),
+        "code": fingerprint.of_code("job", framework=config.framework),
         "versions": fingerprint.versions(config.framework),
     }
     return fingerprint.of_json(facts, 16)

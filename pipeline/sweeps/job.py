@@ -18,9 +18,10 @@ from ..core.signals import end_on_signals, end_with_parent
 from ..data.cache import obtain
 from ..data.dataset import summary
 from ..evaluation.predictions import evaluate_models
+from ..evaluation.result_files import Evaluation
 from ..models import backend
 from ..models.backend import Classifier
-from ..reports.evaluation import Evaluation, publish_evaluation
+from ..reports.evaluation import publish_evaluation
 from ..training.context import TrainingContext, open_training
 from ..training.loop import train
 from ..training.spec import RunSpec, SweepMembership
