@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -134,3 +136,10 @@ def test_something_bad_ends_with_1(project: Path) -> None:
     done = run_module(project, "pipeline.doctor", "data=mnist", "data.mirror=/no/such")
     assert done.returncode == 1
     assert done.stderr == "error: 1 of these would make a run fail\n"
+
+
+def test_cores_are_those_that_this_process_may_use() -> None:
+    """A job of a batch system is given a few of many: as many threads as the machine has cores would fight for them."""
+    script = "import os; os.sched_setaffinity(0, {0}); from pipeline.core.machine import usable_cores as n; print(n())"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "1", done.stderr

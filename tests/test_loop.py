@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +187,41 @@ def test_a_loss_that_is_not_finite_ends_it_and_leaves_no_checkpoint(
         train(context)
     assert [told[0] for told in recorder.told] == ["training", "seed", "steps"]
     assert saved == []
+
+
+def test_a_piece_takes_a_second_at_most_from_the_first_step_on(spec: RunSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal waits for the piece that is trained on: 50 steps an epoch, 0.4 s each, so two steps a second."""
+    spec = replace(spec, train=spec.train.model_copy(update={"batch_size": 3}), seeds=[3])
+    lengths: list[int] = []
+
+    def slow(self: NumPyClassifier, plan: EpochPlan) -> EpochResult:
+        lengths.append(plan.steps)
+        zeros = np.zeros(plan.steps)
+        return EpochResult(zeros, zeros.astype(np.int64), 0.4 * plan.steps)
+
+    monkeypatch.setattr(NumPyClassifier, "train_epoch", slow)
+    with opened(spec) as (context, _):
+        train(context)
+    assert lengths[0] == 1
+    assert max(lengths) == 2
+    assert sum(lengths) == 2 * -(-spec.dataset.facts.examples["train"] // 3)
+
+
+def test_training_stops_at_the_piece_whose_loss_is_bad(spec: RunSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = replace(spec, train=spec.train.model_copy(update={"batch_size": 3}))
+    original, pieces = NumPyClassifier.train_epoch, 0
+
+    def diverging(self: NumPyClassifier, plan: EpochPlan) -> EpochResult:
+        nonlocal pieces
+        pieces += 1
+        result = original(self, plan)
+        loss = np.where(pieces == 3, np.inf, result.loss)
+        return EpochResult(loss, result.correct, float(plan.steps))  # as if each step took a second
+
+    monkeypatch.setattr(NumPyClassifier, "train_epoch", diverging)
+    bad = pytest.raises(TrainingDivergedError, match=r"inf at step 2 \(epoch 1, seed 3\)")
+    with opened(spec) as (context, recorder), bad:
+        train(context)
+    assert pieces == 3
+    assert recorder.told[-1] == ("steps", 0, 3)
+    assert not list((spec.output / "checkpoints").glob("*/state.safetensors"))

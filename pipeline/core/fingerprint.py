@@ -34,7 +34,7 @@ _NETWORK: Final = (
     *_below("data", "array_file.py", "dataset.py", "plan.py"),
     *_below("models", "architecture.py", "backend.py"),
 )
-_BACKEND: Final = (*_NETWORK, *_below("models", "augmentation.py", "dropout.py", "{framework}"))
+_BACKEND: Final = (*_NETWORK, "core/machine.py", *_below("models", "augmentation.py", "dropout.py", "{framework}"))
 _MANIFEST: Final = ("core/machine.py", "models/manifest.py")
 _EQUALITY: Final = (
     *_below("config/schema", "parity.py", "trace.py"),
@@ -89,7 +89,7 @@ CODE: Final[Mapping[str, tuple[str, ...]]] = {
         "evaluate.py",
     ),
     "speed": (
-        "core/frameworks.py",
+        *_below("core", "frameworks.py", "machine.py"),
         *_NETWORK,
         "models",
         "config/schema/compare.py",

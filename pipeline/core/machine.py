@@ -1,5 +1,6 @@
 """The machine of a run: processor, memory, GPUs, and the versions of the packages that compute."""
 
+import os
 import platform
 from dataclasses import dataclass
 from functools import lru_cache
@@ -54,6 +55,16 @@ def machine() -> Machine:
         gpus=_gpus(),
         versions={name: version for name in packages if (version := _version(name))},
     )
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use: those of its affinity, and no more than its control group's quota."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cores, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no control group (v2), or one without a quota (`max`)
+        return cores
 
 
 def memory_limit(mebibytes: float | None, device: str) -> int:

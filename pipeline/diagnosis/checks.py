@@ -19,7 +19,7 @@ import psutil
 from ..config.compose import CONF, PARAMS, compose, conf_digest
 from ..config.schema.whole import Config
 from ..core.errors import UserError
-from ..core.machine import machine
+from ..core.machine import machine, usable_cores
 from ..core.paths import PREPARED
 from ..tracking import health, journal, outbox
 from ..tracking.health import ANSWER_SECONDS, Mark
@@ -111,7 +111,7 @@ def _packages(lock: Path) -> Iterator[tuple[Mark, str]]:
 
 def _machine() -> Iterator[tuple[Mark, str]]:
     free = psutil.virtual_memory().available / _GIB
-    cores, load = os.cpu_count() or 1, os.getloadavg()[0]
+    cores, load = usable_cores(), os.getloadavg()[0]
     text = f"{cores} cores, load {load:.1f}, {free:.1f} GiB of memory free"
     if free < 2:
         yield "warn", f"{text}: a framework needs 1 to 2 GiB"

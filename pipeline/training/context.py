@@ -33,6 +33,8 @@ class TrainingContext:
     """The main repository's root, see `core.paths`."""
     group_checkpoint: Checkpoint
     """The checkpoint of the training with all its seeds."""
+    steps_per_second: float = 0.0
+    """Speed of the last piece of a plan; 0: not known yet. Signals wait for a piece, which is cut by it."""
     checkpoints: list[Checkpoint] = field(default_factory=list)
     """The checkpoint of each seed that has begun."""
 

@@ -19,7 +19,6 @@ from .results import HistoryRow, SeedResult
 
 _REPORT_SECONDS: Final = 0.5  # time between updates of the bar on a terminal; each is a host synchronisation
 _PIECE_SECONDS: Final = 1.0  # longest delay of a signal
-_FIRST_PIECES: Final = 20  # pieces of an epoch until its speed is measured
 
 
 def train(context: TrainingContext) -> list[SeedResult]:
@@ -75,6 +74,8 @@ def train_epoch(context: TrainingContext, plan: EpochPlan, position: Progress, c
                 position.add(trained, loader.waited - waited)
                 waited = loader.waited
                 context.recorder.advance(len(piece.order))
+            if not np.isfinite(trained.loss).all():
+                break  # the rest is lost, and a checkpoint would lead here again
             if minutes is not None and time.monotonic() - checkpoint.written > 60 * minutes:
                 checkpoint.save(classifier.state(), position)
     except (KeyboardInterrupt, SystemExit):
@@ -86,14 +87,16 @@ def train_epoch(context: TrainingContext, plan: EpochPlan, position: Progress, c
 
 
 def pieces(context: TrainingContext, plan: EpochPlan, position: Progress) -> Iterator[EpochPlan]:
-    """Cut the rest of the plan into pieces of about equal time, by the speed so far in `position`."""
+    """Cut the rest of the plan into pieces of about equal time, by the speed of the piece before; first one step."""
     piece_seconds = _REPORT_SECONDS if context.recorder.watched else _PIECE_SECONDS
     for chunk in context.loader.pieces(plan.segment(position.step, plan.steps)):
         start = 0
         while start < chunk.steps:
-            pace = position.step / position.seconds if position.seconds else plan.steps / _FIRST_PIECES
-            stop = min(start + max(1, round(pace * piece_seconds)), chunk.steps)
+            steps = max(1, int(context.steps_per_second * piece_seconds))
+            stop, step, seconds = min(start + steps, chunk.steps), position.step, position.seconds
             yield chunk.segment(start, stop)
+            if position.seconds > seconds:
+                context.steps_per_second = (position.step - step) / (position.seconds - seconds)
             start = stop
 
 

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from ...config.schema.train import AdamWConfig, SgdConfig, TrainConfig
 from ...core.errors import UserError
+from ...core.machine import usable_cores
 from ...data.plan import EpochPlan
 from ..architecture import Architecture
 from ..backend import Device, EpochResult, Probe, State, slots_of, unit_scale
@@ -226,7 +227,7 @@ def _from_canonical(value: np.ndarray) -> Tensor:
 
 
 def _configure(train: TrainConfig) -> Device:
-    threads = train.threads or os.cpu_count() or 1
+    threads = train.threads or usable_cores()
     # Flush denormals, as TensorFlow does: else the running averages of dead units halve the speed of Adam after a few
     # epochs. Threads inherit the mode from the thread that starts them, so it is set before the first operation.
     torch.set_flush_denormal(True)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from ...config.schema.train import TrainConfig
+from ...core.machine import usable_cores
 from ...core.quiet import without_notices
 from ..backend import Device
 
@@ -23,7 +24,7 @@ def configure(train: TrainConfig) -> Device:
 
     TensorFlow fixes these settings at its first operation.
     """
-    threads = train.threads or os.cpu_count() or 1
+    threads = train.threads or usable_cores()
     gpus = tf.config.list_physical_devices("GPU")
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
