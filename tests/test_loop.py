@@ -207,7 +207,11 @@ def test_a_piece_takes_a_second_at_most_from_the_first_step_on(spec: RunSpec, mo
     assert sum(lengths) == 2 * -(-spec.dataset.facts.examples["train"] // 3)
 
 
-def test_training_stops_at_the_piece_whose_loss_is_bad(spec: RunSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("bad_piece", "epoch"), [(3, 1), (43, 2)])
+def test_training_stops_at_the_piece_whose_loss_is_bad(
+    spec: RunSpec, monkeypatch: pytest.MonkeyPatch, bad_piece: int, epoch: int
+) -> None:
+    """One step a piece; the step that is named counts from the beginning of the training."""
     spec = replace(spec, train=spec.train.model_copy(update={"batch_size": 3}))
     original, pieces = NumPyClassifier.train_epoch, 0
 
@@ -215,13 +219,28 @@ def test_training_stops_at_the_piece_whose_loss_is_bad(spec: RunSpec, monkeypatc
         nonlocal pieces
         pieces += 1
         result = original(self, plan)
-        loss = np.where(pieces == 3, np.inf, result.loss)
+        loss = np.where(pieces == bad_piece, np.inf, result.loss)
         return EpochResult(loss, result.correct, float(plan.steps))  # as if each step took a second
 
     monkeypatch.setattr(NumPyClassifier, "train_epoch", diverging)
-    bad = pytest.raises(TrainingDivergedError, match=r"inf at step 2 \(epoch 1, seed 3\)")
+    first = (epoch - 1) * -(-spec.dataset.facts.examples["train"] // 3)
+    bad = pytest.raises(TrainingDivergedError, match=rf"inf at step {bad_piece - 1} \(epoch {epoch}, seed 3\)")
     with opened(spec) as (context, recorder), bad:
         train(context)
-    assert pieces == 3
-    assert recorder.told[-1] == ("steps", 0, 3)
+    assert pieces == bad_piece
+    assert recorder.told[-1] == ("steps", first, bad_piece - first)
     assert not list((spec.output / "checkpoints").glob("*/state.safetensors"))
+
+
+def test_a_last_step_that_spoils_the_weights_is_no_result(spec: RunSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its loss is of the weights before it; the validation split tells."""
+
+    def spoiled(self: NumPyClassifier, images: np.ndarray) -> np.ndarray:
+        return np.full((len(images), self.architecture.classes), np.nan)
+
+    monkeypatch.setattr(NumPyClassifier, "predict", spoiled)
+    bad = pytest.raises(TrainingDivergedError, match=r"the outputs are no longer finite after epoch 1 \(seed 3\)")
+    with opened(spec) as (context, _), bad:
+        train(context)
+    assert not list((spec.output / "checkpoints").glob("*/state.safetensors"))
+    assert not (spec.output / "summary.json").exists()

@@ -46,8 +46,9 @@ def train_seed(context: TrainingContext, seed: int) -> SeedResult:
         while position.epoch <= spec.train.epochs:
             plan = draw_epoch(spec.train, examples=context.examples, seed=seed, epoch=position.epoch - 1)
             trained = train_epoch(context, plan, position, checkpoint)
-            recorder.steps(trained, (position.epoch - 1) * plan.steps)
-            require_finite(trained, seed, position.epoch, spec.train.optimizer.learning_rate)
+            first_step = (position.epoch - 1) * plan.steps
+            recorder.steps(trained, first_step)
+            require_finite(trained, seed, position.epoch, first_step, spec.train.optimizer.learning_rate)
             rows = score_epoch(context, plan, trained, seed, position.epoch)
             result.history.extend(rows)
             recorder.epoch(*rows, float(plan.learning_rate[-1]))
@@ -105,8 +106,11 @@ def score_epoch(
 ) -> tuple[HistoryRow, HistoryRow]:
     """Return the row of the training split, scored during the epoch, and of the validation split, scored after it."""
     validation, examples = context.validation, context.examples
-    scores = metrics.score(predict(context.classifier, validation.images), validation.labels)
+    outputs = predict(context.classifier, validation.images)
     validation.require_unchanged()
+    if not np.isfinite(outputs).all():  # the epoch's last step may lead there: its own loss is of the weights before it
+        raise TrainingDivergedError(f"the outputs are no longer finite after epoch {epoch} (seed {seed})")
+    scores = metrics.score(outputs, validation.labels)
     loss = float(np.average(trained.loss, weights=plan.batch_sizes))
     accuracy = float(trained.correct.sum() / examples)
     return (
@@ -115,13 +119,12 @@ def score_epoch(
     )
 
 
-def require_finite(trained: EpochResult, seed: int, epoch: int, learning_rate: float) -> None:
+def require_finite(trained: EpochResult, seed: int, epoch: int, first_step: int, learning_rate: float) -> None:
     """Raise `TrainingDivergedError` that names the first step whose loss is not a finite number."""
     not_finite = np.flatnonzero(~np.isfinite(trained.loss))
     if len(not_finite):
         first = not_finite[0]
-        step = (epoch - 1) * len(trained.loss) + first
         raise TrainingDivergedError(
-            f"the training loss is {trained.loss[first]} at step {step} (epoch {epoch}, seed {seed}); "
+            f"the training loss is {trained.loss[first]} at step {first_step + first} (epoch {epoch}, seed {seed}); "
             f"train.optimizer.learning_rate = {learning_rate} may be too high"
         )
