@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from .comparison.arm import from_results, manifest_of
+from .comparison.arm import from_results
 from .comparison.from_mlflow import SweepArms, compare_filters
 from .comparison.result import PairSpeed, compare_arms
 from .config.call import parse_call, select, stage_sections
@@ -34,6 +34,7 @@ from .data.dataset import Dataset
 from .equality.fairness import differences, differing_sections, in_words
 from .equality.levels import ParityResult
 from .evaluation.speed_result import SpeedResult
+from .models.manifest import Manifest
 from .reports.publish import publish
 from .reports.table import show, show_all
 from .tracking.tracker import Tracker
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
 def compare_results(*, evaluate: EvaluateConfig, compare: CompareConfig, tracking: TrackingConfig) -> None:
     """Compare each framework with the reference; write `results/comparison/` and print the table."""
     parity = require_fair(RESULTS)
-    speed = SpeedResult.read(RESULTS / "speed/speed.json")
+    speed = SpeedResult.read(RESULTS / "speed/speed.json", outdated="run `dvc repro speed`")
     busy = speed.others_cpu_share
     notes = [f"While speed was measured, other programs used {busy:.0%} of the CPU."] if busy > _BUSY else []
     reference, *others = frameworks.names()
@@ -75,8 +76,15 @@ def compare_results(*, evaluate: EvaluateConfig, compare: CompareConfig, trackin
     comparisons = {}
     for name in others:
         b, output = from_results(name, RESULTS), home if len(others) == 1 else home / name
-        evidence = {"speed": PairSpeed.of(speed, name), "parity": parity.of_arm(name)}
-        comparison = compare_arms(a, b, compare, evaluate.calibration_bins, notes=notes, **evidence)  # type: ignore[arg-type]
+        comparison = compare_arms(
+            a,
+            b,
+            compare,
+            evaluate.calibration_bins,
+            notes=notes,
+            speed=PairSpeed.of(speed, name),
+            parity=parity.of_arm(name),
+        )
         where = publish(comparison, output, dataset, tracking, front=True)
         show(comparison, output / "table.txt", where)
         comparisons[b.title] = comparison
@@ -90,10 +98,10 @@ def require_fair(results: Path) -> ParityResult:
     Raises `ParityError` if it failed, if arms were trained under different settings or on different machines, or if
     they were trained under other settings than were traced.
     """
-    parity = ParityResult.read(results / "parity/parity.json")
+    parity = ParityResult.read(results / "parity/parity.json", outdated="run `dvc repro parity`")
     if not parity.passed:
         raise ParityError(f"refused: the frameworks do not compute the same: {parity.reason}")
-    manifests = {name: manifest_of(results / name / "manifest.json") for name in frameworks.names()}
+    manifests = {name: Manifest.read(results / name / "manifest.json") for name in frameworks.names()}
     (reference, expected), *others = manifests.items()
     for name, manifest in others:
         differing = differing_sections(expected, manifest)

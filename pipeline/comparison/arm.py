@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 
 from ..core.errors import UserError
-from ..core.files import read_json, read_text
+from ..core.files import read_text
 from ..core.frameworks import SeriesStyle, find
 from ..models.manifest import Manifest
 from ..tracking.references import RunReferences
@@ -68,17 +67,9 @@ def from_results(framework: str, results: Path) -> Arm:
         outputs=predictions["logits"],
         labels=predictions["labels"],
         history=history_of(folder / "history.csv"),
-        manifest=manifest_of(folder / "manifest.json"),
+        manifest=Manifest.read(folder / "manifest.json"),
         runs={seed: reference.run for seed, reference in references.seeds.items()},
     )
-
-
-def manifest_of(path: Path) -> Manifest:
-    """Read `manifest.json`. Raises `UserError` naming the file if it is missing or cannot be read."""
-    try:
-        return Manifest.model_validate(read_json(path, _ADVICE))
-    except ValidationError as error:
-        raise UserError(f"{path}: cannot be read ({error.errors()[0]['msg']}); {_ADVICE}") from error
 
 
 def history_of(path: Path) -> list[HistoryRow]:

@@ -15,9 +15,10 @@ from ..core.frameworks import SeriesStyle, find
 from ..core.paths import PREPARED, main_root
 from ..data.dataset import Dataset
 from ..equality.fairness import differences, in_words
+from ..models.manifest import Manifest
 from ..tracking.reader import StoredRun, fetch, find_runs
 from ..tracking.tracker import Tracker
-from .arm import Arm, history_of, manifest_of
+from .arm import Arm, history_of
 from .result import Comparison, compare_arms
 
 _SAME_FRAMEWORK_STYLES: Final = (("#009E73", 3.4), ("#7A4FBF", 1.4))
@@ -141,7 +142,7 @@ def _arm(tracker: Tracker, runs: Sequence[StoredRun], folder: Path, style: Serie
     groups = {(run.tags.get("framework", ""), run.tags.get("pair", "")): run for run in runs}
     if len(groups) > 1:
         settings = [
-            manifest_of(_read(tracker, run, folder, "manifest.json")).settings | {"framework": framework}
+            Manifest.read(_read(tracker, run, folder, "manifest.json")).settings | {"framework": framework}
             for (framework, _), run in groups.items()
         ]
         raise UserError(
@@ -163,7 +164,7 @@ def _arm(tracker: Tracker, runs: Sequence[StoredRun], folder: Path, style: Serie
         outputs=np.stack(outputs),
         labels=labels,
         history=history,
-        manifest=manifest_of(_read(tracker, runs[0], folder, "manifest.json")),
+        manifest=Manifest.read(_read(tracker, runs[0], folder, "manifest.json")),
         runs={seed: run.id for seed, run in by_seed.items()},
     )
 

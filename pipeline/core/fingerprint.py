@@ -29,7 +29,7 @@ _FETCHED: Final = (
     *_below("data", "downloader.py", "idx.py", "images.py", "providers"),
 )
 _NETWORK: Final = (
-    "core/files.py",
+    *_below("core", "files.py", "records.py"),
     *_below("config/schema", "section.py", "model.py", "train.py"),
     *_below("data", "array_file.py", "dataset.py", "plan.py"),
     *_below("models", "architecture.py", "backend.py"),
@@ -46,7 +46,11 @@ _EVALUATED: Final = (
     "data/loader.py",
     *_below("evaluation", "latency.py", "metrics.py", "predictions.py", "result_files.py", "summary.py"),
 )
-_PREPARED: Final = ("core/files.py", *_FETCHED, *_below("data", "array_file.py", "build.py", "dataset.py"))
+_PREPARED: Final = (
+    *_below("core", "files.py", "records.py"),
+    *_FETCHED,
+    *_below("data", "array_file.py", "build.py", "dataset.py"),
+)
 _TRAINED: Final = (
     *_BACKEND,
     *_MANIFEST,
@@ -61,7 +65,7 @@ CODE: Final[Mapping[str, tuple[str, ...]]] = {
     "download": ("core/files.py", *_FETCHED, "download.py"),
     "prepare": (*_PREPARED, "prepare.py"),
     "describe": (
-        "core/files.py",
+        *_below("core", "files.py", "records.py"),
         *_below("config/schema", "section.py", "data.py"),
         *_below("data", "array_file.py", "dataset.py", "images.py", "pixels.py"),
         *_below("reports", "data_page.py", "describe.html.j2", "figures/data.py"),

@@ -60,10 +60,10 @@ def names() -> tuple[str, ...]:
     return tuple(FRAMEWORKS)
 
 
-def listed(chosen: Sequence[str] | None = None, last: str = "and") -> str:
+def listed(chosen: Sequence[str] | None = None) -> str:
     """Return the titles of the `chosen` frameworks (default: all) as `TensorFlow and PyTorch`."""
     titles = [find(name).style.title for name in (names() if chosen is None else chosen)]
-    return titles[0] if len(titles) == 1 else f"{', '.join(titles[:-1])} {last} {titles[-1]}"
+    return titles[0] if len(titles) == 1 else f"{', '.join(titles[:-1])} and {titles[-1]}"
 
 
 # Colours of Okabe & Ito 2008: distinct to colour-blind readers.

@@ -14,7 +14,6 @@ import numpy as np
 
 from ..config.schema.data import DataConfig
 from ..core.errors import UserError
-from ..core.files import write_json
 from ..core.progress import Steps, steps
 from .array_file import ArrayFile
 from .dataset import SPLITS, Dataset, DatasetFacts
@@ -208,7 +207,7 @@ def _split(
         test_images_in_train=int(np.isin(test, train).sum()),
         skipped=dict(problems),
     )
-    write_json(folder / "dataset.json", facts.model_dump())
+    facts.write(folder / "dataset.json")
     return Dataset(folder, facts)
 
 

@@ -5,20 +5,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..core.errors import DataChangedError, UserError
-from ..core.files import read_json
+from ..core.records import Record
 from .array_file import ArrayFile
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
-class DatasetFacts(BaseModel):
+class DatasetFacts(Record):
     """The content of `dataset.json`: the facts of a prepared data set."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     """`data.name`, such as `mnist_sample`."""
@@ -70,15 +67,10 @@ class Dataset:
     @classmethod
     def open(cls, folder: Path) -> "Dataset":
         """Open a folder of `build.write_dataset`. Raises `UserError` if it is not one, or of an earlier version."""
-        path = folder / "dataset.json"
-        content = read_json(path, "run `dvc repro prepare`")
-        try:
-            return cls(folder, DatasetFacts.model_validate(content))
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"]))
-            problem = f"has no {key}" if first["type"] == "missing" else f"{key}: {first['msg']}"
-            raise UserError(f"{path}: {problem}; run `dvc repro prepare --force`") from error
+        again = "run `dvc repro prepare`"
+        return cls(
+            folder, DatasetFacts.read(folder / "dataset.json", again, outdated="run `dvc repro prepare --force`")
+        )
 
     def split(self, name: SplitName) -> Split:
         """Open one split. Raises `UserError` naming the unreadable file."""

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..config.schema.parity import ParityConfig
-from ..core.errors import UserError
-from ..core.files import read_json, write_json
+from ..core.files import read_json
 from ..core.frameworks import find
+from ..core.records import Record
 from .fairness import differences, differing_sections, in_words
 from .trace import Trace
 
@@ -191,10 +190,8 @@ def reason(levels: Sequence[Level]) -> str | None:
     return f"{failed.name} differ first at {failed.verdict}\nlook at {failed.look}"
 
 
-class LevelResult(BaseModel):
+class LevelResult(Record):
     """A `Level` in `parity.json`."""
-
-    model_config = ConfigDict(frozen=True)
 
     arm: str
     """Name of the framework that was compared with the reference."""
@@ -209,10 +206,8 @@ class LevelResult(BaseModel):
     verdict: str
 
 
-class ParityResult(BaseModel):
+class ParityResult(Record):
     """The content of `parity.json`: whether every arm computes what the reference computes."""
-
-    model_config = ConfigDict(frozen=True)
 
     passed: bool
     reason: str | None
@@ -233,23 +228,11 @@ class ParityResult(BaseModel):
         results = tuple(_result(arm, level) for arm, of_arm in levels.items() for level in of_arm)
         return cls(passed=not reasons, reason="\n".join(reasons) or None, reference=reference, levels=results)
 
-    @classmethod
-    def read(cls, path: Path) -> "ParityResult":
-        """Read what `write` wrote. Raises `UserError` naming the file if it is missing or cannot be read."""
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError as error:
-            raise UserError(f"{path}: cannot be read ({error.errors()[0]['msg']}); run `dvc repro parity`") from error
-
     @staticmethod
     def traced_settings(path: Path) -> Mapping[str, Mapping[str, Any]]:
         """Read the settings under which the traces were made, by section, from the `manifest.json` of `parity`."""
         settings: Mapping[str, Mapping[str, Any]] = read_json(path)["settings"]
         return settings
-
-    def write(self, path: Path) -> None:
-        """Write as JSON."""
-        write_json(path, self.model_dump())
 
     def of_arm(self, arm: str) -> "ParityResult":
         """Return the result with the levels of one arm only; `passed` and `reason` stay those of all arms."""

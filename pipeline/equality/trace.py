@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..config.schema.trace import TraceConfig
 from ..config.schema.train import TrainConfig
 from ..core.errors import UserError
-from ..core.files import read_json, write_json
 from ..core.progress import Steps, steps
+from ..core.records import Record
 from ..data.dataset import Dataset
 from ..data.plan import EpochPlan, draw_epoch
 from ..models import backend
@@ -26,10 +25,8 @@ _VALIDATION_EXAMPLES: Final = 500
 """Number of validation examples that the final weights are evaluated on, at most."""
 
 
-class Batch(BaseModel):
+class Batch(Record):
     """One batch as the network receives it, read back from the device."""
-
-    model_config = ConfigDict(frozen=True)
 
     examples: int
     """Number of examples in the batch."""
@@ -39,10 +36,8 @@ class Batch(BaseModel):
     """BLAKE2b of images and labels, 16 hexadecimal digits."""
 
 
-class TraceFacts(BaseModel):
+class TraceFacts(Record):
     """The content of `trace.json`: everything but the arrays. The same evidence gives the same bytes."""
-
-    model_config = ConfigDict(frozen=True)
 
     manifest: Manifest
     batches: dict[Precision, list[Batch]]
@@ -112,7 +107,7 @@ def gather(evidence: Evidence, output: Path) -> None:
         batches={precision: batches for precision, (_, batches) in gathered.items()},
         parameters={array.name: list(array.shape) for array in evidence.architecture.arrays},
     )
-    write_json(output / "trace.json", facts.model_dump())
+    facts.write(output / "trace.json")
 
 
 def _gather(
@@ -179,9 +174,9 @@ class Trace:
         advice = f"python -m pipeline.trace framework={framework}"
         self.framework = framework
         try:
-            self.facts = TraceFacts.model_validate(read_json(folder / "trace.json", advice))
+            self.facts = TraceFacts.read(folder / "trace.json", advice)
             self._arrays = np.load(folder / "arrays.npz", allow_pickle=False)
-        except (OSError, ValueError, ValidationError) as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"{folder}: no trace ({error}); {advice}") from error
 
     @property

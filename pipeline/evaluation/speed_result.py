@@ -1,21 +1,14 @@
 """What the measurement of speed came to: `speed.json`."""
 
-from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from ..core.errors import UserError
-from ..core.files import read_json, write_json
+from ..core.records import Record
 from .summary import Ratio
 
 Round = dict[str, dict[str, list[float]]]
 """Seconds by kind and framework: one value for the block, or for `latency` one per call."""
 
 
-class ArmSpeed(BaseModel):
+class ArmSpeed(Record):
     """The measured speed of one framework."""
-
-    model_config = ConfigDict(frozen=True)
 
     training_images_per_second: float
     """Median over the rounds."""
@@ -41,10 +34,8 @@ class ArmSpeed(BaseModel):
     """CPUs that its process may use."""
 
 
-class SpeedResult(BaseModel):
+class SpeedResult(Record):
     """The content of `speed.json`: the speed of each framework, and its ratio to the reference."""
-
-    model_config = ConfigDict(frozen=True)
 
     reference: str
     """Name of the framework that the others are compared with."""
@@ -59,15 +50,3 @@ class SpeedResult(BaseModel):
     rounds: list[Round]
     others_cpu_share: float
     """CPU time that other programs used meanwhile, as a share of all cores, in [0, 1]."""
-
-    @classmethod
-    def read(cls, path: Path) -> "SpeedResult":
-        """Read what `write` wrote. Raises `UserError` naming the file if it is missing or cannot be read."""
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError as error:
-            raise UserError(f"{path}: cannot be read ({error.errors()[0]['msg']}); run `dvc repro speed`") from error
-
-    def write(self, path: Path) -> None:
-        """Write as JSON."""
-        write_json(path, self.model_dump())

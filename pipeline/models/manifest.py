@@ -3,17 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from ..core.frameworks import find
 from ..core.machine import machine
+from ..core.records import Record
 from .backend import Classifier
 
 
-class FrameworkFacts(BaseModel):
+class FrameworkFacts(Record):
     """The facts that may differ between two arms."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     versions: dict[str, str]
@@ -22,10 +19,8 @@ class FrameworkFacts(BaseModel):
     """`eager` or `compiled`."""
 
 
-class MachineFacts(BaseModel):
+class MachineFacts(Record):
     """The facts that two arms must share in addition to their settings."""
-
-    model_config = ConfigDict(frozen=True)
 
     cpu: str
     cores: int | None
@@ -44,10 +39,8 @@ class MachineFacts(BaseModel):
         return f"{self.threads} CPU threads" if self.device == "cpu" else self.device
 
 
-class Manifest(BaseModel):
+class Manifest(Record):
     """The settings of an arm by section, its framework, and its machine."""
-
-    model_config = ConfigDict(frozen=True)
 
     settings: dict[str, Any]
     """Resolved sections of the configuration; arms are compared key by key."""

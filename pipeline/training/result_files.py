@@ -33,4 +33,4 @@ def write_results(spec: RunSpec, classifier: Classifier, results: Sequence[SeedR
     write_text(spec.output / "history.csv", history)
     write_text(spec.output / "curves.csv", curves)
     write_json(spec.output / "summary.json", asdict(summary))
-    write_json(spec.output / "manifest.json", manifest_of(spec, classifier).model_dump())
+    manifest_of(spec, classifier).write(spec.output / "manifest.json")
