@@ -19,7 +19,8 @@ NETWORK = {
     "kernel_initializer": "glorot_uniform",
     "bias_initializer": "zeros",
     "layers": [
-        {"type": "average_pool", "size": 8},
+        {"type": "conv", "filters": 32, "kernel_size": 3, "activation": "relu"},
+        {"type": "max_pool", "size": 4},
         {"type": "flatten"},
         {"type": "dense", "units": "classes"},
     ],

@@ -28,6 +28,7 @@ class NumPyClassifier:
     def __init__(self, architecture: Architecture, train: TrainConfig) -> None:
         self.architecture, self.train = architecture, train
         self.execution = "eager"
+        self.predict_batch = architecture.predict_batch(train.precision)
         self.device = Device("cpu", "cpu", train.threads or 1)
         self._state = State({}, {}, 0)
 

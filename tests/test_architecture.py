@@ -214,6 +214,25 @@ def test_batch_norm_starts_as_the_identity() -> None:
     assert values == {"scale": {1.0}, "offset": {0.0}, "mean": {0.0}, "variance": {1.0}}
 
 
+@pytest.mark.parametrize(
+    ("side", "precision", "images"),
+    [(28, "float32", 512), (32, "float64", 512), (224, "float32", 16), (224, "float64", 8), (4000, "float32", 1)],
+)
+def test_as_many_images_are_predicted_at_once_as_their_largest_layer_allows(
+    side: int, precision: str, images: int
+) -> None:
+    network = build({**CONV, "filters": 32, "padding": "same"}, FLATTEN, LOGITS, image_shape=(side, side, 3))
+    assert network.predict_batch(precision) == images
+    most = 32 * side * side * np.dtype(precision).itemsize * images
+    assert images in (1, 512) or most <= 128 << 20 < 2 * most
+
+
+def test_a_layer_within_a_residual_block_counts() -> None:
+    wide = ({**CONV, "filters": 64, "padding": "same"}, {**CONV, "filters": 3, "padding": "same"})
+    block = {"type": "residual", "layers": list(wide)}
+    assert build(block, FLATTEN, LOGITS, image_shape=(224, 224, 3)).predict_batch("float32") == 8
+
+
 def test_a_batch_without_variance_is_refused() -> None:
     dense = build(FLATTEN, {**DENSE, "bias": False}, {"type": "batch_norm"}, LOGITS)
     image = build({**CONV, "bias": False}, {"type": "batch_norm"}, FLATTEN, LOGITS)

@@ -18,6 +18,7 @@ from project_copy import ROOT, clean_environment
 from reference import assert_same_bits
 from safetensors.numpy import load_file, save_file
 
+from pipeline.config.compose import compose
 from pipeline.config.schema.model import ModelConfig
 from pipeline.config.schema.train import TrainConfig
 from pipeline.core import frameworks
@@ -260,6 +261,28 @@ def test_any_number_of_examples_can_be_predicted(framework: str, count: int) -> 
     expected = reference_outputs(classifier.architecture, classifier.state().weights, images)
     assert outputs.shape == (count, 3)
     np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-5)
+
+
+def test_large_images_are_predicted_within_bounded_memory(framework: str) -> None:
+    layers = [{"type": "conv", "filters": 64, "kernel_size": 3}, {"type": "global_average_pool"}]
+    config = compose(["train.threads=1"])
+    model = config.model.model_validate(
+        config.model.model_dump() | {"layers": [*layers, {"type": "dense", "units": "classes"}]}
+    )
+    classifier = backend.create(framework, Architecture(model, (224, 224, 3), 3), config.train)
+    backend.initialise(classifier, 0)
+    images = np.random.default_rng(0).integers(0, 256, (96, 224, 224, 3), np.uint8)
+    classifier.predict(images[:1])
+    before = resident_bytes("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
+    outputs = classifier.predict(images)
+    assert np.array_equal(outputs[:8], classifier.predict(images[:8]))
+    assert resident_bytes("VmHWM") - before < 600 << 20  # all 96 at once: 1.2 GB for each copy of the layer's output
+
+
+def resident_bytes(line: str) -> int:
+    found = [text.split()[1] for text in Path("/proc/self/status").read_text().splitlines() if text.startswith(line)]
+    return int(found[0]) * 1024
 
 
 def test_read_only_memory_maps_serve_as_well_as_arrays(framework: str, tmp_path: Path) -> None:

@@ -129,6 +129,8 @@ def test_predictions_come_piece_by_piece(data: Dataset, monkeypatch: pytest.Monk
     asked: list[int] = []
 
     class Mean:
+        predict_batch = 50
+
         def predict(self, images: np.ndarray) -> np.ndarray:
             asked.append(len(images))
             return images.mean((1, 2))
@@ -136,8 +138,7 @@ def test_predictions_come_piece_by_piece(data: Dataset, monkeypatch: pytest.Monk
     images = data.split("train").images
     whole = images[:].mean((1, 2))
     assert np.array_equal(predict(Mean(), images), whole)
-    monkeypatch.setattr("pipeline.data.loader.BATCH", 50)
-    assert [len(piece) for piece in pieces_of(images, 120)] == [100] * 4 + [80]
+    assert [len(piece) for piece in pieces_of(images, 50, most=120)] == [100] * 4 + [80]
     monkeypatch.setattr("pipeline.data.loader.PIECE_BYTES", 60 * IMAGE_BYTES)
     asked.clear()
     assert np.array_equal(predict(Mean(), images), whole)

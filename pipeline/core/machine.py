@@ -70,12 +70,14 @@ def usable_cores() -> int:
 def memory_limit(mebibytes: float | None, device: str) -> int:
     """Return how many bytes of training images may be loaded onto `device` (`cpu` or `gpu`).
 
-    The configured number of MiB if it is set, else half of the free memory of the device.
+    The configured number of MiB if it is set. Else a third of the host's free memory, which holds the images twice
+    while they are copied, and on a GPU no more than half of its free memory.
     """
     if mebibytes is not None:
         return int(mebibytes * 2**20)
+    fitting = _free_bytes() // 3
     free = _free_gpu_bytes() if device == "gpu" else None
-    return (free if free is not None else _free_bytes()) // 2
+    return fitting if free is None else min(fitting, free // 2)
 
 
 def _free_bytes() -> int:

@@ -15,11 +15,13 @@ from .plan import EpochPlan
 _CHUNK_BYTES: Final = 1 << 26
 PIECE_BYTES: Final = 1 << 24
 _MOST_IMAGES: Final = 8192  # in a piece
-BATCH: Final = 512  # images that a backend predicts at once; pieces hold whole batches, so that the bits are the same
 
 
 class Predictor(Protocol):
     """The part of `models.backend.Classifier` that predicts."""
+
+    predict_batch: int
+    """Images that are computed at once."""
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Return outputs (N, classes) for images uint8 (N, height, width, channels)."""
@@ -27,16 +29,17 @@ class Predictor(Protocol):
 
 def predict(classifier: Predictor, images: ArrayFile) -> np.ndarray:
     """Return outputs (N, classes) for all images, which are read piece by piece."""
-    return np.concatenate([classifier.predict(piece) for piece in pieces_of(images)])
+    return np.concatenate([classifier.predict(piece) for piece in pieces_of(images, classifier.predict_batch)])
 
 
-def pieces_of(images: ArrayFile, most: int = _MOST_IMAGES) -> Iterator[np.ndarray]:
-    """Yield the images in order, in pieces of at most `most` images and 16 MiB, but of at least one batch of 512.
+def pieces_of(images: ArrayFile, batch: int, most: int = _MOST_IMAGES) -> Iterator[np.ndarray]:
+    """Yield the images in order, in pieces of at most `most` images and 16 MiB, but of at least one batch.
 
-    A piece is uint8 (n, height, width, channels); n is a multiple of 512 but in the last piece.
+    A piece is uint8 (n, height, width, channels). In all but the last piece n is a multiple of `batch`, the number of
+    images that the backend computes at once, so that the size of the pieces does not change the bits.
     """
     fitting = PIECE_BYTES // max(1, images.nbytes // max(1, len(images)))
-    size = max(1, min(most, fitting) // BATCH) * BATCH
+    size = max(1, min(most, fitting) // batch) * batch
     for start in range(0, len(images), size):
         yield images[start : start + size]
 

@@ -22,7 +22,7 @@ class Inference:
     latency_p95_milliseconds: float
     """95th percentile of the same."""
     images_per_second: float
-    """Throughput in batches of 512, the better of two runs."""
+    """Throughput in batches of `Classifier.predict_batch`, the better of two runs."""
 
 
 def seconds(function: Callable[[], object]) -> float:

@@ -49,12 +49,13 @@ def evaluate_models(
     with steps(f"evaluate {title}", len(split.images) * len(seeds), "images") as progress:
         for seed in seeds:
             classifier, parts = open_model(seed), []
-            for piece in pieces_of(split.images, _IMAGES_PER_UPDATE) if progress.watched else pieces_of(split.images):
+            most = {"most": _IMAGES_PER_UPDATE} if progress.watched else {}
+            for piece in pieces_of(split.images, classifier.predict_batch, **most):
                 parts.append(classifier.predict(piece))
                 progress(len(piece))
             outputs = np.concatenate(parts)
             scores = metrics.score(outputs, split.labels, calibration_bins)
-            speed = inference(classifier, next(pieces_of(split.images)))
+            speed = inference(classifier, next(pieces_of(split.images, classifier.predict_batch)))
             evaluated.append(EvaluatedModel(seed, outputs.astype(np.float32), scores, speed))
     split.require_unchanged()
     return evaluated

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -35,6 +35,9 @@ from ..data.plan import WEIGHTS_STREAM
 Shape = tuple[int, ...]
 Window = Conv | MaxPool | AveragePool
 Role = Literal["kernel", "bias", "scale", "offset", "mean", "variance"]
+
+_PREDICTED_AT_ONCE: Final = 512  # images
+_LAYER_BYTES: Final = 1 << 27  # of one layer's output; a few layers exist at once
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,15 @@ class Architecture:
     def parameter_count(self) -> int:
         """Number of trainable scalars."""
         return sum(math.prod(parameter.shape) for parameter in self.parameters)
+
+    def predict_batch(self, precision: str) -> int:
+        """Return how many images are predicted at once: 512, or a smaller power of two for large images.
+
+        The largest layer's output takes at most 128 MiB in this precision, unless that of one image takes more.
+        """
+        shapes = (shape for spec in self.all_layers for shape in (spec.input_shape, spec.output_shape))
+        fitting = _LAYER_BYTES // (max(map(math.prod, shapes)) * np.dtype(precision).itemsize)
+        return 1 << (max(1, min(fitting, _PREDICTED_AT_ONCE)).bit_length() - 1)
 
     def initial_weights(self, seed: int) -> dict[str, np.ndarray]:
         """Draw every array, float64, by name. Each has its own random stream: a new layer does not change the others.

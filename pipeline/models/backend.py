@@ -74,6 +74,8 @@ class Classifier(Protocol):
     device: Device
     execution: str
     """`eager` or `compiled`: `auto` resolved."""
+    predict_batch: int
+    """Images that `predict` computes at once: `Architecture.predict_batch`."""
 
     def load_training_data(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Copy training data to the device: images uint8 (N, height, width, channels), labels int64 (N,)."""

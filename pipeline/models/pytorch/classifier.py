@@ -27,8 +27,6 @@ from ..backend import Device, EpochResult, Probe, State, slots_of, unit_scale
 from .augmentation import augmented
 from .network import Network
 
-_PREDICT_BATCH = 512
-
 
 class PyTorchClassifier:
     """The PyTorch implementation of `backend.Classifier`."""
@@ -37,6 +35,7 @@ class PyTorchClassifier:
         self.architecture = architecture
         self.train = train
         self.execution = "eager" if train.execution == "auto" else train.execution
+        self.predict_batch = architecture.predict_batch(train.precision)
         self.device = _configure(train)
         self._place = torch.device("cuda" if self.device.type == "gpu" else "cpu")
         if self.execution == "compiled":
@@ -115,9 +114,10 @@ class PyTorchClassifier:
     def predict(self, images: np.ndarray) -> np.ndarray:
         """See `Classifier.predict`."""
         self._network.eval()
+        size = self.predict_batch
         outputs = [
-            self._network(self._scaled(torch.tensor(images[start : start + _PREDICT_BATCH], device=self._place)))
-            for start in range(0, len(images), _PREDICT_BATCH)
+            self._network(self._scaled(torch.tensor(images[start : start + size], device=self._place)))
+            for start in range(0, len(images), size)
         ]
         return np.asarray(torch.cat(outputs).cpu().numpy())
 

@@ -16,8 +16,6 @@ from .augmentation import augmented
 from .network import Network
 from .start import configure, tf
 
-_PREDICT_BATCH = 512
-
 
 class TensorFlowClassifier:
     """The TensorFlow implementation of `backend.Classifier`."""
@@ -27,6 +25,7 @@ class TensorFlowClassifier:
         self.train = train
         self.device = configure(train)
         self.execution = "compiled" if train.execution == "auto" else train.execution
+        self.predict_batch = architecture.predict_batch(train.precision)
         self._network = Network(architecture, train.precision)
         self._variables = [self._network.variable(parameter.name) for parameter in architecture.parameters]
         self._step = 0
@@ -86,8 +85,8 @@ class TensorFlowClassifier:
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """See `Classifier.predict`."""
-        starts = range(0, len(images), _PREDICT_BATCH)
-        outputs = [self._forward(tf.constant(images[start : start + _PREDICT_BATCH])) for start in starts]
+        size = self.predict_batch
+        outputs = [self._forward(tf.constant(images[i : i + size])) for i in range(0, len(images), size)]
         return np.concatenate([output.numpy() for output in outputs])
 
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
