@@ -4,7 +4,8 @@
   python -m pipeline.config --sync            the stage: bring params.yaml and conf/ together
 
 `--sync` keeps a params.yaml that was composed from the present conf/: `dvc exp run -S`, overrides and edits by hand
-survive. It composes a stale one anew, but fails in a `dvc exp run`, whose overrides would be lost.
+survive. It fills in the schema's defaults, which DVC's own composition leaves out, so that DVC reruns only what an
+override changes. It composes a stale one anew, but fails in a `dvc exp run`, whose overrides would be lost.
 """
 
 import os
@@ -16,11 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 from ..core.errors import UserError
 from ..core.exits import command
 from .call import OVERRIDES, parser_of
-from .compose import PARAMS, compose, conf_digest, load, write
+from .compose import PARAMS, compose, conf_digest, load, text_of, write
 
 
 def sync() -> str:
-    """Compose `params.yaml` if it is missing or was composed from another `conf/`; return a message on what was done.
+    """Compose `params.yaml` if it is missing or was composed from another `conf/`, else bring it to the schema's form.
+
+    Return a message on what was done.
 
     Raises `UserError` if either is invalid, or in a `dvc exp run` with a stale file; the file is unchanged then.
     """
@@ -34,7 +37,9 @@ def sync() -> str:
         if isinstance(snapshot, DictConfig):
             composed_from = OmegaConf.to_container(snapshot).get("conf_digest")  # type: ignore[union-attr]
     if composed_from == digest:
-        load(PARAMS)
+        config = load(PARAMS)
+        if PARAMS.read_text(encoding="utf-8") != text_of(config):  # written by DVC or by hand
+            write(config)
         return "params.yaml was composed from this conf/: kept"
     if os.environ.get("DVC_EXP_NAME"):
         raise UserError(

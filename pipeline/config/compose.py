@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from ..core.errors import UserError
+from ..core.files import write_text
 from . import hydra_compat
 from .schema.whole import Config
 
@@ -100,13 +101,18 @@ def parse(composed: Any) -> Config:
     return config
 
 
-def write(config: Config, path: Path = PARAMS) -> None:
-    """Write the snapshot atomically, as YAML in the schema's order."""
-    temporary = path.with_name(path.name + ".tmp")
+def text_of(config: Config) -> str:
+    """Return the text of the snapshot: YAML in the schema's order, with every key, also those that have a default.
+
+    DVC compares sections with `dvc.lock` by value, so a snapshot that leaves out a default looks changed to it.
+    """
     header = '# Composed from conf/ by the `config` stage. Edit conf/ instead; see README, "Change something".\n'
-    body = yaml.safe_dump(config.model_dump(), sort_keys=False, default_flow_style=None, width=100)
-    temporary.write_text(header + body)
-    temporary.replace(path)
+    return header + yaml.safe_dump(config.model_dump(), sort_keys=False, default_flow_style=None, width=100)
+
+
+def write(config: Config, path: Path = PARAMS) -> None:
+    """Write the snapshot atomically."""
+    write_text(path, text_of(config))
 
 
 def one_message(error: Exception) -> str:
