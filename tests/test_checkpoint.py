@@ -285,7 +285,7 @@ def test_a_crash_leaves_the_old_one_or_the_new_one_on_the_disk(tmp_path: Path, m
     monkeypatch.setattr(os, "fsync", lambda fd: synchronised.append(str(Path(f"/proc/self/fd/{fd}").readlink())))
     checkpoint, before = Checkpoint(tmp_path), psutil.Process().num_fds()
     checkpoint.save(STATE, progress(), wait=True)
-    assert synchronised == [str(tmp_path / "state.part"), str(tmp_path)]
+    assert synchronised == [str(tmp_path / "state.part.safetensors"), str(tmp_path)]
     assert psutil.Process().num_fds() == before
 
 

@@ -35,7 +35,7 @@ def assert_sync_refuses(project: Path, message: str, **environment: str) -> None
     assert "Traceback" not in done.stderr
     assert re.search(f"error: (.|\n)*{message}", done.stderr)
     assert params.read_bytes() == before
-    assert not (project / "params.yaml.tmp").exists()
+    assert not (project / "params.part.yaml").exists()
 
 
 def edit(path: Path, pattern: str, replacement: str) -> None:

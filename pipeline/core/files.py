@@ -1,6 +1,7 @@
 """Atomic writes of files and folders; text is always UTF-8."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,24 +13,55 @@ from .errors import UserError
 
 @contextmanager
 def atomic_directory(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that replaces `folder` if the body succeeds and is deleted if it raises."""
-    building = folder.with_name(f"{folder.name}.building")
+    """Yield an empty folder that replaces `folder` if the body succeeds and is deleted if it raises.
+
+    If `folder` is a symbolic link, it stays one: the folder that it leads to is replaced.
+    """
+    target = folder.resolve() if folder.is_symlink() else folder
+    building = target.with_name(f"{target.name}.building")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     try:
         yield building
-        shutil.rmtree(folder, ignore_errors=True)
-        building.rename(folder)
+        shutil.rmtree(target, ignore_errors=True)
+        building.rename(target)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
 
+@contextmanager
+def atomic_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Yield the path of a new file beside `path`, which it replaces if the body succeeds, or is deleted if it raises.
+
+    Every file is written so. The bytes under the old name are never changed: DVC may have made it a link into its
+    cache (`cache.type` hardlink or symlink), and read-only. The new name ends as the old one does, since NumPy and
+    matplotlib go by that. `durable`: flush it to the disk, so that after a crash either content is complete. Creates
+    missing parent folders.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.stem}.part{path.suffix}")
+    part.unlink(missing_ok=True)  # a killed process may have left it
+    try:
+        yield part
+        if durable:
+            _to_disk(part)
+        part.replace(path)
+        if durable:
+            _to_disk(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace the file atomically: a reader sees the old text or the new one. Creates missing parent folders."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with atomic_file(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace the file atomically, as `write_text` does."""
+    with atomic_file(path) as part:
+        part.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -51,3 +83,11 @@ def read_text(path: Path, advice: str = "run `dvc repro`") -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); {advice}") from error
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import UserError
+from ..core.files import write_bytes
 
 _UNSIGNED_BYTE = 0x08
 
@@ -35,4 +36,4 @@ def read_idx(path: Path) -> np.ndarray:
 def write_idx(path: Path, array: np.ndarray) -> None:
     """Write an array as a gzip-compressed IDX file of unsigned bytes; the same array gives the same bytes."""
     header = bytes([0, 0, _UNSIGNED_BYTE, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    path.write_bytes(gzip.compress(header + np.ascontiguousarray(array, np.uint8).tobytes(), 9, mtime=0))
+    write_bytes(path, gzip.compress(header + np.ascontiguousarray(array, np.uint8).tobytes(), 9, mtime=0))

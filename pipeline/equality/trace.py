@@ -11,6 +11,7 @@ import numpy as np
 from ..config.schema.trace import TraceConfig
 from ..config.schema.train import TrainConfig
 from ..core.errors import UserError
+from ..core.files import atomic_file
 from ..core.progress import Steps, steps
 from ..core.records import Record
 from ..data.dataset import Dataset
@@ -101,7 +102,8 @@ def gather(evidence: Evidence, output: Path) -> None:
     arrays: dict[str, np.ndarray] = {}
     with steps(f"trace {evidence.framework}", len(PRECISIONS) * evidence.trace.steps, "steps") as progress:
         gathered = {precision: _gather(evidence, precision, arrays, progress) for precision in PRECISIONS}
-    np.savez(output / "arrays.npz", **arrays)  # type: ignore[arg-type]
+    with atomic_file(output / "arrays.npz") as part:
+        np.savez(part, **arrays)  # type: ignore[arg-type]
     facts = TraceFacts(
         manifest=gathered["float32"][0],
         batches={precision: batches for precision, (_, batches) in gathered.items()},

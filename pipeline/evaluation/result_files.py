@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config.schema.evaluate import EvaluateConfig
-from ..core.files import write_json
+from ..core.files import atomic_file, write_json
 from ..data.dataset import Dataset
 from . import metrics
 from .predictions import EvaluatedModel
@@ -37,7 +37,8 @@ def write_files(evaluation: Evaluation, output: Path) -> None:
     """Write `predictions.npz`, `metrics.json`, `inference.json`, `scores.json` and `confusion.csv`."""
     models, labels, classes = evaluation.models, evaluation.labels, evaluation.dataset.classes
     seeds = np.array([model.seed for model in models], np.int64)
-    np.savez(output / "predictions.npz", logits=evaluation.outputs, labels=labels, seeds=seeds)
+    with atomic_file(output / "predictions.npz") as part:
+        np.savez(part, logits=evaluation.outputs, labels=labels, seeds=seeds)
     confusion = np.sum([metrics.confusion_matrix(model.outputs, labels) for model in models], axis=0)
     by_class = {name: values.tolist() for name, values in metrics.per_class(confusion).items()}
     write_json(output / "metrics.json", {"test": means_of([asdict(model.scores) for model in models])})
@@ -50,7 +51,7 @@ def write_files(evaluation: Evaluation, output: Path) -> None:
             "confusion": confusion.tolist(),
         },
     )
-    with (output / "confusion.csv").open("w", newline="", encoding="utf-8") as file:
+    with atomic_file(output / "confusion.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["actual", "predicted"])
         for model in models:

@@ -14,7 +14,7 @@ from ..config.schema.model import ModelConfig
 from ..config.schema.train import SgdConfig, TrainConfig
 from ..core import fingerprint, frameworks
 from ..core.errors import UserError
-from ..core.files import write_json
+from ..core.files import write_bytes, write_json
 from ..data.plan import EpochPlan, require_visible
 from .architecture import Architecture
 
@@ -193,7 +193,7 @@ def save(classifier: Classifier, framework: str, directory: Path) -> None:
         "device": asdict(classifier.device),
     }
     content = safetensors.save(classifier.state().weights)
-    (directory / "weights.safetensors").write_bytes(content)
+    write_bytes(directory / "weights.safetensors", content)
     write_json(directory / "classifier.json", description | {"weights": fingerprint.of_bytes(content, 32)})
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..config.schema.tracking import TrackingConfig
 from ..core import provenance
-from ..core.files import write_json, write_text
+from ..core.files import atomic_file, write_json, write_text
 from ..core.paths import main_root
 from ..data.dataset import SPLITS, Dataset, DatasetFacts, balance
 from ..data.pixels import Pixels, survey
@@ -49,7 +49,8 @@ def describe(dataset: Dataset, output: Path, tracking: TrackingConfig) -> None:
     description = _description(dataset, pixels, rows)
     write_json(output / "description.json", description)
     size = figures.tile_size(*dataset.image_shape[:2])
-    figures.sheet(rows, size).save(output / "samples.png")
+    with atomic_file(output / "samples.png") as part:
+        figures.sheet(rows, size).save(part)
     pictures = {}
     drawn = {
         "classes": figures.class_counts(dataset.facts.class_counts, dataset.classes),

@@ -1,6 +1,5 @@
 """Publish evaluated networks: files, figures, the MLflow runs that trained them, the terminal."""
 
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..config.schema.tracking import TrackingConfig
-from ..core.files import read_text
+from ..core.files import atomic_directory, atomic_file, read_text
 from ..core.frameworks import find
 from ..core.paths import main_root
 from ..data.array_file import ArrayFile
@@ -32,10 +31,9 @@ def publish_evaluation(evaluation: Evaluation, output: Path, tracking: TrackingC
     history = read_history(read_text(output / "history.csv", advice))
     write_files(evaluation, output)
     plots = output / "plots"
-    shutil.rmtree(plots, ignore_errors=True)  # an earlier evaluation may have drawn other seeds
-    plots.mkdir()
-    if evaluation.config.plots:
-        _draw(evaluation, history, plots)
+    with atomic_directory(plots) as building:  # an earlier evaluation may have drawn other seeds
+        if evaluation.config.plots:
+            _draw(evaluation, history, building)
     _track(evaluation, references, plots, tracking)
     for model in evaluation.models:
         values = ", ".join(f"test {name} {value:.4f}" for name, value in asdict(model.scores).items())
@@ -82,8 +80,8 @@ def _track(evaluation: Evaluation, references: RunReferences, plots: Path, track
             reference = references.seeds[model.seed]
             figures = plots / f"seed_{model.seed}" if several else plots
             predictions = Path(scratch) / f"seed_{model.seed}" / "predictions.npz"
-            predictions.parent.mkdir()
-            np.savez(predictions, logits=model.outputs, labels=evaluation.labels)
+            with atomic_file(predictions) as part:
+                np.savez(part, logits=model.outputs, labels=evaluation.labels)
             tracker.add_results(
                 reference.run,
                 model.tracked,

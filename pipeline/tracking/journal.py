@@ -124,7 +124,10 @@ class Journal:
     def attach(self, source: Path) -> str:
         """Copy a file or a folder into the journal; return the copy's path relative to the journal's folder."""
         copy = self._new_path(source.name)
-        shutil.copytree(source, copy) if source.is_dir() else shutil.copyfile(source, copy)
+        if source.is_dir():  # without modes: a file that DVC has linked to its cache is read-only
+            shutil.copytree(source, copy, copy_function=shutil.copyfile)
+        else:
+            shutil.copyfile(source, copy)
         return str(copy.relative_to(self.folder))
 
     def attach_folder(self, name: str) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..config.schema.tracking import TrackingConfig
 from ..core.errors import UserError
+from ..core.files import write_text
 from . import journal as journals
 from . import mlflow_compat
 from .delivery import Delivery, connect
@@ -226,7 +227,7 @@ class Tracker:
         else:
             journal = Journal.create(self._root, resumable=run_link is not None)
         if run_link:
-            run_link.write_text(journal.uid + "\n")
+            write_text(run_link, journal.uid + "\n")
         journal.append(self._begin(name, parent, tags))
         return journal
 

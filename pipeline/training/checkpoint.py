@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 
 from ..core import fingerprint
 from ..core.errors import BusyError, ResultError
+from ..core.files import atomic_file, write_json, write_text
 from ..models.backend import Classifier, EpochResult, State
 from .results import HistoryRow
 from .spec import RunSpec
@@ -114,7 +115,8 @@ class Checkpoint:
 
     def _write(self, text: str, arrays: dict[str, np.ndarray]) -> None:
         try:
-            _write(self._folder / _STATE, arrays, {"progress": text, "digest": _digest(text, arrays)})
+            with atomic_file(self._folder / _STATE, durable=True) as part:
+                save_file(arrays, part, {"progress": text, "digest": _digest(text, arrays)})
         except (OSError, SafetensorError) as error:
             print(f"{self._folder}: no checkpoint: {error}; training goes on", file=sys.stderr, flush=True)
 
@@ -159,7 +161,7 @@ class Checkpoint:
 
     def mark_complete(self) -> None:
         """Record that the training with all its seeds is complete."""
-        (self._folder / _COMPLETED).touch()
+        write_text(self._folder / _COMPLETED, "")
 
 
 @contextmanager
@@ -181,7 +183,7 @@ def locked(root: Path, spec: RunSpec, classifier: Classifier, seed: int | None) 
     try:
         for partial in folder.glob(".tmp*"):  # safetensors leaves these if it is killed while it writes
             partial.unlink()
-        holder.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": time.time()}))
+        write_json(holder, {"pid": os.getpid(), "host": platform.node(), "since": time.time()})
         yield checkpoint
     finally:
         checkpoint.wait()
@@ -267,24 +269,3 @@ def _digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
         digest.update(np.ascontiguousarray(arrays[name]).data)
     return digest.hexdigest()
-
-
-def _write(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
-    """Replace the file atomically and durably: after a crash at any moment, the old or the new content is complete."""
-    part = path.with_suffix(".part")
-    try:
-        save_file(arrays, part, metadata)
-        _to_disk(part)
-        part.replace(path)
-        _to_disk(path.parent)
-    except (OSError, SafetensorError):
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

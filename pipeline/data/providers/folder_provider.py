@@ -19,6 +19,7 @@ from PIL import Image
 
 from ...config.schema.data import DataConfig
 from ...core.errors import UserError
+from ...core.files import write_text
 from ...core.paths import main_root
 from ...core.progress import steps
 from ..downloader import AGAIN, Upstream
@@ -87,7 +88,7 @@ def fetch(data: DataConfig, upstream: Upstream) -> None:
         part: {name: {str(p.relative_to(root)): digests[p] for p in images} for name, images in by_class.items()}
         for part, by_class in parts.items()
     }
-    (upstream.folder / INVENTORY).write_text(json.dumps(inventory, indent=1) + "\n")
+    write_text(upstream.folder / INVENTORY, json.dumps(inventory, indent=1) + "\n")
     if others:
         print(f"{root}: left out, as they are no images: {_some(sorted(others))}")
 

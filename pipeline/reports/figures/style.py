@@ -9,6 +9,8 @@ from typing import Any, Final, ParamSpec
 
 import matplotlib as mpl
 
+from ...core.files import atomic_file
+
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
@@ -56,9 +58,9 @@ def short(name: str, most: int) -> str:
 
 
 def save(figure: Any, path: Path) -> Path:
-    """Write a figure as PNG, creating the folder, and close it; return `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    """Replace the file by a figure as PNG, creating the folder, and close it; return `path`."""
+    with atomic_file(path) as part:
+        figure.savefig(part)
     plt.close(figure)
     return path
 
