@@ -193,7 +193,8 @@ def test_a_seed_s_run_carries_everything(client: mlflow.MlflowClient, project: P
     assert params["train.optimizer.learning_rate"] == "0.001"
     assert params["seed"] == "1"
     assert params["parameters"] == "2770634"
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=project, capture_output=True, text=True).stdout.strip()
+    asked = ["git", "rev-parse", "HEAD", "HEAD^{tree}"]
+    head, tree = subprocess.run(asked, cwd=project, capture_output=True, text=True).stdout.split()
     expected = {
         "framework": framework,
         "stage": "train",
@@ -201,6 +202,7 @@ def test_a_seed_s_run_carries_everything(client: mlflow.MlflowClient, project: P
         "data.fingerprint": facts["fingerprint"],
         "git.commit": head,
         "git.dirty": "false",
+        "git.tree": tree,
         "dvc.stage": f"train@{framework}",
         "deterministic": "true",
         "execution": {"tensorflow": "compiled", "pytorch": "eager"}[framework],

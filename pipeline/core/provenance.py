@@ -1,39 +1,44 @@
-"""The provenance of a run: commit, DVC stage and experiment, and the MD5 of the data in `dvc.lock`."""
+"""The provenance of a run: code, DVC stage and experiment, and the MD5 of the data in `dvc.lock`."""
 
 import os
-import subprocess
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 
-# params.yaml is the composed configuration, which is logged separately; the pipeline itself rewrites dvc.lock
-_CHANGED: Final = ("--", ".", ":(exclude)dvc.lock", ":(exclude)params.yaml")
-_MOST_DIFF: Final = 1_000_000  # characters
-
-
-@dataclass(frozen=True)
-class Commit:
-    """The checked-out commit, and how the working tree differs from it."""
-
-    commit: str
-    branch: str
-    dirty: bool
-    diff: str
-    """The first million characters of `git diff`; empty if not dirty."""
+from . import working_tree
+from .working_tree import GitError, WorkingTree
 
 
 @lru_cache
-def git() -> Commit | None:
-    """Return the commit of the working folder; None outside a git repository."""
-    commit = _git("rev-parse", "HEAD")
-    if not commit:
-        return None
-    dirty = bool(_git("status", "--porcelain", *_CHANGED))
-    diff = _git("diff", "HEAD", *_CHANGED)[:_MOST_DIFF] if dirty else ""
-    return Commit(commit, _git("rev-parse", "--abbrev-ref", "HEAD"), dirty, diff)
+def code() -> WorkingTree | GitError:
+    """Return the state of the working folder as git sees it, or why git sees none; the same all through a process."""
+    try:
+        return working_tree.read()
+    except GitError as error:
+        return error
+
+
+def git() -> WorkingTree | None:
+    """Return the state of the working folder; None if git cannot tell it."""
+    state = code()
+    return None if isinstance(state, GitError) else state
+
+
+def missing() -> str:
+    """Return in one line what of the code is not kept with a run; empty if everything is."""
+    state = code()
+    return str(state) if isinstance(state, GitError) else state.missing
+
+
+def facts() -> dict[str, Any]:
+    """Return what is known of the code, as JSON values."""
+    state = code()
+    if isinstance(state, GitError):
+        return {"missing": str(state)}
+    names = ("commit", "branch", "tree", "dirty", "left_out")
+    return {name: getattr(state, name) for name in names}
 
 
 def dvc() -> dict[str, str]:
@@ -42,11 +47,12 @@ def dvc() -> dict[str, str]:
 
 
 def origin() -> dict[str, Any]:
-    """Return the MLflow tags for the commit, DVC stage and DVC experiment; None: unknown."""
-    commit = git()
+    """Return the MLflow tags for the code, DVC stage and DVC experiment; None: unknown."""
+    state = git()
     return {
-        "git.commit": commit.commit if commit else None,
-        "git.dirty": commit.dirty if commit else None,
+        "git.commit": state.commit if state else None,
+        "git.dirty": state.dirty if state else None,
+        "git.tree": state.tree if state else None,
         "dvc.stage": dvc()["stage"] or None,
         "dvc.exp": dvc()["exp"] or None,
     }
@@ -60,16 +66,8 @@ def data_source(path: str, name: str) -> dict[str, str]:
 def data_md5(path: str) -> str | None:
     """Return the MD5 of the output `path` in `dvc.lock`; None if it has no entry or the file cannot be read."""
     try:
-        lock = yaml.safe_load(Path("dvc.lock").read_text())
+        lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
         outs = [out for stage in lock["stages"].values() for out in stage.get("outs", ())]
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError):
         return None
     return next((out["md5"] for out in outs if out["path"] == path), None)
-
-
-def _git(*arguments: str) -> str:
-    try:
-        result = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return result.stdout.strip() if result.returncode == 0 else ""

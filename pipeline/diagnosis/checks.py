@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -18,9 +17,11 @@ import psutil
 
 from ..config.compose import CONF, PARAMS, compose, conf_digest
 from ..config.schema.whole import Config
+from ..core import working_tree
 from ..core.errors import UserError
 from ..core.machine import machine, usable_cores
 from ..core.paths import PREPARED
+from ..core.working_tree import GitError
 from ..tracking import health, journal, outbox
 from ..tracking.health import ANSWER_SECONDS, Mark
 from ..tracking.store import store_uri
@@ -253,19 +254,18 @@ def _dvc(root: Path) -> Iterator[tuple[Mark, str]]:
 
 def _git() -> Iterator[tuple[Mark, str]]:
     if not shutil.which("git"):
-        yield "FAIL", "git: not installed, and DVC needs it"
+        yield "FAIL", "git: not installed, and DVC needs it; install git"
         return
-    state = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, timeout=5)
-    if state.returncode:
-        yield (
-            "warn",
-            "not a git repository, so runs record no commit; `dvc repro` needs `dvc config --local core.no_scm true`",
-        )
-    else:
-        changed = len(state.stdout.splitlines())
-        head = subprocess.run(["git", "log", "-1", "--format=%h %s"], capture_output=True, text=True, timeout=5)
-        diff = f"; changed or new files: {changed}, logged with every run as git.diff" if changed else ""
-        yield "ok", f"{head.stdout.strip() or 'no commit yet'}{diff}"
+    try:
+        state = working_tree.read()
+    except GitError as error:
+        yield "warn", f"{error}; without git, `dvc repro` needs `dvc config --local core.no_scm true`"
+        return
+    commit = f"commit {state.commit[:7]}" if state.commit else "no commit yet"
+    kept = f"; {state.diff_files} changed or new files, kept with every run as git.diff" if state.diff else ""
+    yield "ok", f"{commit} on {state.branch}{kept}"
+    if state.left_out:
+        yield "warn", state.missing
 
 
 def _leftovers(root: Path) -> Iterator[tuple[Mark, str]]:

@@ -34,6 +34,12 @@ def tell_left_over(root: Path, size: int) -> None:
         print(f"{root / FOLDER}: {size / 2**20:,.0f} MiB of interrupted or running trainings", flush=True)
 
 
+def tell_missing_code(spec: RunSpec, missing: str) -> None:
+    """Print what of the code is not kept with the run, unless that is empty."""
+    if missing:
+        print(f"{spec.label}: {missing}", flush=True)
+
+
 def tell_continued(progress: Steps, spec: RunSpec, seed: int, position: Progress) -> None:
     """Print the position from which an interrupted training continues."""
     where = "is done" if position.done else f"goes on at epoch {position.epoch}, step {position.step}"

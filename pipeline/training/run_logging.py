@@ -1,6 +1,7 @@
 """Reports of training to MLflow and the terminal: a run for each seed, and a parent run (the group) for their means."""
 
 import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -46,6 +47,7 @@ class RunRecorder:
         self._compile_seconds = compile_seconds
         console.tell_start(self._spec, self._classifier, loader, compile_seconds)
         console.tell_left_over(self._root, left_over)
+        console.tell_missing_code(self._spec, provenance.missing())
 
     @property
     def watched(self) -> bool:
@@ -175,7 +177,7 @@ class SeedRun:
 
 def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str, Any]:
     """Return the tags that runs are searched and grouped by; `seed` None: those of the group."""
-    here, device, commit, style = machine(), classifier.device, provenance.git(), find(spec.framework).style
+    here, device, code, style = machine(), classifier.device, provenance.git(), find(spec.framework).style
     in_leaderboard = seed is None or (spec.sweep and len(spec.seeds) == 1)
     tags = {
         "stage": "train",
@@ -192,7 +194,7 @@ def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str
         "data.fingerprint": spec.dataset.fingerprint,
         "model": spec.model.name,
         **provenance.origin(),
-        "git.branch": commit.branch if commit else None,
+        "git.branch": code.branch if code else None,
         "device": device.type,
         "device.name": device.name if device.type == "gpu" else here.cpu,
         "device.threads": device.threads,
@@ -209,22 +211,30 @@ def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str
 
 
 def _log_setup(run: Run, spec: RunSpec, classifier: Classifier, seed: int | None) -> None:
-    """Log settings, machine, commit and data before the first step; `seed` None: those of the group."""
-    commit = provenance.git()
+    """Log settings, machine, code and data before the first step; `seed` None: those of the group."""
     resolved = spec.resolved() | ({"seeds": list(spec.seeds)} if seed is None else {"seed": seed})
     run.log_params(resolved | {"parameters": classifier.architecture.parameter_count})
     facts = asdict(machine()) | {
         "device": asdict(classifier.device) | {"execution": classifier.execution},
-        "git": {key: value for key, value in asdict(commit).items() if key != "diff"} if commit else {},
+        "git": provenance.facts(),
         "dvc": provenance.dvc(),
     }
     run.log_text(json.dumps(facts, indent=2), "environment.json")
     run.log_text(json.dumps(resolved, indent=2), "config.json")
     run.log_text(json.dumps(manifest_of(spec, classifier).model_dump(), indent=2), "manifest.json")
-    if commit and commit.diff:
-        run.log_text(commit.diff, "git.diff")
+    log_code(run)
     source = provenance.data_source(str(PREPARED), spec.dataset.name)
     run.log_dataset(name=spec.dataset.name, fingerprint=spec.dataset.fingerprint, context="training", source=source)
+
+
+def log_code(run: Run) -> None:
+    """Log what makes the code that runs from its commit as `git.diff`: bytes, as the files may be in any encoding."""
+    code = provenance.git()
+    if code and code.diff:
+        with tempfile.TemporaryDirectory() as folder:
+            diff = Path(folder) / "git.diff"
+            diff.write_bytes(code.diff)
+            run.log_file(diff)
 
 
 def _description(spec: RunSpec, results: Sequence[SeedResult]) -> str:
