@@ -190,7 +190,7 @@ def main(target: str | None) -> None:
             del classifier, steps
             gc.collect()
     if target:
-        Path(target).write_text(json.dumps(facts, indent=2) + "\n")
+        Path(target).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -47,13 +47,13 @@ def snapshot() -> str:
 
 def config(*overrides: str) -> DataConfig:
     """As the stages get it."""
-    Path("params.yaml").write_text(snapshot())
+    Path("params.yaml").write_text(snapshot(), encoding="utf-8")
     return load(Path("params.yaml"), [f"data.{override}" for override in overrides]).data
 
 
 def run(*overrides: str, stages: Sequence[str] = ("download", "prepare")) -> Dataset:
     """The stages, as DVC calls them."""
-    Path("params.yaml").write_text(snapshot())
+    Path("params.yaml").write_text(snapshot(), encoding="utf-8")
     before = signal.getsignal(signal.SIGTERM)
     try:
         for stage in stages:

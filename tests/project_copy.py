@@ -80,11 +80,11 @@ def _make_project(folder: Path) -> None:
 
 def edit(path: Path, **values: str) -> None:
     """Change values of a YAML file as a person would."""
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     for key, value in values.items():
         text, count = re.subn(rf"(?m)^(\s*){key}: .*$", rf"\g<1>{key}: {value}", text)
         assert count == 1, key
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
 
 
 def run_module(

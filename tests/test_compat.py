@@ -469,7 +469,7 @@ def undocumented(source: str) -> list[str]:
 @pytest.mark.parametrize("file", sorted(set(PACKAGE.rglob("*.py")) - set(COMPAT)), ids=lambda file: file.stem)
 def test_what_a_library_does_not_document_is_used_in_a_compat_module_only(file: Path) -> None:
     """Else move it to the module of that library (`*_compat.py`), as a function with a test above."""
-    assert undocumented(file.read_text()) == []
+    assert undocumented(file.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize(
@@ -512,7 +512,7 @@ class A:
 
 @pytest.mark.parametrize("file", COMPAT, ids=lambda file: file.stem)
 def test_all_that_a_compat_module_offers_has_a_test(file: Path) -> None:
-    tree, tests = ast.parse(file.read_text()), inspect.getsource(inspect.getmodule(undocumented))  # type: ignore[arg-type]
+    tree, tests = ast.parse(file.read_text(encoding="utf-8")), inspect.getsource(inspect.getmodule(undocumented))  # type: ignore[arg-type]
     offered = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not is_private(node.name)}
     assert offered
     assert sorted(name for name in offered if f"{file.stem}.{name}(" not in tests) == []

@@ -252,7 +252,7 @@ def hostile(home: Path) -> Path:
 
 
 def test_names_are_text_and_no_markup(hostile: Path) -> None:
-    page = hostile.read_text()
+    page = hostile.read_text(encoding="utf-8")
     for markup in ("<script", "<img src=x", 'onload="'):
         assert markup not in page
     assert "&lt;script&gt;alert(1)&lt;script&gt;" in page
@@ -275,7 +275,7 @@ def test_a_browser_shows_it_and_runs_nothing(hostile: Path, chromium: Page) -> N
         assert " ".join(name.split()) in " ".join(chromium.locator("#samples").inner_text().split())
     assert CORRUPT in chromium.locator("#skipped").inner_text()
     whole = chromium.locator("img").evaluate_all("all => all.map(i => i.complete && i.naturalWidth > 0)")
-    assert len(whole) == 2 + len(_shown(hostile.read_text())) == 20
+    assert len(whole) == 2 + len(_shown(hostile.read_text(encoding="utf-8"))) == 20
     assert all(whole)
     assert chromium.evaluate("document.documentElement.scrollWidth") <= 1280
     assert said == []

@@ -168,7 +168,7 @@ def test_a_folder_that_is_not_as_it_should_be_is_refused(
 def test_images_that_change_after_the_download_are_refused(capsys: pytest.CaptureFixture[str], damage: str) -> None:
     path = fill(a=8, b=8)[3]
     run()
-    before = json.loads(Path("data/prepared/dataset.json").read_text())
+    before = json.loads(Path("data/prepared/dataset.json").read_text(encoding="utf-8"))
     path.unlink()
     if damage == "changed":
         put(path, 100)
@@ -177,7 +177,7 @@ def test_images_that_change_after_the_download_are_refused(capsys: pytest.Captur
     told = refusal(capsys, "corrupt=skip", stages=["prepare"])
     assert str(path) in told
     assert "run `dvc repro --force download`" in told
-    assert json.loads(Path("data/prepared/dataset.json").read_text()) == before
+    assert json.loads(Path("data/prepared/dataset.json").read_text(encoding="utf-8")) == before
 
 
 def test_the_images_are_found_from_the_root_of_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

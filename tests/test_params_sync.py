@@ -39,11 +39,11 @@ def assert_sync_refuses(project: Path, message: str, **environment: str) -> None
 
 
 def edit(path: Path, pattern: str, replacement: str) -> None:
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     changed, count = re.subn(pattern, replacement, text, flags=re.MULTILINE)
     assert count == 1
     assert changed != text
-    path.write_text(changed)
+    path.write_text(changed, encoding="utf-8")
 
 
 def test_the_copy_runs_its_own_package(project: Path) -> None:

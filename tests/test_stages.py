@@ -32,7 +32,7 @@ def _imports(file: Path) -> set[str]:
     """The modules of this project that a file imports, anywhere in it."""
     package = list(file.relative_to(ROOT).parts[:-1])
     found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -66,7 +66,7 @@ def _closure(module: str, stop: set[Path]) -> set[Path]:
 
 
 def _only_a_docstring(file: Path) -> bool:
-    return all(isinstance(node, ast.Expr) for node in ast.parse(file.read_text()).body)
+    return all(isinstance(node, ast.Expr) for node in ast.parse(file.read_text(encoding="utf-8")).body)
 
 
 INERT = _listed(fingerprint.INERT)

@@ -296,7 +296,7 @@ def told(folder: Path, **options: Any) -> str:
 def test_a_client_that_says_nothing_or_nonsense_ends_no_other(folder: Path) -> None:
     with asleep(folder) as (process, _):
         for said in (b"", b"\0\0\0\4[1]x", b"\0\0\0\2hm"):
-            with socket.socket(socket.AF_UNIX) as client, Path(os.devnull).open() as stream:
+            with socket.socket(socket.AF_UNIX) as client, Path(os.devnull).open(encoding="utf-8") as stream:
                 client.connect(f"{os.environ[workers.VARIABLE]}/none")
                 if said:
                     socket.send_fds(client, [said], [stream.fileno()] * 3)

@@ -51,7 +51,7 @@ class Tracer:
         self.framework = framework
 
     def __enter__(self) -> "Tracer":
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")
         self._process = subprocess.Popen(
             [sys.executable, "-u", __file__, self.framework],
             cwd=ROOT,

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import os
 import re
 import types
 import typing
@@ -28,7 +29,7 @@ def conf_digest() -> str:
     digest = hashlib.md5(usedforsecurity=False)
     for path in sorted(CONF.rglob("*.yaml")):
         if path.is_file():  # an editor's lock file is a dangling link
-            digest.update(path.relative_to(CONF).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+            digest.update(os.fsencode(path.relative_to(CONF)) + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

@@ -4,8 +4,10 @@ Exit codes: 0 done, 1 failed, 2 mistake of the user, 3 another process already d
 (SIGINT, SIGTERM).
 """
 
+import codecs
 import errno
 import functools
+import io
 import os
 import signal
 import sys
@@ -22,13 +24,35 @@ INTERRUPTED: Final = 130
 TERMINATED: Final = 143
 _DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # the user can correct these
 
+_PLAIN: Final = {"\u00b1": "+-", "\u2212": "-", "\u00d7": "x", "\u2192": "->", "\u2190": "<-", "\u2026": "..."}
+
+
+def print_anything() -> None:
+    """Let standard output and error take every character, also where their encoding lacks it, as ASCII does.
+
+    A character without a spelling in `_PLAIN` becomes its escape, and so does a byte of a name that is not UTF-8.
+    """
+    codecs.register_error("plain", _spell)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plain")
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    return _PLAIN.get(character) or character.encode("ascii", "backslashreplace").decode(), error.start + 1
+
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
     """Turn an error of the body into a message on stderr and `SystemExit` with its exit code.
 
-    Errors that are neither the user's, a result's nor the disk's pass through with their traceback.
+    Errors that are neither the user's, a result's nor the disk's pass through with their traceback. What is printed
+    from then on fits every encoding, see `print_anything`.
     """
+    print_anything()
     try:
         yield
     except UserError as error:

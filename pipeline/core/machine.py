@@ -61,7 +61,7 @@ def usable_cores() -> int:
     """Return how many cores this process may use: those of its affinity, and no more than its control group's quota."""
     cores = len(os.sched_getaffinity(0))
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
         return max(1, min(cores, round(int(quota) / int(period))))
     except (OSError, ValueError):  # no control group (v2), or one without a quota (`max`)
         return cores
@@ -85,7 +85,7 @@ def _free_bytes() -> int:
     free = psutil.virtual_memory().available
     try:
         group = Path("/sys/fs/cgroup")
-        most, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        most, used = (int((group / f"memory.{name}").read_text(encoding="utf-8")) for name in ("max", "current"))
     except (OSError, ValueError):  # no control group (v2), or one without a limit (`max`)
         return int(free)
     return int(min(free, max(0, most - used)))
@@ -110,7 +110,7 @@ def peak_memory_bytes() -> int:
 
 def _cpu_model() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

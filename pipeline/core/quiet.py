@@ -15,7 +15,7 @@ def without_notices() -> Iterator[None]:
     """
     sys.stderr.flush()
     original = os.dup(2)
-    with tempfile.TemporaryFile("w+", errors="replace") as caught:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as caught:
         os.dup2(caught.fileno(), 2)
         try:
             yield

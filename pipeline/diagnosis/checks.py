@@ -85,7 +85,7 @@ def _python() -> Iterator[tuple[Mark, str]]:
 
 
 def _packages(lock: Path) -> Iterator[tuple[Mark, str]]:
-    pinned = dict(re.findall(r"(?m)^([\w.-]+)==([^\s;]+)", lock.read_text())) if lock.exists() else {}
+    pinned = dict(re.findall(r"(?m)^([\w.-]+)==([^\s;]+)", lock.read_text(encoding="utf-8"))) if lock.exists() else {}
     if not pinned:
         yield "warn", f"{lock}: missing, so versions cannot be compared"
     missing, differing = [], []
@@ -173,7 +173,7 @@ def _checkpoints(root: Path) -> Iterator[tuple[Mark, str]]:
     states = list((root / CHECKPOINTS).glob("*/state.safetensors"))
     size = sum(path.stat().st_size for path in states) / 2**20
     for path in (root / CHECKPOINTS).glob("*/holder.json"):
-        holder = json.loads(path.read_text())
+        holder = json.loads(path.read_text(encoding="utf-8"))
         here = holder["host"] == socket.gethostname()
         if here and psutil.pid_exists(holder["pid"]):
             yield "ok", f"process {holder['pid']} trains {path.parent.name}"
@@ -191,7 +191,7 @@ def _configuration(arguments: Sequence[str], root: Path) -> Iterator[tuple[Mark,
     if not snapshot.exists():
         yield "ok", f"{CONF}: valid; {PARAMS} will be composed"
         return
-    match = re.search(r"(?m)^conf_digest: (\w+)", snapshot.read_text())
+    match = re.search(r"(?m)^conf_digest: (\w+)", snapshot.read_text(encoding="utf-8"))
     current = match is not None and match.group(1) == conf_digest()
     state = "up to date" if current else "outdated; the next `dvc repro` composes it again"
     yield "ok", f"{CONF}: valid; {PARAMS} is {state}"
@@ -201,7 +201,7 @@ def _data(config: Config, root: Path) -> Iterator[tuple[Mark, str]]:
     data, prepared = config.data, root / PREPARED / "dataset.json"
     suffix = ""
     if prepared.exists():
-        facts = json.loads(prepared.read_text())
+        facts = json.loads(prepared.read_text(encoding="utf-8"))
         suffix = f"; prepared: {facts['name']}, {facts['fingerprint'][:8]}"
     mirror = getattr(data, "mirror", None)
     if mirror and mirror.startswith(("http://", "https://")):
@@ -241,7 +241,7 @@ def _dvc(root: Path) -> Iterator[tuple[Mark, str]]:
         yield "FAIL", f"{root}: has no .dvc folder, so `dvc repro` cannot run; clone the repository"
         return
     locks = root / ".dvc/tmp/rwlock"
-    owners = json.loads(locks.read_text() or "{}") if locks.exists() else {}
+    owners = json.loads(locks.read_text(encoding="utf-8") or "{}") if locks.exists() else {}
     pids = {int(pid) for pid in re.findall(r'"pid": (\d+)', json.dumps(owners))}
     dead = [pid for pid in pids if not psutil.pid_exists(pid)]
     if pids - set(dead):

@@ -128,7 +128,7 @@ def _page(
     histogram = np.array(description["pixel_histogram"])
     share = histogram / histogram.sum(axis=1, keepdims=True)
     moments = zip(_CHANNELS[len(share)], description["channel_mean"], description["channel_std"], share, strict=True)
-    return jinja.from_string(_TEMPLATE.read_text()).render(
+    return jinja.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         data=description,
         total=sum(description["examples"].values()),
         imbalanced=description["balance"].endswith("of the rare classes"),

@@ -31,7 +31,7 @@ def page(comparison: Comparison, pictures: Mapping[str, str], dataset: Dataset |
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     manifest = comparison.a.manifest
-    return environment.from_string(_TEMPLATE.read_text()).render(
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         comparison=comparison,
         a=comparison.a,
         b=comparison.b,

@@ -55,7 +55,7 @@ def run_job(config: Config, output: Path) -> int:
 def _run(command: list[str]) -> tuple[int, str]:
     """Run a command, forward its stderr, and return its exit code and the last line of its stderr."""
     last = ""
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8", errors="replace") as process:
         assert process.stderr is not None
         try:
             for line in process.stderr:

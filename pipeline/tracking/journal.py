@@ -169,12 +169,12 @@ class Journal:
     def acknowledge(self) -> None:
         """Write the position to `position.json`, atomically."""
         part = self.folder / "position.part"
-        part.write_text(json.dumps(asdict(self.position)))
+        part.write_text(json.dumps(asdict(self.position)), encoding="utf-8")
         part.replace(self.folder / "position.json")
 
     def refuse(self, event: Mapping[str, Any], reason: str) -> None:
         """Append an event that MLflow will never take to `refused.jsonl`, with the reason."""
-        with (self.folder / "refused.jsonl").open("a") as file:
+        with (self.folder / "refused.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"reason": reason, **event}) + "\n")
 
     def finish(self) -> bool:
@@ -205,7 +205,7 @@ class Journal:
 def position_of(folder: Path) -> Position:
     """Return how much of the journal in `folder` a store has; the start if `position.json` is missing or damaged."""
     try:
-        return Position(**json.loads((folder / "position.json").read_text()))
+        return Position(**json.loads((folder / "position.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):  # all is sent again, which changes nothing
         return Position()
 

@@ -165,18 +165,18 @@ class Tracker:
 
     def reference(self, run_link: Path) -> str:
         """Return the reference of the run whose journal `run_link` names: MLflow's id, or the journal's."""
-        uid = run_link.read_text().strip()
+        uid = run_link.read_text(encoding="utf-8").strip()
         folder = folder_of(self._root, uid)
         return (position_of(folder).run_id if folder else None) or local(uid)
 
     def model_reference(self, run_link: Path, name: str) -> str:
         """Return the id of the model `name` of that run; the name itself as long as MLflow has given no id."""
-        folder = folder_of(self._root, run_link.read_text().strip())
+        folder = folder_of(self._root, run_link.read_text(encoding="utf-8").strip())
         return position_of(folder).models.get(name, name) if folder else name
 
     def release(self, run_link: Path) -> None:
         """Note that no later process will continue the run whose journal `run_link` names; delete `run_link`."""
-        if run_link.exists() and (folder := folder_of(self._root, run_link.read_text().strip())):
+        if run_link.exists() and (folder := folder_of(self._root, run_link.read_text(encoding="utf-8").strip())):
             (folder / "keep").unlink(missing_ok=True)
             self._sender.finish()
             if folder.exists():
@@ -216,7 +216,7 @@ class Tracker:
         return run
 
     def _journal(self, name: str, parent: str | None, tags: Mapping[str, Any], run_link: Path | None) -> Journal:
-        uid = run_link.read_text().strip() if run_link and run_link.exists() else None
+        uid = run_link.read_text(encoding="utf-8").strip() if run_link and run_link.exists() else None
         if uid and (folder := folder_of(self._root, uid)):
             journal = Journal(folder, wait_seconds=30)  # a `sync` may be sending it
             if journal.size:

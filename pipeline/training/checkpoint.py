@@ -252,7 +252,7 @@ def _size(folder: Path) -> int:
 
 def _describe_holder(holder: Path) -> str:
     try:
-        facts = json.loads(holder.read_text())
+        facts = json.loads(holder.read_text(encoding="utf-8"))
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(facts["since"]))
         return f"process {facts['pid']} on {facts['host']} since {since}"
     except (OSError, ValueError, KeyError):  # the holder has not written it yet, or has just ended

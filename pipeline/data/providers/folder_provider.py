@@ -98,7 +98,7 @@ def opened(data: DataConfig, upstream: Upstream) -> Iterator[FolderSource]:
     """Open the inventory. Raises `UserError` if it cannot be read."""
     path = upstream.folder / INVENTORY
     try:
-        inventory: dict[str, dict[str, dict[str, str]]] = json.loads(path.read_text())
+        inventory: dict[str, dict[str, dict[str, str]]] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); {AGAIN}") from error
     classes = sorted(inventory["train"])

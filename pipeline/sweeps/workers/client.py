@@ -61,7 +61,7 @@ def main(path: str, module: str, *arguments: str) -> NoReturn:
         worker.connect(path)
         socket.send_fds(worker, [len(content).to_bytes(4, "big")], [0, 1, 2])
         worker.sendall(content)
-        answers = worker.makefile("r")
+        answers = worker.makefile("r", encoding="utf-8")
         start = json.loads(answers.readline() or "{}")
     except OSError:
         start = {}
