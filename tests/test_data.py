@@ -205,9 +205,15 @@ def test_limits_above_the_number_of_examples_change_nothing(whole: Dataset, raw:
     assert prepared(raw, tmp_path / "prepared", *limits).fingerprint == whole.fingerprint
 
 
-def test_a_fraction_that_leaves_nothing_is_refused(raw: ArraySource, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"data\.validation_fraction = 0\.001: leaves none of 50 examples; allowed"):
-        prepared(raw, tmp_path / "prepared", "validation_fraction=0.001", "max_train=50")
+def test_a_fraction_too_small_takes_one_of_each_class(raw: ArraySource, tmp_path: Path) -> None:
+    dataset = prepared(raw, tmp_path / "prepared", "validation_fraction=0.001")
+    assert dataset.facts.class_counts["validation"] == [1] * 10
+
+
+def test_classes_of_one_image_cannot_be_divided(tmp_path: Path) -> None:
+    single = ArraySource({"train": arrays(*range(20)), "test": arrays(*range(20))}, None)
+    with pytest.raises(UserError, match=r"data\.validation_fraction = 0\.2: leaves none of 20 examples, .*allowed"):
+        prepared(single, tmp_path / "prepared", "validation_fraction=0.2")
 
 
 def test_no_fraction_takes_all_of_a_class(raw: ArraySource, tmp_path: Path) -> None:

@@ -110,7 +110,10 @@ def test_what_is_hidden_or_no_image_is_left_out(capsys: pytest.CaptureFixture[st
     dataset = run()
     assert dataset.classes == ("a", "b")
     assert sum(dataset.facts.examples.values()) == 16
-    assert "left out, as they are no images: a/notes.txt" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 left out, as their names do not end as those of images do: a/notes.txt" in said
+    assert "4 left out, as they are hidden: .git/, __MACOSX/, a/._1.png, a/.ipynb_checkpoints/" in said
+    assert {remark.count for remark in dataset.facts.remarks} == {1, 4}
 
 
 def test_names_of_any_bytes_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,12 +137,12 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
         "data.root = images: {root} is not a folder; allowed: one that holds a sub-folder per class",
     ),
     "a file": (lambda: Path("images").touch(), "data.root = images: {root} is not a folder"),
-    "empty": (lambda: Path("images").mkdir(), "data.root = images: {root} has 0 sub-folders; allowed: two or more"),
+    "empty": (lambda: Path("images").mkdir(), "data.root = images: {root} has no class folder; allowed: two or more"),
     "no classes": (
         lambda: put("images/1.png", 0),
-        "{root} has 0 sub-folders; allowed: two or more",
+        "{root} has no class folder; allowed: two or more",
     ),
-    "one class": (lambda: fill(a=8), "{root} has 1 sub-folders; allowed: two or more"),
+    "one class": (lambda: fill(a=8), "{root} has 1 class folder (a); allowed: two or more"),
     "an empty class": (lambda: [fill(a=8, b=8), Path("images/c").mkdir()], "no images in {root}/c"),
     "a class unknown": (
         lambda: [fill("images/train", a=8, b=8), fill("images/test", a=8, z=8)],
@@ -151,7 +154,7 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "more beside the parts": (
         lambda: [fill(f"images/{part}", a=8, b=8) for part in ("train", "test", "extra")],
-        "data.root = images: extra; allowed beside train: test",
+        "data.root = images: extra; allowed beside train: one test, one validation",
     ),
 }
 

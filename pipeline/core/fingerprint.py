@@ -25,13 +25,14 @@ def _below(room: str, *names: str) -> tuple[str, ...]:
 
 
 _FETCHED: Final = (
+    *_below("core", "files.py", "records.py"),
     *_below("config/schema", "section.py", "data.py"),
-    *_below("data", "downloader.py", "idx.py", "images.py", "providers"),
+    *_below("data", "downloader.py", "idx.py", "images.py", "providers", "remarks.py"),
 )
 _NETWORK: Final = (
     *_below("core", "files.py", "records.py"),
     *_below("config/schema", "section.py", "model.py", "train.py"),
-    *_below("data", "array_file.py", "dataset.py", "plan.py"),
+    *_below("data", "array_file.py", "dataset.py", "plan.py", "remarks.py"),
     *_below("models", "architecture.py", "backend.py"),
 )
 _BACKEND: Final = (*_NETWORK, "core/machine.py", *_below("models", "augmentation.py", "dropout.py", "{framework}"))
@@ -46,11 +47,7 @@ _EVALUATED: Final = (
     "data/loader.py",
     *_below("evaluation", "latency.py", "metrics.py", "predictions.py", "result_files.py", "summary.py"),
 )
-_PREPARED: Final = (
-    *_below("core", "files.py", "records.py"),
-    *_FETCHED,
-    *_below("data", "array_file.py", "build.py", "dataset.py"),
-)
+_PREPARED: Final = (*_FETCHED, *_below("data", "array_file.py", "build.py", "dataset.py", "decoding.py"))
 _TRAINED: Final = (
     *_BACKEND,
     *_MANIFEST,
@@ -62,12 +59,12 @@ _SHOWN: Final = ("reports/figures/style.py", "tracking")
 
 CODE: Final[Mapping[str, tuple[str, ...]]] = {
     "config": ("config",),
-    "download": ("core/files.py", *_FETCHED, "download.py"),
+    "download": (*_FETCHED, "download.py"),
     "prepare": (*_PREPARED, "prepare.py"),
     "describe": (
         *_below("core", "files.py", "records.py"),
         *_below("config/schema", "section.py", "data.py"),
-        *_below("data", "array_file.py", "dataset.py", "images.py", "pixels.py"),
+        *_below("data", "array_file.py", "dataset.py", "images.py", "pixels.py", "remarks.py"),
         *_below("reports", "data_page.py", "describe.html.j2", "figures/data.py"),
         *_SHOWN,
         "describe.py",

@@ -1,57 +1,26 @@
-"""Prepare a data set from a source, example by example: memory does not grow with the number of images."""
+"""Prepare a data set from a source: order, limit and split its images, and write them piece by piece."""
 
 import hashlib
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 
 from ..config.schema.data import DataConfig
 from ..core.errors import UserError
-from ..core.progress import Steps, steps
 from .array_file import ArrayFile
 from .dataset import SPLITS, Dataset, DatasetFacts
-from .images import Form, histogram_of
-from .providers import Example, Source
+from .decoding import Findings, Part, decode_all
+from .images import histogram_of
+from .providers import Source
 
-_BATCH: Final = 256  # examples that are decoded together
 _CHUNK_BYTES: Final = 1 << 24
-_ADDRESS: Final = re.compile(r" ?<[^<>]* at 0x[0-9a-f]+>")  # in messages of Pillow; another one at every run
-_MOST_NAMES: Final = 10  # in a message
 _VALIDATION_STREAM: Final = ()  # of data.split_seed
 _TEST_STREAM: Final = (1,)
 _SAME_IN_BOTH: Final = ("mnist", "fashion_mnist", "kmnist", "cifar10")  # torchvision and tfds prepare the same bytes
-
-
-Shape: TypeAlias = tuple[int, ...]
-
-
-class _ColourFound(Exception):  # noqa: N818
-    """A data set whose first image is grey has a colour image."""
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The examples of one part of the source, in a scratch file, in upstream's order."""
-
-    images: ArrayFile
-    """uint8 (N, height, width, channels)."""
-    labels: np.ndarray
-    """int64 (N,)."""
-    keys: np.ndarray
-    """uint64 (N, 2): BLAKE2b of image and label, 128 bits."""
-    image_keys: np.ndarray
-    """uint64 (N,): BLAKE2b of the image alone, the first 64 bits."""
-
-    def rows(self) -> np.ndarray:
-        """Return the rows in content order, int64 (N,): by key, so that upstream's order does not matter."""
-        return np.lexsort((self.keys[:, 1], self.keys[:, 0]))
 
 
 def source_of(data: DataConfig) -> dict[str, Any]:
@@ -69,119 +38,15 @@ def write_dataset(source: Source, data: DataConfig, folder: Path) -> Dataset:
 
     Raises `UserError` naming the images that are corrupt or differ in size, or the key that does not fit the data.
     """
-    problems: dict[str, str] = {}
-    form = Form.of(data)
     try:
-        try:
-            parts = _store_all(source, data, form, folder, problems)
-        except _ColourFound:
-            problems.clear()
-            parts = _store_all(source, data, replace(form, channels=3), folder, problems)
-        return _split(source, data, parts, problems, folder)
+        parts, found = decode_all(source, data, folder)
+        return _split(source, data, parts, found, folder)
     finally:
         for scratch in folder.glob("*.unordered"):
             scratch.unlink()
 
 
-def _store_all(
-    source: Source, data: DataConfig, form: Form, folder: Path, problems: dict[str, str]
-) -> dict[str, _Part]:
-    with steps("prepare", sum(source.parts.values()) or None, "images") as progress:
-        parts: dict[str, _Part] = {}
-        shape = None
-        for part in source.parts:
-            if examples := _store(source, part, form, folder / f"{part}.unordered", problems, progress, shape):
-                parts[part], shape = examples, examples.images.shape[1:]
-    if problems and data.corrupt == "fail":
-        raise UserError(
-            f"images that cannot be decoded:{_lines(problems)}\n"
-            "data.corrupt = 'fail'; data.corrupt=skip leaves them out"
-        )
-    if problems:
-        print(f"left out, as they cannot be decoded:{_lines(problems)}")
-    if empty := source.parts.keys() - parts.keys():
-        raise UserError(f"data.name = {data.name}: no image for {' and '.join(sorted(empty))}")
-    return parts
-
-
-def _lines(problems: Mapping[str, str]) -> str:
-    """Return a line for each of the first images, with its problem, and the number of the others."""
-    lines = "".join(f"\n  {name}: {problem}" for name, problem in islice(problems.items(), _MOST_NAMES))
-    return lines + (f"\n  and {len(problems) - _MOST_NAMES:,} more" if len(problems) > _MOST_NAMES else "")
-
-
-def _store(
-    source: Source, part: str, form: Form, path: Path, problems: dict[str, str], progress: Steps, shape: Shape | None
-) -> _Part | None:
-    """Write the images of one part to `path`; None if none can be decoded. Adds to `problems`.
-
-    `shape`: of every image; None: the first image decides.
-    """
-    first = ""
-    labels, keys, image_keys = [], bytearray(), bytearray()
-    with path.open("wb") as file, ThreadPoolExecutor() as pool:
-        examples = source.examples(part)
-        while batch := list(islice(examples, _BATCH)):
-            arrays = (pool.map if source.slow else map)(lambda example: _load(example, form), batch)
-            for example, array in zip(batch, arrays, strict=True):
-                if isinstance(array, str):
-                    problems[example.name] = array
-                    continue
-                if shape is None:
-                    shape, first = array.shape, example.name
-                if array.shape != shape:
-                    _refuse_shape(form, shape, array.shape, first, example.name)
-                image_key, key, content = _keys_of(array, example.label)
-                image_keys += image_key
-                keys += key
-                file.write(content)
-                labels.append(example.label)
-            progress(len(batch))
-    if not labels or shape is None:
-        return None
-    return _Part(
-        ArrayFile(path, (len(labels), *shape), np.dtype(np.uint8)),
-        np.array(labels, np.int64),
-        np.frombuffer(bytes(keys), ">u8").astype(np.uint64).reshape(-1, 2),
-        np.frombuffer(bytes(image_keys), ">u8").astype(np.uint64),
-    )
-
-
-def _keys_of(image: np.ndarray, label: int) -> tuple[bytes, bytes, bytes]:
-    """Return the keys of `_Part`, of the image (8 bytes) and of image and label (16 bytes), and the image's bytes."""
-    content = image.tobytes()
-    digest = hashlib.blake2b(content, digest_size=16)
-    image_key = digest.digest()[:8]
-    digest.update(np.int64(label).astype("<i8").tobytes())
-    return image_key, digest.digest(), content
-
-
-def _load(example: Example, form: Form) -> np.ndarray | str:
-    """Return the decoded image in its form, uint8 (height, width, channels), or why it cannot be decoded."""
-    try:
-        return form.apply(example.load())
-    except UserError:
-        raise
-    except Exception as error:  # Pillow's decoders raise any type, struct.error and RuntimeError among others
-        return _ADDRESS.sub("", " ".join(str(error).split())) or type(error).__name__
-
-
-def _refuse_shape(form: Form, shape: Shape, other: Shape, first: str, name: str) -> None:
-    """Raise `_ColourFound` if the channels of two images differ, `UserError` if their sizes do."""
-    if other[:2] == shape[:2]:
-        if form.channels is None:
-            raise _ColourFound
-        raise AssertionError(other)
-    a, b = (f"{width}x{height}" for height, width, *_ in (shape, other))
-    raise UserError(
-        f"data.size = None: images of several sizes: {first or 'the training part'} has {a} pixels, {name} {b}; "
-        "give one, such as data.size=32 or data.size=[<height>,<width>], and data.fit=crop, pad or stretch"
-    )
-
-
-def _split(
-    source: Source, data: DataConfig, parts: Mapping[str, _Part], problems: Mapping[str, str], folder: Path
-) -> Dataset:
+def _split(source: Source, data: DataConfig, parts: Mapping[str, Part], found: Findings, folder: Path) -> Dataset:
     """Write the three splits and `dataset.json` into `folder`."""
     classes = _classes(source, data, parts)
     rows = _rows_of_splits(data, parts)
@@ -205,27 +70,30 @@ def _split(
         channel_mean=mean,
         channel_std=std,
         test_images_in_train=int(np.isin(test, train).sum()),
-        skipped=dict(problems),
+        skipped=found.problems,
+        remarks=(*source.remarks, *found.remarks()),
     )
     facts.write(folder / "dataset.json")
     return Dataset(folder, facts)
 
 
-def _rows_of_splits(data: DataConfig, parts: Mapping[str, _Part]) -> dict[str, np.ndarray]:
+def _rows_of_splits(data: DataConfig, parts: Mapping[str, Part]) -> dict[str, np.ndarray]:
     """Return by split the rows, int64, of its part; of `train` if the source has no such part."""
     rows = {name: part.rows() for name, part in parts.items()}
     if "test" not in rows:
-        drawn = _stratified(parts["train"].labels[rows["train"]], data.test_fraction, data, _TEST_STREAM)
+        leave = 1 if "validation" in rows else 2  # one to train on, and one to validate on
+        drawn = _stratified(parts["train"].labels[rows["train"]], data.test_fraction, leave, data, _TEST_STREAM)
         rows |= {"test": rows["train"][drawn], "train": rows["train"][~drawn]}
     # content order is random: the first rows are a random sample
     rows["train"], rows["test"] = rows["train"][: data.max_train], rows["test"][: data.max_test]
     if "validation" not in rows:
-        drawn = _stratified(parts["train"].labels[rows["train"]], data.validation_fraction, data, _VALIDATION_STREAM)
+        labels = parts["train"].labels[rows["train"]]
+        drawn = _stratified(labels, data.validation_fraction, 1, data, _VALIDATION_STREAM)
         rows |= {"validation": rows["train"][drawn], "train": rows["train"][~drawn]}
     return rows
 
 
-def _classes(source: Source, data: DataConfig, parts: Mapping[str, _Part]) -> list[str]:
+def _classes(source: Source, data: DataConfig, parts: Mapping[str, Part]) -> list[str]:
     """Return the names of the classes, by label. Raises `UserError` if they do not fit the labels or repeat."""
     low = min(int(part.labels.min()) for part in parts.values())
     high = max(int(part.labels.max()) for part in parts.values())
@@ -233,12 +101,26 @@ def _classes(source: Source, data: DataConfig, parts: Mapping[str, _Part]) -> li
     if low < 0 or high >= len(names):
         key = f"data.classes = {data.classes}" if data.classes else f"data.name = {data.name}"
         raise UserError(f"{key}: {len(names)} classes, and labels from {low} to {high}; allowed: 0 to {len(names) - 1}")
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(
             f"data.name = {data.name}: several classes have the name {', '.join(repeated)}; set data.classes"
         )
+    if data.classes and source.classes:
+        _refuse_others_names(data.classes, source.classes)
     return [str(name) for name in names]
+
+
+def _refuse_others_names(names: Sequence[str], upstream: Sequence[str]) -> None:
+    """Raise `UserError` if a class is given a name that upstream has for another one: names do not move labels."""
+    own = {
+        name: label for label, title in enumerate(upstream) for name in (title, title.partition(" - ")[0])
+    }  # 0 - zero
+    for label, name in enumerate(names[: len(upstream)]):
+        if own.get(name, label) != label:
+            raise UserError(
+                f"data.classes = {list(names)}: calls the images of {upstream[label]} (label {label}) {name}, which is "
+                f"the name of label {own[name]}; allowed: names in the order of the labels: {', '.join(upstream)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -250,7 +132,7 @@ class _Written:
     """int64 (channels, 256): count of each pixel value."""
 
 
-def _write(part: _Part, rows: np.ndarray, folder: Path, split: str, fingerprint: Any) -> _Written:
+def _write(part: Part, rows: np.ndarray, folder: Path, split: str, fingerprint: Any) -> _Written:
     """Write `images.npy` and `labels.npy` of these rows into `folder`; update the hash `fingerprint` with them."""
     labels = part.labels[rows]
     shape = (len(rows), *part.images.shape[1:])
@@ -283,20 +165,21 @@ def _moments(histogram: np.ndarray) -> tuple[list[float], list[float]]:
     return mean.round(9).tolist(), np.sqrt(variance).round(9).tolist()
 
 
-def _stratified(labels: np.ndarray, fraction: float, data: DataConfig, stream: Iterable[int]) -> np.ndarray:
-    """Draw `fraction` of the examples of each class, rounded, but never all of one; return a mask, bool (N,).
+def _stratified(labels: np.ndarray, fraction: float, leave: int, data: DataConfig, stream: Iterable[int]) -> np.ndarray:
+    """Draw `fraction` of the examples of each class, rounded, but at least one; return a mask, bool (N,).
 
-    Raises `UserError` if that draws no example.
+    Leaves at least `leave` of each class, which comes first where a class is too small for both. Raises `UserError` if
+    that draws no example.
     """
     generator = np.random.default_rng([data.split_seed, *stream] if stream else data.split_seed)
     drawn = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
-        drawn[members[: min(round(fraction * len(members)), len(members) - 1)]] = True
+        drawn[members[: max(0, min(max(1, round(fraction * len(members))), len(members) - leave))]] = True
     if not drawn.any():
         key = "data.test_fraction" if stream else "data.validation_fraction"
         raise UserError(
-            f"{key} = {fraction}: leaves none of {len(labels)} examples; allowed: a fraction that leaves at least one "
-            "on each side"
+            f"{key} = {fraction}: leaves none of {len(labels)} examples, as no class has more than {leave}; allowed: "
+            "more images in a class"
         )
     return drawn

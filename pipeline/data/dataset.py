@@ -2,16 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from ..core.errors import DataChangedError, UserError
 from ..core.records import Record
 from .array_file import ArrayFile
+from .remarks import Remark
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+_MOST_CLASSES: Final = 10
+"""Names in a sentence."""
 
 
 class DatasetFacts(Record):
@@ -39,6 +42,8 @@ class DatasetFacts(Record):
     """Number of test images that equal a training image, pixel by pixel."""
     skipped: dict[str, str]
     """Names of the images that could not be decoded, with the reason."""
+    remarks: tuple[Remark, ...]
+    """What else was left out, or not kept."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +115,24 @@ class Dataset:
 
 
 def summary(facts: DatasetFacts) -> str:
-    """Return a description of a data set, two or three lines for the terminal."""
+    """Return a description of a data set, two lines or more for the terminal."""
     counts = ", ".join(f"{count:,} {split}" for split, count in facts.examples.items())
     height, width, channels = facts.image_shape
     kind = "grey" if channels == 1 else "colour"
     first = f"{facts.name}: {counts}; {height}x{width} {kind}; fingerprint {facts.fingerprint}"
     left_out = f"\nleft out, as they cannot be decoded: {len(facts.skipped):,}" if facts.skipped else ""
-    return f"{first}\n{balance(facts)}{left_out}"
+    return "\n".join([f"{first}\n{balance(facts)}{left_out}", *missing(facts)])
+
+
+def missing(facts: DatasetFacts) -> list[str]:
+    """Return a sentence for each split that has no image of some classes."""
+    sentences = []
+    for split in SPLITS:
+        counts = facts.class_counts[split]
+        if empty := [name for name, count in zip(facts.classes, counts, strict=True) if not count]:
+            more = f" and {len(empty) - _MOST_CLASSES:,} more" if len(empty) > _MOST_CLASSES else ""
+            sentences.append(f"Without a {split} image: {', '.join(empty[:_MOST_CLASSES])}{more}.")
+    return sentences
 
 
 def balance(facts: DatasetFacts) -> str:

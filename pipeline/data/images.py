@@ -1,8 +1,11 @@
-"""Bring decoded images to the form that all images of a data set have."""
+"""Decode images, and bring them to the form that all images of a data set have."""
 
-from collections.abc import Callable
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import IO, Any, Final, TypeAlias
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -11,6 +14,21 @@ from ..config.schema.data import DataConfig
 
 Raw: TypeAlias = np.ndarray | Image.Image
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
+_WARNED_PIXELS: Final = 89_478_485  # from here on Pillow warns of a decompression bomb
+_REDUCED: Final = "pipeline.reduced"  # key of an image's `info`
+REDUCED: Final = "have 16 bits of colour, of which Pillow reads the upper 8"
+_TRANSPARENT: Final = "have transparent pixels: their transparency is dropped, and their hidden colours count"
+_FRAMES: Final = "have several frames or pages, of which only the first is read"
+_LARGE: Final = "have more than 89 megapixels (data.max_megapixels bounds them)"
+
+
+class DeeperError(Exception):
+    """An image holds larger values than `Form.depth` allows for."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__(depth)
+        self.depth = depth
+        """Bits of its largest value."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +41,8 @@ class Form:
     """`crop`, `pad` or `stretch`: how an image of another shape gets `size`."""
     channels: int | None
     """1: grey; 3: colour; None: that of the image."""
+    depth: int = 8
+    """Bits of the largest value in all grey images of more than 8 bits; the upper 8 of these bits are kept."""
 
     @classmethod
     def of(cls, data: DataConfig) -> "Form":
@@ -34,9 +54,10 @@ class Form:
         """Return the image as uint8 (height, width, channels).
 
         `raw`: a PIL image, or an array uint8 (height, width) or (height, width, 1 or 3). Rotates the image by its EXIF
-        orientation, keeps the upper 8 of 16 bits, and drops transparency, as torchvision's loader does. Resizes with
-        PIL's bilinear filter, which averages over all pixels where an image shrinks. Raises ValueError for an array or
-        mode that it does not take, or whatever Pillow raises.
+        orientation, keeps the upper 8 of `depth` bits, and drops transparency, as torchvision's loader does. Resizes
+        with PIL's bilinear filter, which averages over all pixels where an image shrinks. Raises `DeeperError` for a
+        value of more bits than `depth`, ValueError for an array or mode that it does not take, or whatever Pillow
+        raises.
         """
         if isinstance(raw, np.ndarray):
             array = raw[..., None] if raw.ndim == 2 else raw
@@ -48,7 +69,7 @@ class Form:
         rotation = _ROTATIONS.get(raw.getexif().get(ExifTags.Base.Orientation, 1))
         image = raw if rotation is None else raw.transpose(rotation)
         channels = self.channels or (1 if image.mode in _GREY_MODES else 3)
-        image = _eight_bits(image).convert("L" if channels == 1 else "RGB")
+        image = _eight_bits(image, self.depth).convert("L" if channels == 1 else "RGB")
         if self.size and image.size != self.size[::-1]:
             image = _FITS[self.fit](image, self.size[::-1])
         array = np.array(image)
@@ -64,12 +85,67 @@ def histogram_of(images: np.ndarray) -> np.ndarray:
     return np.array(counts, np.int64).reshape(channels, 256)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("holds floating-point values; allowed: 8 or 16 bits")
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
+def decode(file: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
+    """Decode an image file. Raises whatever Pillow raises."""
+    image = Image.open(file)
+    layers = image.tile[0].args if image.tile else ""  # gone after `load`
+    code = layers if isinstance(layers, str) else str(layers[0] if layers else "")
+    image.load()
+    if ";16" in code and not image.mode.startswith("I"):
+        image.info[_REDUCED] = True
     return image
+
+
+def peculiarities(raw: Raw) -> list[str]:
+    """Return what an image holds that `Form.apply` does not keep, in words that follow a number of images."""
+    if isinstance(raw, np.ndarray):
+        return []
+    several = getattr(raw, "is_animated", False) and raw.format != "MPO"  # there, the others are previews
+    found = {
+        REDUCED: _REDUCED in raw.info,
+        _TRANSPARENT: _is_transparent(raw),
+        _FRAMES: several,
+        _LARGE: raw.width * raw.height > _WARNED_PIXELS,
+    }
+    return [words for words, holds in found.items() if holds]
+
+
+def is_deep(raw: Raw) -> bool:
+    """Return whether an image is grey with more than 8 bits, see `Form.depth`."""
+    return isinstance(raw, Image.Image) and raw.mode.startswith("I")
+
+
+@contextmanager
+def pixel_limit(megapixels: int) -> Iterator[None]:
+    """Let Pillow raise `DecompressionBombError` from this size on, in place of its own limit and warning."""
+    before = Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        Image.MAX_IMAGE_PIXELS = megapixels * 500_000  # the error comes at twice this number
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    if not image.has_transparency_data or image.mode.startswith(("I", "F")):
+        return False
+    return bool(image.convert("RGBA").getchannel("A").getextrema()[0] != 255)
+
+
+def _eight_bits(image: Image.Image, depth: int) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("holds floating-point values; allowed: whole numbers from 0 on")
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image)
+    low, high = int(values.min()), int(values.max())
+    if low < 0:
+        raise ValueError(f"holds values from {low} to {high}; allowed: whole numbers from 0 on")
+    if high >> depth:
+        raise DeeperError(high.bit_length())
+    return Image.fromarray((values >> (depth - 8)).astype(np.uint8))
 
 
 # By EXIF orientation. Not ImageOps.exif_transpose: it also rewrites the EXIF data, and fails if they are damaged.

@@ -17,7 +17,7 @@ from ..config.schema.tracking import TrackingConfig
 from ..core import provenance
 from ..core.files import atomic_file, write_json, write_text
 from ..core.paths import main_root
-from ..data.dataset import SPLITS, Dataset, DatasetFacts, balance
+from ..data.dataset import Dataset, DatasetFacts, balance, missing
 from ..data.pixels import Pixels, survey
 from ..tracking import views
 from ..tracking.delivery import EXPERIMENT_ID, RUN_ID
@@ -33,6 +33,8 @@ _MOST_CLASSES: Final = 100
 """Classes with images on the page."""
 _MOST_NAMED: Final = 50
 """Skipped images that the page names; the JSON file names all."""
+_MOST_REMARKED: Final = 5
+"""Names in a note; the JSON file has more."""
 _LOSSLESS_VALUES: Final = 4096
 """Pixel values of the largest image that the page holds as PNG; JPEG makes larger ones a fraction of the bytes."""
 _PARAGRAPH: Final = 1500
@@ -98,7 +100,7 @@ def _description(dataset: Dataset, pixels: Pixels, rows: Sequence[Row]) -> dict[
 
 
 def notes(facts: DatasetFacts) -> list[str]:
-    """Return caveats in sentences: duplicates across splits, empty classes, images left out."""
+    """Return caveats in sentences: duplicates across splits, empty classes, what was left out or not kept."""
     sentences = []
     if copies := facts.test_images_in_train:
         total = facts.examples["test"]
@@ -106,14 +108,10 @@ def notes(facts: DatasetFacts) -> list[str]:
             f"{copies:,} of {total:,} test images ({copies / total:.1%}) are in the training split as well, pixel by "
             "pixel, under the same label or another: a network may have memorised them."
         )
-    for split in SPLITS:
-        counts = facts.class_counts[split]
-        if empty := [name for name, count in zip(facts.classes, counts, strict=True) if not count]:
-            more = f" and {len(empty) - 3:,} more" if len(empty) > 3 else ""
-            sentences.append(f"Without a {split} image: {', '.join(empty[:3])}{more}.")
+    sentences += missing(facts)
     if skipped := facts.skipped:
         sentences.append(f"Images left out, as they cannot be decoded: {len(skipped):,}.")
-    return sentences
+    return [*sentences, *(f"{remark.sentence(_MOST_REMARKED)}." for remark in facts.remarks)]
 
 
 def _page(

@@ -1,10 +1,11 @@
 """The section `data`."""
 
+import unicodedata
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from .section import Fraction, Section, Seed
+from .section import Fraction, Positive, Section, Seed
 
 _MOST_PIXELS: Final = 4096
 
@@ -20,6 +21,11 @@ def _are_options(value: Any) -> Any:
     if not (isinstance(value, dict) and all(type(each) in (str, int, float, bool) for each in value.values())):
         raise ValueError(f"data.options = {value!r}: allowed: names, each with a text, number, true or false")
     return value
+
+
+def _composed(value: Any) -> Any:
+    """Return a name as it is compared: letters and their accents may be one sign or two (Unicode's NFC)."""
+    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
 
 
 Size = Annotated[int | list[int] | None, BeforeValidator(_is_size)]
@@ -38,8 +44,8 @@ class DataConfig(Section):
     """Folder of the provider `folder`: a sub-folder per class, or `train`, `test`, `validation` that hold these."""
     options: Options
     """Further arguments for the library's data set, such as `split` of torchvision's EMNIST."""
-    classes: Annotated[list[str], Field(min_length=2)] | None
-    """Names of the classes, by label; None: the provider's names."""
+    classes: Annotated[list[Annotated[str, BeforeValidator(_composed)]], Field(min_length=2)] | None
+    """Names of the classes, by label; None: the provider's. Of `folder`: all class folders, in that order."""
     size: Size
     """[height, width] in pixels that every image is brought to (one number: both); None: all must have one size."""
     fit: Literal["crop", "pad", "stretch"]
@@ -48,6 +54,8 @@ class DataConfig(Section):
     """1: grey; 3: colour; None: grey if every image is, else colour."""
     corrupt: Literal["fail", "skip"]
     """Whether an image that cannot be decoded is an error or is left out; either way, its name is reported."""
+    max_megapixels: Positive
+    """Most megapixels of an image; a larger one counts as one that cannot be decoded."""
     test_fraction: Fraction
     """Fraction of each class for the test split; unused if the source has a test part."""
     validation_fraction: Fraction

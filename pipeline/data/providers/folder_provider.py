@@ -6,29 +6,28 @@ cannot be loaded.
 
 import hashlib
 import io
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-from PIL import Image
+from typing import Final
 
 from ...config.schema.data import DataConfig
 from ...core.errors import UserError
-from ...core.files import write_text
+from ...core.files import read_json, write_json
 from ...core.paths import main_root
 from ...core.progress import steps
 from ..downloader import AGAIN, Upstream
-from ..images import Raw
+from ..images import Raw, decode
+from ..remarks import Remark
+from .folder_tree import Tree, printable, some, survey
 from .source import Example
 
 INVENTORY = "images.json"
-_PART_NAMES = {"train": "train", "test": "test", "validation": "validation", "val": "validation", "valid": "validation"}
-_MOST_NAMES = 5  # in a message
+_MOST_SHOWN: Final = 5  # names in a line on the terminal
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class FolderSource:
     classes: tuple[str, ...]
     files: Mapping[str, Sequence[tuple[str, int, str]]]
     """By part: (path relative to `root`, label, BLAKE2b of 32 hexadecimal digits)."""
+    remarks: Sequence[Remark] = ()
     slow: bool = True
 
     @property
@@ -49,24 +49,31 @@ class FolderSource:
     def examples(self, part: str) -> Iterator[Example]:
         """See `Source`."""
         for name, label, digest in self.files[part]:
-            yield Example(_printable(name), label, partial(_load, self.root / name, digest))
+            yield Example(printable(name), label, partial(_load, self.root / name, digest))
 
 
 def root_of(data: DataConfig) -> Path:
     """Return the absolute path of the images' folder; `data.root` may be relative to the repository's main root."""
-    return (main_root() / Path(str(data.root)).expanduser()).absolute()
+    try:
+        return (main_root() / Path(str(data.root)).expanduser()).absolute()
+    except RuntimeError as error:
+        raise UserError(f"data.root = {data.root}: {error}; allowed: a path, or ~/ for the home folder") from error
 
 
 def signature(data: DataConfig) -> str:
     """Return a hash of names, sizes and times of all images, 32 hexadecimal digits: it changes if an image does.
 
-    Raises `UserError` as `fetch` does.
+    It changes as well if other files are left out. Raises `UserError` as `fetch` does.
     """
     root = root_of(data)
-    digest = hashlib.blake2b(os.fsencode(root), digest_size=16)
-    for files in _survey(data)[0].values():
+    tree = _survey(data)
+    digest = hashlib.blake2b(repr(tree.remarks()).encode() + os.fsencode(root), digest_size=16)
+    for files in tree.parts.values():
         for path in (path for paths in files.values() for path in paths):
-            status = path.stat()
+            try:
+                status = path.stat()
+            except OSError as error:
+                raise UserError(f"{path}: cannot be read: {error.strerror}") from error
             digest.update(
                 os.fsencode(path.relative_to(root))
                 + f" {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n".encode()
@@ -77,8 +84,8 @@ def signature(data: DataConfig) -> str:
 def fetch(data: DataConfig, upstream: Upstream) -> None:
     """Write the inventory. Raises `UserError` naming the folder that is missing, empty or not in the layout."""
     root = root_of(data)
-    parts, others = _survey(data)
-    paths = [path for by_class in parts.values() for images in by_class.values() for path in images]
+    tree = _survey(data)
+    paths = [path for by_class in tree.parts.values() for images in by_class.values() for path in images]
     digests: dict[Path, str] = {}
     with steps(f"read {root.name}", len(paths), "files") as advance, ThreadPoolExecutor() as pool:
         for path, digest in zip(paths, pool.map(_digest, paths), strict=True):
@@ -86,96 +93,55 @@ def fetch(data: DataConfig, upstream: Upstream) -> None:
             advance()
     inventory = {
         part: {name: {str(p.relative_to(root)): digests[p] for p in images} for name, images in by_class.items()}
-        for part, by_class in parts.items()
+        for part, by_class in tree.parts.items()
     }
-    write_text(upstream.folder / INVENTORY, json.dumps(inventory, indent=1) + "\n")
-    if others:
-        print(f"{root}: left out, as they are no images: {_some(sorted(others))}")
+    remarks = tree.remarks()
+    write_json(upstream.folder / INVENTORY, {"parts": inventory, "remarks": [each.model_dump() for each in remarks]})
+    for remark in remarks:
+        print(f"{root}: {remark.sentence(_MOST_SHOWN)}")
 
 
 @contextmanager
 def opened(data: DataConfig, upstream: Upstream) -> Iterator[FolderSource]:
-    """Open the inventory. Raises `UserError` if it cannot be read."""
-    path = upstream.folder / INVENTORY
-    try:
-        inventory: dict[str, dict[str, dict[str, str]]] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); {AGAIN}") from error
-    classes = sorted(inventory["train"])
+    """Open the inventory. Raises `UserError` if it cannot be read, or lacks a class of `data.classes`."""
+    inventory = read_json(upstream.folder / INVENTORY, AGAIN)
+    parts: dict[str, dict[str, dict[str, str]]] = inventory["parts"]
+    remarks = [Remark.model_validate(each) for each in inventory["remarks"]]
+    classes = _ordered(data, parts["train"])
     files = {
         part: [
             (name, classes.index(label), digest)
             for label, images in by_class.items()
             for name, digest in images.items()
         ]
-        for part, by_class in inventory.items()
+        for part, by_class in parts.items()
     }
-    yield FolderSource(root_of(data), tuple(map(_printable, classes)), files)
+    yield FolderSource(root_of(data), classes, files, remarks)
 
 
-def _survey(data: DataConfig) -> tuple[dict[str, dict[str, list[Path]]], set[str]]:
-    """Return the images by part and class, and the names of the files that are not images.
+def _survey(data: DataConfig) -> Tree:
+    """Return the tree below `data.root`. Raises `UserError` also for a class that `data.classes` lacks or adds."""
+    tree = survey(root_of(data), f"data.root = {data.root}")
+    _ordered(data, tree.parts["train"])
+    return tree
 
-    Raises `UserError` naming the folder or class that does not fit the layout.
-    """
-    root = root_of(data)
-    if not root.is_dir():
+
+def _ordered(data: DataConfig, folders: Collection[str]) -> tuple[str, ...]:
+    """Return the classes by label: in the order of `data.classes`, which names each folder, else sorted."""
+    if not data.classes:
+        return tuple(sorted(folders))
+    classes = tuple(data.classes)
+    if sorted(classes) != sorted(folders):
+        unknown = [name for name in classes if name not in folders]
+        absent = [name for name in sorted(folders) if name not in classes]
+        wrong = [f"there is no folder {some(unknown)}"] if unknown else []
+        wrong += [f"the folder {some(absent)} is not in it"] if absent else []
         raise UserError(
-            f"data.root = {data.root}: {root} is not a folder; allowed: one that holds a sub-folder per class"
+            f"data.classes = {data.classes}: {' and '.join(wrong) or 'a name occurs twice'}; allowed: the names of all "
+            f"class folders ({some(sorted(folders))}), in the order of the labels, or null. To rename a class, or to "
+            "leave it out, rename or move its folder"
         )
-    top = _folders(root)
-    roles = {path: _PART_NAMES.get(path.name.casefold(), "") for path in top}
-    given = [role for role in roles.values() if role]
-    others: set[str] = set()
-    if "train" in given and (len(given) > 1 or len(top) == 1):
-        if strays := [path.name for path, role in roles.items() if given.count(role) != 1]:
-            raise UserError(
-                f"data.root = {data.root}: {_some(strays)}; allowed beside train: test, one of validation, val, valid"
-            )
-        parts = {role: _by_class(path, data, others) for path, role in roles.items()}
-    else:
-        parts = {"train": _by_class(root, data, others)}
-    classes = set(parts["train"])
-    for part, by_class in parts.items():
-        if unknown := sorted(set(by_class) - classes):
-            raise UserError(f"data.root = {data.root}: {part} has classes that train has not: {_some(unknown)}")
-    return parts, others
-
-
-def _by_class(folder: Path, data: DataConfig, others: set[str]) -> dict[str, list[Path]]:
-    """Return the images by class. Adds to `others` the names of the files that are not images."""
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    images: dict[str, list[Path]] = {}
-    for home in _folders(folder):
-        paths = sorted(p for p in home.rglob("*") if p.is_file() and not _hidden(p.relative_to(home)))
-        images[home.name] = [path for path in paths if path.suffix.lower() in suffixes]
-        others |= {str(path.relative_to(folder)) for path in paths if path.suffix.lower() not in suffixes}
-    if len(images) < 2:
-        raise UserError(
-            f"data.root = {data.root}: {folder} has {len(images)} sub-folders; allowed: two or more, one per class, as "
-            f"in {folder}/cat/1.png"
-        )
-    if empty := [name for name, paths in images.items() if not paths]:
-        raise UserError(f"data.root = {data.root}: no images in {_some([str(folder / name) for name in empty])}")
-    return images
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
-
-
-def _hidden(path: Path) -> bool:
-    return any(name.startswith(".") for name in path.parts)
-
-
-def _printable(name: str) -> str:
-    """Escape the bytes of a name that are not valid UTF-8."""
-    return name.encode(errors="backslashreplace").decode()
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMES
-    return _printable(", ".join(names[:_MOST_NAMES])) + (f" and {more:,} more" if more > 0 else "")
+    return classes
 
 
 def _digest(path: Path) -> str:
@@ -193,6 +159,4 @@ def _load(path: Path, digest: str) -> Raw:
         raise UserError(f"{path}: cannot be read: {error.strerror}; {AGAIN}") from error
     if hashlib.blake2b(content, digest_size=16).hexdigest() != digest:
         raise UserError(f"{path}: has changed since it was listed; {AGAIN}")
-    image = Image.open(io.BytesIO(content))
-    image.load()
-    return image
+    return decode(io.BytesIO(content))

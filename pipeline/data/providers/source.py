@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from ..images import Raw
+from ..remarks import Remark
 
 
 class Example(NamedTuple):
@@ -28,6 +29,8 @@ class Source(Protocol):
     """Number of examples of `train`, and of `validation` and `test` if upstream has these; 0: unknown."""
     slow: bool
     """Whether decoding is slow enough to be worth several threads."""
+    remarks: Sequence[Remark]
+    """What was left out of the source."""
 
     def examples(self, part: str) -> Iterator[Example]:
         """Yield the examples of a part in upstream's order; may be called again."""
@@ -41,6 +44,7 @@ class ArraySource:
     """By part: images uint8 (N, height, width, channels), labels int64 (N,)."""
     classes: Sequence[str] | None
     slow: bool = False
+    remarks: Sequence[Remark] = ()
 
     @property
     def parts(self) -> dict[str, int]:

@@ -5,20 +5,20 @@ own files and to read these back, takes a minute for MNIST, and writes other byt
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ...config.schema.data import DataConfig
 from ...core.errors import UserError
 from ...core.quiet import without_notices
 from ..downloader import Upstream
-from ..images import Raw
+from ..images import Raw, decode
+from ..remarks import Remark
 from .source import Example
 from .tfds_compat import fetching_through, split_generators
 
@@ -35,6 +35,7 @@ class TfdsSource:
     """Number of examples by part, see `Source.parts`."""
     classes: tuple[str, ...] | None
     slow: bool = True
+    remarks: Sequence[Remark] = ()
 
     @property
     def parts(self) -> Mapping[str, int]:
@@ -147,6 +148,4 @@ def _decode(image: Any) -> Raw:
         import io
 
         image = io.BytesIO(image)
-    with Image.open(image if hasattr(image, "read") else os.fspath(image)) as opened_image:
-        opened_image.load()
-        return opened_image
+    return decode(image if hasattr(image, "read") else os.fspath(image))

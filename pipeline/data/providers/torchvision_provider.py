@@ -1,7 +1,7 @@
 """The provider `torchvision`: image classification sets of torchvision.datasets, by their own download code."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ from PIL import Image
 from ...config.schema.data import DataConfig
 from ...core.errors import UserError
 from ..downloader import Upstream
+from ..remarks import Remark
 from .bundled_provider import FILES
 from .source import Example
 from .torchvision_compat import fetching_through, file_names
@@ -55,6 +56,7 @@ class TorchvisionSource:
     """By part, a `torchvision.datasets.VisionDataset`."""
     classes: tuple[str, ...] | None
     slow: bool = False
+    remarks: Sequence[Remark] = ()
 
     @property
     def parts(self) -> dict[str, int]:

@@ -1,0 +1,331 @@
+"""The tree of a user's images: which folders are splits and classes, which files are images, and what is left out."""
+
+import re
+import stat
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from PIL import Image
+
+from ...core.errors import UserError
+from ..remarks import MOST_NAMED, Remark
+
+_SPLIT_NAMES: Final = {
+    "train": ("train", "training"),
+    "test": ("test", "testing", "eval", "evaluation", "holdout", "hold-out", "hold_out"),
+    "validation": ("validation", "val", "valid", "validate", "dev", "development"),
+}
+_ROLES: Final = {name: role for role, names in _SPLIT_NAMES.items() for name in names}
+_MOST_NAMES: Final = 5  # in a message
+_DEEPEST: Final = 64  # folders below a class: more than a path has room for
+_NO_IMAGE: Final = "left out, as their names do not end as those of images do"
+_HIDDEN: Final = "left out, as they are hidden"
+_BROKEN: Final = "left out, as they are links to nothing that can be read"
+_SPECIAL: Final = "left out, as they are neither files nor folders"
+_AGAIN: Final = "left out, as they are links to folders around them, or to what their class has already"
+_BESIDE: Final = "left out, as they are in no class folder"
+
+
+@dataclass
+class Tree:
+    """What was found below `root`."""
+
+    root: Path
+    parts: dict[str, dict[str, list[Path]]] = field(default_factory=dict)
+    """Images by part and class."""
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    """By reason, paths relative to `root`; those of folders end with a slash."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences on how the folder was read, where that is not obvious."""
+
+    def leave_out(self, reason: str, path: Path, *, folder: bool = False) -> None:
+        """Note a file or folder that is not read."""
+        name = shown(str(path.relative_to(self.root))) + ("/" if folder else "")
+        self.left_out.setdefault(reason, []).append(name)
+
+    def remarks(self) -> list[Remark]:
+        """Return what was left out, with counts and the first names, and the notes."""
+        return [
+            *(
+                Remark(says=reason, count=len(n), first=tuple(sorted(n)[:MOST_NAMED]))
+                for reason, n in self.left_out.items()
+            ),
+            *(Remark(says=note, count=1, first=()) for note in self.notes),
+        ]
+
+
+@dataclass(frozen=True)
+class _Entries:
+    """What one folder holds, without what is hidden: paths, sorted by name."""
+
+    folders: list[Path]
+    files: list[Path]
+    others: list[tuple[str, Path]]
+    """With the reason why they are left out."""
+
+    def images(self) -> list[Path]:
+        """Return the files whose names end as those of images do."""
+        return [path for path in self.files if path.suffix.lower() in _suffixes()]
+
+
+def survey(root: Path, key: str) -> Tree:
+    """Return the tree below `root`. `key`: how a message calls it, such as `data.root = images`.
+
+    Raises `UserError` naming the folder or class that does not fit the layout, or cannot be read.
+    """
+    tree = Tree(root)
+    try:
+        if not root.is_dir():
+            raise UserError(f"{key}: {root} is not a folder; allowed: one that holds a sub-folder per class")
+        base = _unwrapped(root, tree)
+        splits = _splits(base, key, tree)
+        for role, folder in (splits or {"train": base}).items():
+            tree.parts[role] = _by_class(_unwrapped(folder, tree, within_split=True) if splits else folder, key, tree)
+    except OSError as error:
+        raise UserError(f"{key}: {error.filename}: cannot be read: {error.strerror}") from error
+    _compare_classes(tree, key, drawn={"test", "validation"} - tree.parts.keys())
+    return tree
+
+
+def printable(name: str) -> str:
+    """Escape the bytes of a name that are not valid UTF-8."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first of these names for a message, and how many more there are."""
+    more = len(names) - _MOST_NAMES
+    return ", ".join(map(shown, names[:_MOST_NAMES])) + (f" and {more:,} more" if more > 0 else "")
+
+
+def shown(name: str) -> str:
+    """Escape what would not be one line, or not be seen."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in printable(name))
+
+
+def _unwrapped(folder: Path, tree: Tree, *, within_split: bool = False) -> Path:
+    """Follow folders that hold nothing but one folder, as archives do; note where that ends.
+
+    A folder with images of its own ends it, and at the top one that is named like a split.
+    """
+    inner = folder
+    for _ in range(_DEEPEST):
+        entries = _entries(inner)
+        if len(entries.folders) != 1 or entries.images():
+            break
+        below = _entries(entries.folders[0])
+        is_split = entries.folders[0].name.casefold() in _ROLES and not within_split
+        if is_split or below.images() or not below.folders or entries.folders[0].resolve() in _around(inner):
+            break
+        _leave_out_beside(inner, entries, tree)
+        inner = entries.folders[0]
+    if inner != folder:
+        tree.notes.append(f"The classes are those in {shown(str(inner))}, the only folder there is")
+    return inner
+
+
+def _splits(folder: Path, key: str, tree: Tree) -> dict[str, Path] | None:
+    """Return the folders of the splits by part; None if the folders are classes.
+
+    Raises `UserError` where they may be either, or are not what is allowed.
+    """
+    entries = _entries(folder)
+    top = {path: _ROLES.get(path.name.casefold(), "") for path in entries.folders}
+    given = [role for role in top.values() if role]
+    if "train" in given and (len(given) > 1 or len(top) == 1):
+        if strays := [path.name for path, role in top.items() if given.count(role) != 1]:
+            raise UserError(
+                f"{key}: {some(strays)}; allowed beside train: one test, one validation, in a folder named "
+                + " or ".join(f"{', '.join(names)} ({role})" for role, names in _SPLIT_NAMES.items())
+            )
+        _leave_out_beside(folder, entries, tree)
+        return {role: path for path, role in sorted(top.items(), key=lambda item: list(_SPLIT_NAMES).index(item[1]))}
+    looks = {path: role for path in top if (role := _looks_like(path.name))}
+    nested = [path for path in looks if _is_nested(path)]
+    if (len(looks) == len(top) and len(looks) > 1) or len({looks[path] for path in nested}) > 1:
+        suspects = list(looks)
+    else:
+        suspects = [path for path in nested if top[path]]
+    if suspects:
+        raise UserError(
+            f"{key}: {folder} holds {some([path.name for path in suspects])}, which look like splits, not classes; "
+            "allowed: train and, beside it, test and validation, which hold the class folders. Rename them, and move "
+            "other folders away; if they are classes, put their images directly into them, or rename them"
+        )
+    return None
+
+
+def _looks_like(name: str) -> str:
+    """Return the split that a word of the name means, such as `train` for `seg_train`, or an empty text."""
+    words = [word for word in re.split(r"[\W_\d]+|(?<=[a-z])(?=[A-Z])", name) if word]
+    roles = {_ROLES.get(re.sub(r"(set|data|images|imgs)$", "", word.casefold()) or word) for word in words} - {None}
+    return str(roles.pop()) if len(roles) == 1 else ""
+
+
+def _is_nested(folder: Path) -> bool:
+    """Return whether a folder holds two folders or more and no images of its own, as a split does."""
+    entries = _entries(folder)
+    return len(entries.folders) > 1 and not entries.images()
+
+
+def _by_class(folder: Path, key: str, tree: Tree) -> dict[str, list[Path]]:
+    """Return the images by class."""
+    entries = _entries(folder)
+    _leave_out_beside(folder, entries, tree)
+    images: dict[str, list[Path]] = {}
+    homes: dict[str, Path] = {}
+    for home in entries.folders:
+        name = unicodedata.normalize("NFC", printable(home.name))
+        if name in images:
+            raise UserError(
+                f"{key}: {folder} holds two folders that are both shown as {name}: {homes[name].name!a} and "
+                f"{home.name!a}; allowed: one per class, so rename or merge them"
+            )
+        images[name], homes[name] = _walk(home, key, tree), home
+    if len(images) < 2:
+        raise UserError(
+            f"{key}: {folder} has {len(images) or 'no'} class folder{_which(images)}; allowed: two or more, one "
+            f"per class, as in {folder}/cat/1.png{_instead(tree)}"
+        )
+    if empty := [str(homes[name]) for name, paths in images.items() if not paths]:
+        raise UserError(
+            f"{key}: no images in {some(empty)}; allowed: one or more in each class folder; remove those that are no "
+            f"classes{_instead(tree)}"
+        )
+    _note_alike(images, folder, tree)
+    _note_nested(list(homes.values()), tree)
+    return images
+
+
+def _which(images: Mapping[str, object]) -> str:
+    return f" ({some(list(images))})" if images else ""
+
+
+def _instead(tree: Tree) -> str:
+    left = [name for names in tree.left_out.values() for name in names]
+    return f" (left out: {some(left)})" if left else ""
+
+
+def _walk(home: Path, key: str, tree: Tree) -> list[Path]:
+    """Return the images of a class, in all of its folders; note what else is there. Reads a folder once, so links end.
+
+    Raises `UserError` if folders in it look like splits.
+    """
+    images: list[Path] = []
+    seen = _around(home.parent)
+    waiting, links = [home], list[Path]()  # links last: where a folder is reached twice, they are left out
+    while waiting or links:
+        folder = waiting.pop() if waiting else links.pop()
+        if (real := folder.resolve()) in seen:
+            tree.leave_out(_AGAIN, folder, folder=True)
+            continue
+        seen.add(real)
+        entries = _entries(folder)
+        _refuse_inner_splits(folder, entries, key)
+        for reason, path in [*_hidden(folder), *entries.others]:
+            tree.leave_out(reason, path, folder=path.is_dir())
+        found = entries.images()
+        images += found
+        for path in sorted(set(entries.files) - set(found)):
+            tree.leave_out(_NO_IMAGE, path)
+        for path in entries.folders:
+            (links if path.is_symlink() else waiting).append(path)
+    return sorted(images)
+
+
+def _around(folder: Path) -> set[Path]:
+    """Return the real paths of a folder and of those around it."""
+    real = folder.resolve()
+    return {real, *real.parents}
+
+
+def _refuse_inner_splits(folder: Path, entries: _Entries, key: str) -> None:
+    roles = {path.name: _ROLES.get(path.name.casefold()) for path in entries.folders}
+    suspects = [name for name, role in roles.items() if role]
+    if "train" in roles.values() and len(suspects) > 1:
+        raise UserError(
+            f"{key}: {folder} holds {some(suspects)}, which look like splits within a class; allowed: the other way "
+            "round, as in train/cat/1.png and test/cat/2.png"
+        )
+
+
+def _entries(folder: Path) -> _Entries:
+    """List a folder, following links. Raises OSError if it cannot be read."""
+    found = _Entries([], [], [])
+    for path in sorted(folder.iterdir()):
+        if _is_hidden(path):
+            continue
+        try:
+            mode = path.stat().st_mode
+        except OSError:
+            if not path.is_symlink():
+                raise
+            found.others.append((_BROKEN, path))
+            continue
+        if stat.S_ISDIR(mode):
+            found.folders.append(path)
+        elif stat.S_ISREG(mode):
+            found.files.append(path)
+        else:
+            found.others.append((_SPECIAL, path))
+    return found
+
+
+def _hidden(folder: Path) -> list[tuple[str, Path]]:
+    return [(_HIDDEN, path) for path in sorted(folder.iterdir()) if _is_hidden(path)]
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.name == "__MACOSX"  # of archives that macOS makes
+
+
+def _leave_out_beside(folder: Path, entries: _Entries, tree: Tree) -> None:
+    """Note what a folder of class folders holds beside them."""
+    for reason, path in [*_hidden(folder), *entries.others, *((_BESIDE, path) for path in entries.files)]:
+        tree.leave_out(reason, path, folder=path.is_dir())
+
+
+def _note_alike(classes: Mapping[str, object], folder: Path, tree: Tree) -> None:
+    """Note classes whose names differ in case or blanks alone."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(" ".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            tree.notes.append(f"Classes whose names are alike: {', '.join(map(repr, names))} in {shown(folder.name)}")
+
+
+def _note_nested(homes: Sequence[Path], tree: Tree) -> None:
+    """Note classes that hold no images of their own, but folders of the same names: these may be the classes."""
+    inner = {home: [path.name for path in _entries(home).folders] for home in homes if _is_nested(home)}
+    first = next(iter(inner.values()), [])
+    if len(inner) > 1 and len(inner) == len(homes) and all(names == first for names in inner.values()):
+        tree.notes.append(
+            f"The classes are {some([home.name for home in homes])}; each of them holds {some(first)}, which are read "
+            "as parts of it. If these are the classes, put them into train, test and validation"
+        )
+
+
+def _compare_classes(tree: Tree, key: str, drawn: set[str]) -> None:
+    """Raise `UserError` if a part has other classes than `train`, or a class too few images for the drawn splits."""
+    train = tree.parts["train"]
+    for part, by_class in tree.parts.items():
+        if unknown := sorted(set(by_class) - set(train)):
+            raise UserError(f"{key}: {part} has classes that train has not: {some(unknown)}")
+        if absent := sorted(set(train) - set(by_class)):
+            raise UserError(f"{key}: {part} lacks classes that train has: {some(absent)}; allowed: the same in each")
+    least = 1 + len(drawn)
+    if few := [f"{name} ({len(paths)})" for name, paths in train.items() if len(paths) < least]:
+        others = " and ".join(f"one for {split}" for split in sorted(drawn))
+        raise UserError(
+            f"{key}: classes with too few images: {some(few)}; allowed: {least} or more, one to train on and {others}"
+        )
+
+
+@cache
+def _suffixes() -> frozenset[str]:
+    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
