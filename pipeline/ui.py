@@ -21,6 +21,7 @@ from .core.paths import PREPARED, main_root
 from .core.signals import end_on_signals
 from .data.dataset import Dataset
 from .tracking import outbox, views
+from .tracking.address import whole
 from .tracking.reader import StoredRun, described, find_runs
 from .tracking.store import artifact_root
 from .tracking.tracker import Tracker
@@ -48,11 +49,11 @@ def main(arguments: Sequence[str]) -> None:
         except (OSError, OverflowError) as error:
             raise UserError(f"port = {port}: {error}; choose another, as in `make ui PORT=5001`") from error
     address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", tracker.uri, "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     if artifacts := artifact_root(tracker.uri):
         command += ["--default-artifact-root", artifacts]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment["MLFLOW_BACKEND_STORE_URI"] = whole(tracker.uri)  # everybody can read a command line
     end_on_signals()
     print("MLflow UI: starting", flush=True)
     # its own process group, so that the processes which the server starts are ended with it

@@ -1,19 +1,23 @@
 """Servers on the loopback, good and bad."""
 
+import base64
 import functools
+import http.client
 import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from project_copy import clean_environment, once
 
@@ -119,3 +123,64 @@ class Mlflow:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         self._process = None
+
+
+class _Gate(BaseHTTPRequestHandler):
+    """What stands before a team's server: asks for a header, takes a prefix off, and passes the request on."""
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+    def _pass_on(self) -> None:
+        gate: Any = self.server
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        path = self.path if self.path.startswith("/") else f"/{self.path.split('/', 3)[3]}"  # asked as a proxy
+        gate.seen.append((path, dict(self.headers)))
+        if gate.wanted and self.headers.get("Authorization") not in gate.wanted:
+            return self._reply(401, b"who are you?")
+        if not path.startswith(gate.prefix + "/"):
+            return self._reply(404, b"<html>no such page</html>")
+        upstream = http.client.HTTPConnection(gate.upstream.hostname, gate.upstream.port, timeout=30)
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "authorization")}
+        upstream.request(self.command, path.removeprefix(gate.prefix), body, headers)
+        answer = upstream.getresponse()
+        return self._reply(answer.status, answer.read(), answer.getheader("Content-Type", "text/plain"))
+
+    def _reply(self, status: int, content: bytes, kind: str = "text/plain") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass_on  # noqa: N815
+
+
+@contextmanager
+def gate(
+    upstream: str,
+    *,
+    user: str = "",
+    token: str = "",
+    prefix: str = "",
+    tls: ssl.SSLContext | None = None,
+    seen: list[tuple[str, dict[str, str]]] | None = None,
+) -> Iterator[str]:
+    """The URL of a proxy before `upstream`. `user`: "name:password" that it asks for; `token`: or this one.
+
+    `seen`: gets (path, headers) of each request. It serves as an HTTP proxy (`HTTP_PROXY`) as well.
+    """
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Gate) as server:
+        basic = [f"Basic {base64.b64encode(user.encode()).decode()}"] if user else []
+        held: Any = server
+        held.wanted, held.prefix = [*basic, *([f"Bearer {token}"] if token else [])], prefix
+        held.upstream, held.seen = urlsplit(upstream), [] if seen is None else seen
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}{prefix}"
+        finally:
+            server.shutdown()
+            thread.join()

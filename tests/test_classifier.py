@@ -274,14 +274,15 @@ def test_large_images_are_predicted_within_bounded_memory(framework: str) -> Non
     images = np.random.default_rng(0).integers(0, 256, (96, 224, 224, 3), np.uint8)
     classifier.predict(images[:1])
     before = resident_bytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # VmHWM starts anew
     outputs = classifier.predict(images)
     assert np.array_equal(outputs[:8], classifier.predict(images[:8]))
     assert resident_bytes("VmHWM") - before < 600 << 20  # all 96 at once: 1.2 GB for each copy of the layer's output
 
 
 def resident_bytes(line: str) -> int:
-    found = [text.split()[1] for text in Path("/proc/self/status").read_text().splitlines() if text.startswith(line)]
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    found = [text.split()[1] for text in lines if text.startswith(line)]
     return int(found[0]) * 1024
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 from libraries import library
+from servers import answering, gate, nobody
 
 from pipeline.config import hydra_compat
 from pipeline.config.compose import CONF
@@ -54,6 +55,20 @@ def client(store: Path) -> Any:
     from mlflow import MlflowClient
 
     return MlflowClient(f"sqlite:///{store}")
+
+
+def test_a_server_is_asked_as_the_client_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever `MlflowClient` does before each request: `ask_server`. It gives status and text, whatever the status."""
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t")
+    seen: list[tuple[str, dict[str, str]]] = []
+    with answering(b"HTTP/1.1 503 x\r\nContent-Length: 2\r\n\r\nhi") as behind, gate(behind, seen=seen) as url:
+        assert mlflow_compat.ask_server(url, "/api", 5) == (503, "hi")
+    ((path, headers),) = seen  # once
+    assert (path, headers["Authorization"]) == ("/api?max_results=1", "Bearer t")
+    with pytest.raises(ConnectionError, match="refused"):
+        mlflow_compat.ask_server(nobody(), "/api", 5)
+    with pytest.raises(ValueError, match="not a valid host"):
+        mlflow_compat.ask_server("http://[", "/api", 5)
 
 
 @pytest.fixture

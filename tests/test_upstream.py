@@ -17,8 +17,9 @@ from urllib.error import URLError
 import pytest
 from libraries import ACCEPT, MNIST_FILES, PROVIDERS, Library, assert_refused, library, made_up_mnist, needs_mnist_files
 from project_copy import clean_environment
-from servers import answering, nobody, served
+from servers import answering, gate, nobody, served
 
+from pipeline.config.compose import compose
 from pipeline.core.errors import UserError
 from pipeline.data import downloader as upstream
 from pipeline.data.downloader import Upstream
@@ -335,6 +336,21 @@ def test_what_breaks_after_all_has_been_fetched_is_not_put_down_to_the_network(t
         upstream_.explained("a set"),
     ):
         raise ValueError("not as\n it was")
+
+
+def test_credentials_of_a_mirror_are_those_of_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the URL, the configuration, MLflow and DVC would keep them."""
+    with pytest.raises(UserError, match=r"data\.mirror: has credentials.*~/\.netrc") as refused:
+        compose(["data=mnist", "data.mirror=https://ann:pw-1234@mirror.org/x"])
+    assert "pw-1234" not in str(refused.value)
+    (tmp_path / "upstream").mkdir()
+    (tmp_path / "upstream/a").write_bytes(b"whole")
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login ann password pw-1234\n")
+    with served(tmp_path / "upstream") as behind, gate(behind, user="ann:pw-1234") as mirror:
+        with pytest.raises(UserError, match="HTTP 401"):
+            place(tmp_path, mirror=mirror)
+        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+        assert place(tmp_path, mirror=mirror) == b"whole"
 
 
 def test_a_relative_mirror_is_below_the_root_of_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,14 @@ import io
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Final, NoReturn
 
 from .errors import BusyError, ResultError, UserError
+from .redaction import redacted
 
 FAILED: Final = 1
 MISTAKE: Final = 2
@@ -74,15 +77,21 @@ def exit_codes() -> Iterator[None]:
 
 
 def _end(message: str, code: int) -> NoReturn:
-    print(message, file=sys.stderr)
+    print(redacted(message), file=sys.stderr)
     raise SystemExit(code) from None
 
 
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.stderr.write(redacted("".join(traceback.format_exception(kind, error, trace))))
+
+
 def command(main: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], None]:
-    """Decorate the `main` of a command so that it runs within `exit_codes`."""
+    """Decorate the `main` of a command so that it runs within `exit_codes`; a traceback shows no secrets."""
 
     @functools.wraps(main)
     def wrapper(arguments: Sequence[str]) -> None:
+        if sys.excepthook is sys.__excepthook__:
+            sys.excepthook = _print_traceback
         with exit_codes():
             main(arguments)
 

@@ -121,7 +121,7 @@ Figures, pages and `tracking` are in no stage that trains: an edit of them must 
 """
 INERT: Final = (
     *_below("core", "errors.py", "exits.py", "fingerprint.py", "frameworks.py", "paths.py", "progress.py"),
-    *_below("core", "provenance.py", "quiet.py", "signals.py", "working_tree.py"),
+    *_below("core", "provenance.py", "quiet.py", "redaction.py", "signals.py", "working_tree.py"),
     *_below("config", "__main__.py", "call.py", "compose.py", "hydra_compat.py"),
     *_below("config/schema", "tracking.py", "whole.py"),
     *_below("data", "cache.py"),

@@ -1,7 +1,9 @@
 """Upstream files: from a mirror or from their own addresses, verified, kept under their own names in one folder."""
 
+import base64
 import errno
 import hashlib
+import netrc
 import os
 import queue
 import shutil
@@ -206,8 +208,21 @@ def _opened(source: str | Path) -> Iterator[tuple[BinaryIO, int | None]]:
 
 
 def _ask(url: str) -> Any:
-    agent = {"User-Agent": "Mozilla/5.0 (experiment-tracking-pipeline)"}
-    return urllib.request.urlopen(urllib.request.Request(url, headers=agent), timeout=SILENCE_SECONDS)
+    request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0 (experiment-tracking-pipeline)"})
+    if login := _login(request.host.partition(":")[0]):
+        request.add_unredirected_header("Authorization", login)  # to this host, and no other
+    return urllib.request.urlopen(request, timeout=SILENCE_SECONDS)
+
+
+def _login(host: str) -> str | None:
+    """Return the value of the header `Authorization` for a host that `~/.netrc`, or the file `NETRC`, names."""
+    try:
+        entry = netrc.netrc(os.environ.get("NETRC")).authenticators(host)
+    except FileNotFoundError:
+        return None
+    except netrc.NetrcParseError as error:
+        raise OSError(str(error)) from error
+    return f"Basic {base64.b64encode(f'{entry[0]}:{entry[2]}'.encode()).decode()}" if entry else None
 
 
 def _begun(call: Callable[[], Any]) -> "queue.SimpleQueue[Any]":

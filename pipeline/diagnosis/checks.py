@@ -21,6 +21,7 @@ from ..core import working_tree
 from ..core.errors import UserError
 from ..core.machine import machine, usable_cores
 from ..core.paths import PREPARED
+from ..core.redaction import redacted
 from ..core.working_tree import GitError
 from ..tracking import health, journal, outbox
 from ..tracking.health import ANSWER_SECONDS, Mark
@@ -67,12 +68,12 @@ def examine(arguments: Sequence[str], root: Path) -> Iterator[Finding]:
     for name, check in checks.items():
         try:
             for mark, message in check():
-                yield Finding(mark, name, message)
+                yield Finding(mark, name, redacted(message))
         except UserError as error:
             if name != "data":  # an invalid configuration, which the check `configuration` has reported
-                yield Finding("FAIL", name, str(error))
+                yield Finding("FAIL", name, redacted(str(error)))
         except Exception as error:  # see the docstring
-            yield Finding("FAIL", name, f"cannot be checked: {type(error).__name__}: {error}")
+            yield Finding("FAIL", name, redacted(f"cannot be checked: {type(error).__name__}: {error}"))
 
 
 def _python() -> Iterator[tuple[Mark, str]]:

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from . import experiments, mlflow_compat, views
+from ..core.redaction import redacted
+from . import address, experiments, mlflow_compat, views
 from .journal import Journal, Position, folder_of, is_local, uid_of
-from .store import artifact_root, first_connection, store_uri, unreachable_reason
+from .reachable import unreachable_reason
+from .store import artifact_root, first_connection, store_uri
 
 RUN_ID: Final = "{run_id}"
 """Placeholder for the run's id in the value of a tag: the text is written before MLflow has given an id."""
@@ -52,6 +54,7 @@ class Delivery:
         from mlflow.exceptions import MlflowException
 
         position = journal.position
+        position.store = address.remember(position.store)
         if position.store != self.store:  # nothing of it is in this store
             journal.position = position = Position(store=self.store)
         for batch, end in _batches(journal.events(position.offset)):
@@ -90,7 +93,8 @@ class Delivery:
                 if error.error_code not in _REFUSALS:
                     raise
                 journal.refuse(event, str(error))
-                self.refused.append(f"{journal.folder / 'refused.jsonl'}: {event['event']}: {error.message}")
+                said = f"{journal.folder / 'refused.jsonl'}: {event['event']}: {error.message}"
+                self.refused.append(redacted(said))
 
     def _apply(self, journal: Journal, batch: list[dict[str, Any]]) -> None:
         event = batch[0]
@@ -249,7 +253,7 @@ class Delivery:
 def connect(root: Path, store: str) -> Delivery:
     """Return a connection to a store, see `store.configured_store`.
 
-    Raises ConnectionError if the store does not answer, or what MLflow raises.
+    Raises ConnectionError if the store does not answer, `RefusedError`, or what MLflow raises.
     """
     from mlflow import MlflowClient
 
@@ -257,7 +261,7 @@ def connect(root: Path, store: str) -> Delivery:
     if reason := unreachable_reason(uri):
         raise ConnectionError(reason)
     with first_connection(root, uri):
-        return Delivery(MlflowClient(uri), store, root)
+        return Delivery(MlflowClient(address.whole(uri)), store, root)
 
 
 def _batches(events: Iterator[tuple[dict[str, Any], int]]) -> Iterator[tuple[list[dict[str, Any]], int]]:

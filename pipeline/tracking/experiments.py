@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from ..core.redaction import redacted
 from . import views
 
 
@@ -48,7 +49,7 @@ def update_views(
             if stored.get(key) != value and _may_write(key, stored, current=current, report=report):
                 client.set_experiment_tag(experiment_id, key, value)
     except Exception as error:
-        warnings.warn(f"saved views of the MLflow UI: {error}", stacklevel=2)
+        warnings.warn(redacted(f"saved views of the MLflow UI: {error}"), stacklevel=2)
 
 
 def _may_write(key: str, stored: Mapping[str, str], *, current: bool, report: bool) -> bool:

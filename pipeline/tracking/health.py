@@ -1,15 +1,15 @@
 """Check a store from outside, without opening it through MLflow."""
 
 import sqlite3
-import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 from typing import Final, Literal
 
-from . import mlflow_compat
-from .store import file_of, require_kind, store_uri, unreachable_reason
+from . import address, mlflow_compat
+from .reachable import RefusedError, unreachable_reason
+from .store import file_of, require_kind, store_uri
 
 Mark = Literal["ok", "warn", "FAIL"]
 ANSWER_SECONDS: Final = 3.0
@@ -19,17 +19,22 @@ ANSWER_SECONDS: Final = 3.0
 def store(root: Path) -> Iterator[tuple[Mark, str]]:
     """Check that the configured store answers, can be written, and fits the installed MLflow.
 
-    Yields a mark and a message for each finding. MLflow is not imported: that takes seconds. Raises `UserError` if the
-    store's URI is not allowed.
+    Yields a mark and a message for each finding. MLflow is imported, which takes seconds, only to ask a server. Raises
+    `UserError` if the store's URI is not allowed.
     """
     uri = store_uri(root)
     require_kind(uri)
-    if reason := unreachable_reason(uri):
+    try:
+        reason = unreachable_reason(uri)
+    except RefusedError as error:
+        yield "FAIL", f"{uri}: {error}"
+        return
+    if reason:
         yield "warn", f"{uri}: {reason}; training goes on, and `python -m pipeline.sync` sends what was logged"
     elif uri.startswith("http"):
         yield from _server(uri)
     elif not uri.startswith("sqlite:///"):
-        yield "ok", f"{uri.split('@')[-1]}: answers"
+        yield "ok", f"{uri}: answers"
     elif not file_of(uri).exists():
         yield "ok", f"{uri}: will be built by the first run"
     else:
@@ -38,8 +43,8 @@ def store(root: Path) -> Iterator[tuple[Mark, str]]:
 
 def _server(uri: str) -> Iterator[tuple[Mark, str]]:
     installed = metadata.version("mlflow")
-    with urllib.request.urlopen(f"{uri.rstrip('/')}/version", timeout=ANSWER_SECONDS) as answer:
-        version = answer.read(100).decode(errors="replace")
+    status, text = mlflow_compat.ask_server(address.whole(uri), "/version", ANSWER_SECONDS)
+    version = text[:100] if status == 200 else f"of an unknown version (HTTP {status})"
     if version.split(".")[:2] == installed.split(".")[:2]:
         yield "ok", f"{uri}: answers, MLflow {version}"
     else:

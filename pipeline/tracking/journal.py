@@ -21,6 +21,8 @@ from typing import Any, Final
 
 from filelock import FileLock, Timeout
 
+from ..core.redaction import redacted, without_credentials_inside
+
 FOLDER: Final = "journal"
 _KEEP_DAYS: Final = 14
 _LOCK_SECONDS: Final = 30.0
@@ -109,7 +111,12 @@ class Journal:
         return journal
 
     def append(self, event: Mapping[str, Any]) -> None:
-        """Append an event. A kill of this process leaves all of its line, or a part that is cut off later."""
+        """Append an event, without the credentials in its URLs.
+
+        A kill of this process leaves all of its line, or a part that is cut off later.
+        """
+        if event["event"] != "metrics":  # numbers
+            event = without_credentials_inside(event)
         line = json.dumps(event, separators=(",", ":")).encode() + b"\n"
         with self._guard:
             self._file.write(line)
@@ -175,7 +182,7 @@ class Journal:
     def refuse(self, event: Mapping[str, Any], reason: str) -> None:
         """Append an event that MLflow will never take to `refused.jsonl`, with the reason."""
         with (self.folder / "refused.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"reason": reason, **event}) + "\n")
+            file.write(json.dumps({"reason": redacted(reason), **event}) + "\n")
 
     def finish(self) -> bool:
         """Remove the journal if MLflow has all of it and the run is over; return whether it was removed.

@@ -23,10 +23,54 @@ WARM_IMPORTS: Final = (
     *("mlflow.system_metrics.system_metrics_monitor", "alembic.command", "sqlalchemy.dialects.sqlite"),
 )
 """Modules that a run imports, of MLflow and for it: a warm worker (see `sweeps.workers`) loads them in advance."""
+DEFAULT_SECONDS: Final = 15
+"""`MLFLOW_HTTP_REQUEST_TIMEOUT` if the user has not set it."""
 VIEW_TAG: Final = "mlflow.sharedViewState."
 """Prefix of the experiment tags that hold saved views; the view's key follows."""
 _VIEW_MILLISECONDS: Final = 1_767_225_600_000  # fixed: a view is the same text whenever it is written
 _AS_CHARTS: Final = {"runs": "compareRunsMode", "models": "viewMode"}  # by page, the key of its query
+
+
+class CertificateError(OSError):
+    """The certificate of a server, or of this client, is not accepted."""
+
+
+def ask_server(uri: str, path: str, seconds: float) -> tuple[int, str]:
+    """Ask a server once, as MLflow's client does; return the HTTP status and the text of the answer.
+
+    With its credentials (variables, `~/.mlflow/credentials`, `MLFLOW_TRACKING_AUTH`), certificates, headers of plugins,
+    and the proxies of requests. `seconds`: time limit for the connection, and for each silence. Raises
+    `CertificateError`, OSError if there is no answer, and ValueError if the settings allow no request.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+    from requests.exceptions import RequestException, SSLError
+
+    try:
+        credentials = get_default_host_creds(uri)
+        query, once = {"max_results": 1}, {"max_retries": 0, "retry_codes": (), "raise_on_status": False}
+        answer = http_request(credentials, path, "GET", timeout=seconds, params=query, **once)
+    except MlflowException as error:
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, SSLError) and re.search(r"(?i)certificate|wrong.version|unknown.ca", str(cause)):
+            raise CertificateError(_reason(cause)) from error
+        if isinstance(cause, SSLError):  # also if the server goes away amid the first words
+            raise ConnectionError(f"{_reason(cause)} (does it want MLFLOW_TRACKING_CLIENT_CERT_PATH?)") from error
+        if isinstance(cause, RequestException) and not isinstance(cause, ValueError):
+            raise ConnectionError(_reason(cause)) from error
+        if isinstance(cause, OSError) and not isinstance(cause, RequestException):  # a certificate's file is missing
+            raise CertificateError(str(cause)) from error
+        raise ValueError(str(cause or error)) from error
+    return answer.status_code, answer.text
+
+
+def _reason(error: Exception) -> str:
+    """Return the innermost message of an error of requests, which wraps that of urllib3, which wraps the system's."""
+    inner: Any = error
+    while isinstance(cause := getattr(inner, "reason", None) or next(iter(inner.args), None), Exception):
+        inner = cause
+    return " ".join(str(inner).split())
 
 
 def build_store(path: Path, artifact_root: str) -> None:

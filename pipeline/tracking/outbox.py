@@ -7,6 +7,8 @@ from pathlib import Path
 
 from filelock import Timeout
 
+from ..core.redaction import redacted
+from . import address
 from . import journal as journals
 from .delivery import Delivery, NotYetError, connect
 from .journal import Journal, position_of
@@ -38,7 +40,7 @@ def find(root: Path) -> list[Waiting]:
             killed, refused = not journal.ended, (folder / "refused.jsonl").exists()
             if journal.pending or killed or refused:
                 begin = journal.begin
-                name, store = begin.get("name", ""), begin.get("store", "")
+                name, store = begin.get("name", ""), address.remember(begin.get("store", ""))
                 waiting.append(Waiting(folder, name, store, journal.pending, killed, refused))
     return waiting
 
@@ -64,7 +66,7 @@ def send(
     `on_sent` is called with the folder of every journal that is done with. Raises `UserError` if `to` is no store.
     """
     if to is not None:
-        ensure_store(root, to)
+        to = ensure_store(root, to)
     failures = []
     for store in dict.fromkeys(run.store for run in waiting):
         folders = [run.folder for run in waiting if run.store == store]
@@ -110,7 +112,7 @@ def _send(delivery: Delivery, folder: Path, store: str) -> bool:
     except (Timeout, OSError):  # locked: its process sends it; or removed
         return True
     try:
-        if journal.begin.get("store") == store:
+        if address.remember(journal.begin.get("store", "")) == store:
             if not journal.ended:
                 mark_killed(journal)
             delivery.send(journal)
@@ -138,8 +140,8 @@ def mark_killed(journal: Journal) -> None:
 
 
 def one_line(error: Exception) -> str:
-    """Return the error's message on one line of at most 300 characters; its type if the message is empty."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """Return the error's message on one line of at most 300 characters, without secrets; its type if it is empty."""
+    text = " ".join(redacted(str(error)).split()) or type(error).__name__
     return text if len(text) < 300 else f"{text[:140]} … {text[-140:]}"
 
 

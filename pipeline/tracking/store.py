@@ -1,27 +1,21 @@
 """The MLflow store: its URI, whether it answers, and how it is built by one process at a time."""
 
 import os
-import socket
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from filelock import FileLock
 
 from ..core.errors import UserError
-from . import mlflow_compat
+from . import address, mlflow_compat
 
-_ANSWER_SECONDS = 5.0
-_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(mlflow_compat.DEFAULT_SECONDS),
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_UV_AUTO_DETECT": "false",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # failures are reported by our own code, once, without a traceback
@@ -33,13 +27,19 @@ for _name, _value in _DEFAULTS.items():  # mlflow reads them when it is imported
 
 
 def configured_store(root: Path) -> str:
-    """Return `MLFLOW_TRACKING_URI`; empty for the default, `mlflow.db` at the main root, wherever that is moved."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    return "" if uri == _default_uri(root) else uri  # MLflow sets the variable, too
+    """Return `MLFLOW_TRACKING_URI` without credentials, which `address` keeps.
+
+    Empty for the default, `mlflow.db` at the main root, wherever that is moved.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    return "" if uri == _default_uri(root) else address.remember(uri)  # MLflow sets the variable, too
 
 
 def store_uri(root: Path, store: str | None = None) -> str:
-    """Return the URI of `store`, a value of `configured_store`; None: the store that is configured now."""
+    """Return the URI of `store`, a value of `configured_store`; None: the store that is configured now.
+
+    It has no credentials: `address.whole` adds those that MLflow takes in no other way.
+    """
     return (configured_store(root) if store is None else store) or _default_uri(root)
 
 
@@ -53,13 +53,13 @@ def artifact_root(uri: str) -> str | None:
 
 
 def ensure_store(root: Path, uri: str = "") -> str:
-    """Build the store if it is a SQLite file that is missing; return its URI. A server is not asked.
+    """Build the store if it is a SQLite file that is missing; return its URI, see `store_uri`. A server is not asked.
 
     `uri`: of the store; empty: the configured one. Raises `UserError` if the URI is not that of a store, or the file
     cannot be created. The file is built under a lock in a temporary file that is renamed into place: two processes that
     initialise one MLflow database at once destroy it.
     """
-    named, uri = "--to" if uri else "MLFLOW_TRACKING_URI", uri or store_uri(root)
+    named, uri = ("--to", address.remember(uri)) if uri else ("MLFLOW_TRACKING_URI", store_uri(root))
     require_kind(uri, named)
     if uri.startswith("sqlite:///"):
         path = file_of(uri)
@@ -87,27 +87,6 @@ def require_kind(uri: str, named: str = "MLFLOW_TRACKING_URI") -> None:
     """Raise `UserError` if `uri` is not of a kind of store that can be written to. `named`: the setting it is from."""
     if not uri.startswith(("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql")):
         raise UserError(f"{named} = {uri}: allowed: sqlite:///<absolute path>, http(s)://<server>, or a database URL")
-
-
-def unreachable_reason(uri: str) -> str:
-    """Return why the store does not answer within 5 s; empty if it does.
-
-    Asks once: MLflow's own client would retry for minutes, and print a warning each time.
-    """
-    if uri.startswith("sqlite:///"):
-        return ""
-    try:
-        if uri.startswith("http"):
-            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_ANSWER_SECONDS):
-                return ""
-        address = urlsplit(uri)
-        port = address.port or _PORTS[address.scheme.split("+")[0]]
-        with socket.create_connection((address.hostname or "127.0.0.1", port), timeout=_ANSWER_SECONDS):
-            return ""
-    except urllib.error.HTTPError:
-        return ""  # it answers; whether it accepts requests is for MLflow's client to find out
-    except (OSError, ValueError, KeyError) as error:
-        return f"does not answer: {getattr(error, 'reason', error)}"
 
 
 def file_of(uri: str) -> Path:

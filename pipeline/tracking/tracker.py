@@ -11,15 +11,16 @@ from typing import Any
 from ..config.schema.tracking import TrackingConfig
 from ..core.errors import UserError
 from ..core.files import write_text
+from . import address, mlflow_compat
 from . import journal as journals
-from . import mlflow_compat
 from .delivery import Delivery, connect
 from .experiments import DeletedExperimentError
 from .journal import Journal, folder_of, local, position_of
-from .outbox import unsent
+from .outbox import one_line, unsent
+from .reachable import RefusedError, unreachable_reason
 from .runs import Costs, Run, milliseconds, tags_of
 from .sender import Sender
-from .store import configured_store, ensure_store, unreachable_reason
+from .store import configured_store, ensure_store
 
 _INTERRUPTED_SECONDS = 1.0  # an interrupted process waits no longer than this for MLflow
 
@@ -34,8 +35,8 @@ class Tracker:
     def __init__(self, tracking: TrackingConfig, root: Path) -> None:
         """Open the store, and create the experiment if it is missing.
 
-        Raises `UserError` if the store's URI is not allowed, the store cannot be created or refuses the connection, or
-        the experiment is deleted.
+        Raises `UserError` if the store's URI is not allowed, the store cannot be created or refuses the connection
+        (`RefusedError`), or the experiment is deleted.
         """
         began = time.perf_counter()
         self.uri, self._root, self._name = ensure_store(root), root, tracking.experiment
@@ -46,13 +47,16 @@ class Tracker:
         import mlflow
 
         self.costs = Costs()
-        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_tracking_uri(address.whole(self.uri))
         journals.tidy(root)
         self._open = 0
         self._client: Any = None
         self._experiment_id = ""
         self._sender = Sender(root, self.uri, self._connect)
-        self.unreachable = unreachable_reason(self.uri)
+        try:
+            self.unreachable = unreachable_reason(self.uri)
+        except RefusedError as error:
+            raise UserError(f"MLflow {self.uri}: {error}") from error
         """Why the store does not answer; empty if it does."""
         if self.unreachable:
             self._sender.reason = self.unreachable
@@ -66,7 +70,7 @@ class Tracker:
                     f"tracking.experiment = {error}: is deleted in {self.uri}; restore it, or choose another name"
                 ) from error
             except Exception as error:
-                raise UserError(f"MLflow store {self.uri}: does not answer: {error}") from error
+                raise UserError(f"MLflow store {self.uri}: cannot be used: {one_line(error)}") from error
         self.costs.open_seconds = time.perf_counter() - began
 
     @property

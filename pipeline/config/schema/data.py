@@ -3,8 +3,9 @@
 import unicodedata
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from ...core.redaction import without_credentials
 from .section import Fraction, Positive, Section, Seed
 
 _MOST_PIXELS: Final = 4096
@@ -15,6 +16,14 @@ def _is_size(value: Any) -> Any:
     if value is not None and not (len(pair) == 2 and all(type(n) is int and 1 <= n <= _MOST_PIXELS for n in pair)):
         raise ValueError(f"data.size = {value!r}: allowed: 1 to {_MOST_PIXELS}, [height, width] of these, or null")
     return value
+
+
+def _is_no_secret(mirror: str) -> str:
+    if without_credentials(mirror) != mirror:
+        kept = "has credentials, which params.yaml, DVC and MLflow would keep"
+        login = "machine <host> login <user> password <password>"
+        raise ValueError(f"data.mirror: {kept}; allowed: a URL without them, and a line `{login}` in ~/.netrc")
+    return mirror
 
 
 def _are_options(value: Any) -> Any:
@@ -38,8 +47,11 @@ class DataConfig(Section):
     name: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$", max_length=80)]
     """The provider's name of the data set (torchvision: case and underscores do not matter); `folder`: any name."""
     provider: Literal["bundled", "torchvision", "tfds", "folder"]
-    mirror: Annotated[str, Field(min_length=1)] | None
-    """A folder with the upstream files, or its URL (http, https, file); None: fetch them from their own addresses."""
+    mirror: Annotated[str, Field(min_length=1), AfterValidator(_is_no_secret)] | None
+    """A folder with the upstream files, or its URL (http, https, file); None: fetch them from their own addresses.
+
+    A URL has no credentials; those for its host are read from `~/.netrc`.
+    """
     root: str | None
     """Folder of the provider `folder`: a sub-folder per class, or `train`, `test`, `validation` that hold these."""
     options: Options

@@ -1,0 +1,55 @@
+"""The address of a store: its URI as it may be shown and kept in files, and the credentials that open it.
+
+Everywhere but here and in MLflow's client a store goes by its URI without credentials. Those of a server are handed to
+MLflow as it documents them, in `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`, and only for the server whose
+URI named them; MLflow's messages name the URI, and then cannot contain them.
+"""
+
+import os
+from typing import Final
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from ..core.redaction import HIDDEN, without_credentials
+
+_VARIABLES: Final = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+_whole: dict[str, str] = {}
+"""URIs with credentials that MLflow takes in no other way, by the URI that is shown."""
+_pairs: dict[str, tuple[str, str]] = {}
+"""(user, password) that the URI of a server named, by the URI that is shown."""
+_before: dict[str, str | None] = {}
+"""The user's own values of the two variables, while those of a URI are in place."""
+
+
+def remember(uri: str) -> str:
+    """Return a store's URI without credentials, and keep these, in memory, for `whole` and `authenticate`."""
+    if uri.startswith("sqlite:"):
+        return uri
+    parts = urlsplit(without_credentials(uri))
+    server = parts.scheme in ("http", "https")
+    place = parts.netloc.removeprefix(f"{HIDDEN}@")
+    query = "&".join(part for part in parts.query.split("&") if not part.endswith(f"={HIDDEN}"))
+    shown = urlunsplit(parts._replace(netloc=place, query=query)).rstrip("/" if server else "")
+    user, _, password = urlsplit(uri).netloc.rpartition("@")[0].partition(":") if server else ("", "", "")
+    if user and password:
+        _pairs[shown] = unquote(user), unquote(password)
+    elif shown != uri.rstrip("/"):
+        _whole[shown] = uri
+    return shown
+
+
+def whole(uri: str) -> str:
+    """Return the URI that opens a store: with the credentials that this process was given and that belong into it."""
+    return _whole.get(uri, uri)
+
+
+def authenticate(uri: str) -> None:
+    """Have MLflow's client use the credentials that came with the URI of this server, else those of the user."""
+    for name, before in _before.items():
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
+    _before.clear()
+    if uri in _pairs:
+        for name, value in zip(_VARIABLES, _pairs[uri], strict=True):
+            _before[name] = os.environ.get(name)
+            os.environ[name] = value
