@@ -323,6 +323,7 @@ def test_the_inventory_keeps_what_was_left_out() -> None:
     fill(a=4, b=4)
     Path("images/a/notes.txt").touch()
     run()
-    assert json.loads(Path("data/raw/images.json").read_text(encoding="utf-8"))["remarks"][0]["first"] == ["a/notes.txt"]
+    inventory = json.loads(Path("data/raw/images.json").read_text(encoding="utf-8"))
+    assert inventory["remarks"][0]["first"] == ["a/notes.txt"]
     put("images/a/9.png", 9)
     assert total(run()) == 9

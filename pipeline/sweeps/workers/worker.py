@@ -218,12 +218,12 @@ class Worker:
             os.close(descriptor)
         sys.stdout.flush()
         sys.stderr.flush()
-        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # DVC imports colorama, which has wrapped them
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
-        assert isinstance(sys.__stdout__, io.TextIOWrapper)
-        sys.__stdout__.reconfigure(line_buffering=os.isatty(1), write_through="PYTHONUNBUFFERED" in command.environment)
+        unbuffered = "PYTHONUNBUFFERED" in command.environment
+        sys.stdout = _writer(sys.__stdout__, 1, line_buffering=os.isatty(1), write_through=unbuffered)
+        sys.stderr = _writer(sys.__stderr__, 2, line_buffering=True, write_through=unbuffered)
         os.environ.clear()
         os.environ.update(command.environment)
         os.umask(command.umask)
@@ -236,6 +236,16 @@ class Worker:
         if "numpy" in sys.modules:
             sys.modules["numpy"].random.seed()  # else every fork draws the same numbers
         importlib.invalidate_caches()
+
+
+def _writer(before: Any, descriptor: int, *, line_buffering: bool, write_through: bool) -> io.TextIOWrapper:
+    """Return a new text stream on the descriptor, with the encoding and the error rule of the one before.
+
+    One that is used again takes a pipe for the file that it wrote to.
+    """
+    binary = open(descriptor, "wb", closefd=False)  # noqa: SIM115 (for the life of the process)
+    buffering = {"line_buffering": line_buffering, "write_through": write_through}
+    return io.TextIOWrapper(binary, before.encoding, before.errors, None, **buffering)
 
 
 def _answer(client: socket.socket, answer: dict[str, Any]) -> None:
