@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ from .config.schema.evaluate import EvaluateConfig
 from .config.schema.tracking import TrackingConfig
 from .config.schema.whole import Config
 from .core import frameworks
+from .core.claim import create_new, lock
 from .core.errors import ParityError, UserError
 from .core.exits import command
 from .core.paths import PREPARED, RESULTS, main_root
@@ -121,7 +123,12 @@ def compare_sweep(tracker: Tracker, sweep: str, config: Config) -> None:
     folder = Path("multirun") / sweep
     home = (folder if folder.exists() else Path("outputs") / sweep) / "comparison"
     comparisons = {}
-    with tempfile.TemporaryDirectory() as scratch, steps("compare", len(arms), "comparisons") as progress:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        ExitStack() as stack,
+        steps("compare", len(arms), "comparisons") as progress,
+    ):
+        lock(home, stack)
         for number, stored in enumerate(arms.compare(config, Path(scratch))):
             output = home / str(number) if len(arms) > 1 else home
             where = publish(
@@ -145,9 +152,9 @@ def compare_sweep(tracker: Tracker, sweep: str, config: Config) -> None:
 
 def compare_two(tracker: Tracker, a: str, b: str, config: Config) -> None:
     """Compare the runs that match two MLflow filters; write below `outputs/`."""
-    output = Path("outputs") / time.strftime("%Y-%m-%d_%H-%M-%S-comparison")
     with tempfile.TemporaryDirectory() as scratch:
         stored = compare_filters(tracker, a, b, config, Path(scratch))
+    output = create_new(Path("outputs") / time.strftime("%Y-%m-%d_%H-%M-%S-comparison"))
     where = publish(stored.comparison, output, stored.dataset, config.tracking, tags={"a": a, "b": b})
     show(stored.comparison, output / "table.txt", where)
 

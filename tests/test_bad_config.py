@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from project_copy import clone_project
 
 from pipeline import train
-from pipeline.config.compose import compose
+from pipeline.config.compose import compose_job
 
 KEYS = sorted(
     {
@@ -24,7 +24,14 @@ KEYS = sorted(
         "train.optimizer.beta_1", "train.precision", "train.execution", "train.augment.flip", "train.augment.crop",
         "train.clip_norm", "train.label_smoothing", "train.checkpoint_minutes", "train.memory_mebibytes",
         "compare.margin.accuracy", "evaluate.calibration_bins", "tracking.experiment", "sweep.rerun", "conf_digest",
-        "hydra.run.dir", "hydra.sweep.dir", "no_such_key", "train.no_such_key", "data.name.deeper", "+new", "~train",
+        "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir", "hydra.mode",
+        "hydra.job.chdir",
+        "hydra.job.name", "hydra.verbose", "hydra.sweeper.max_batch_size", "hydra/sweeper", "hydra/launcher",
+        "hydra/job_logging", "hydra.callbacks", "hydra.searchpath", "hydra.no_such_key", "+hydra.sweeper.params",
+        "hydra.job.config.override_dirname.exclude_keys", "~hydra.run", "++train.epochs", "+train.epochs",
+        "~train.epochs", "+model@train", "override train/optimizer", "no_such_key", "train.no_such_key",
+        "data.name.deeper",
+        "+new", "~train",
     }
 )  # fmt: skip
 VALUES = st.one_of(
@@ -32,6 +39,15 @@ VALUES = st.one_of(
         ["", "null", "nan", "inf", "-inf", "-1", "0", "1e999", "99999999999999999999", "true", "[]", "{}", "[1,[2]]",
          "{a:1}", "${oops}", "${train.epochs}", "${oc.env:HOME}", "$(touch pwned)", "`touch pwned`", "; touch pwned",
          "../../etc/passwd", "'", '"', "{", "]", "a=b", "a,b", "range(3)", "choice(1,2)", "é", "\x00", "-m", "--help x",
+         "glob(*)", "glob([a,m*],exclude=[*_*])", "glob(nope)", "shuffle(1,2,3)", "shuffle(range(1,4))", "sort(3,1,2)",
+         "interval(1,2)", "tag(a,choice(1,2))", "choice()", "range(1,1)", "range(0,1,0)", "extend_list(1)", "int(2)",
+         "str(1)", "bool(2)", "json_str({a:1})", "'1", "1'", "'a\\'b'", "a\\,b", "a\\", "\"{a:'b'}\"",
+         "{a:[1,{b:2}]}", "{", "{}}",
+         "[1", "{a:1,a:2}", "${", "${}", "${now:%f}", "${hydra:job.num}", "${hydra:job.nope}",
+         "${hydra:runtime.output_dir}",
+         "${oc.env:NO_SUCH}", "${oc.env:NO_SUCH,1}", "${.epochs}", "${..seeds}", "${train}", "outputs/${now:%f}",
+         ".", "conf",
+         "a/b", "/", "/dev/null", "a b", "MULTIRUN", "disabled", "'???'", "???", "key=value",
          "!!python/object/apply:os.system [touch pwned]", "x" * 5000]
     ),
     st.text(max_size=20),
@@ -39,6 +55,16 @@ VALUES = st.one_of(
     st.floats(allow_subnormal=False).map(str),
 )  # fmt: skip
 OVERRIDES = st.lists(st.tuples(st.sampled_from(KEYS), VALUES).map("=".join), min_size=1, max_size=3)
+
+
+SHOWN = ("--cfg=job", "--cfg=all", "--info=defaults", "--hydra-help")
+FLAGS = st.lists(
+    st.sampled_from(
+        [*SHOWN, "--run", "--resolve", "--package=train", "--package=nope", "--config-dir=nope", "--config-name=nope",
+         "--config-path=x", "--experimental-rerun=x", "-sc", "--nope", "-x", "--info=nope"]
+    ),
+    max_size=2,
+)  # fmt: skip
 
 
 class StartedError(Exception):
@@ -76,20 +102,23 @@ def test_a_bad_override_ends_with_2_and_one_message(
         suppress_health_check=[HealthCheck.too_slow],
         database=None,
     )
-    @given(OVERRIDES)
-    def check(overrides: list[str]) -> None:
+    @given(OVERRIDES, st.one_of(st.just([]), st.just([]), FLAGS))
+    def check(overrides: list[str], flags: list[str]) -> None:
         nonlocal refused
         try:
-            train.main([*(["-m"] if sweep else []), *overrides])
+            train.main([*flags, *(["-m"] if sweep else []), *overrides])
         except StartedError:
-            if not sweep:
-                compose(overrides)  # it is valid indeed
+            if not sweep and "hydra.mode=MULTIRUN" not in overrides:
+                compose_job(overrides)  # it is valid indeed
             return
         except SystemExit as ended:
             code = ended.code
         else:
             code = 0
-        assert code == 2, overrides
+        if not code and set(flags) & set(SHOWN):  # it was only to be shown
+            assert not sweep
+            return
+        assert code == 2, (flags, overrides)
         said = capsys.readouterr().err
         assert said.startswith("error: "), said
         assert "Traceback" not in said

@@ -226,12 +226,60 @@ def test_a_sweep_is_expanded_as_hydra_does() -> None:
     """
     from hydra.errors import HydraException
 
-    assert hydra_compat.expand(["a.b=1,2", "c='x,y'", "d=range(0,2)", "+e=1"]) == [
-        [f"a.b={a}", "c='x,y'", f"d={d}", "+e=1"] for a in (1, 2) for d in (0, 1)
-    ]
-    assert hydra_compat.expand([]) == [[]]
-    with pytest.raises(HydraException):
-        hydra_compat.expand(["a=["])
+    with hydra_compat.started(CONF, hydra_compat.Source()) as hydra:
+        assert hydra_compat.expand(hydra, ["a.b=1,2", "c='x,y'", "d=range(0,2)", "+e=1"]) == [
+            [f"a.b={a}", "c='x,y'", f"d={d}", "+e=1"] for a in (1, 2) for d in (0, 1)
+        ]
+        assert hydra_compat.expand(hydra, []) == [[]]
+        assert hydra_compat.expand(hydra, ["train/schedule=glob(c*)"]) == [
+            ["train/schedule=constant"],
+            ["train/schedule=cosine"],
+        ]
+        for bad in ("a=[", "a=interval(1,2)", "model=glob(nope*)"):
+            with pytest.raises(HydraException):
+                hydra_compat.expand(hydra, [bad])
+
+
+def test_hydra_hands_out_the_jobs_that_it_is_given() -> None:
+    """Else see `hydra_compat.handing_out`: find what `BasicSweeper.sweep` calls for the batches of its jobs."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    before = BasicSweeper.split_arguments
+    jobs = [["a=1"], ["a=2"], ["a=3"]]
+    with hydra_compat.handing_out(jobs):
+        assert BasicSweeper.split_arguments([], None) == [jobs]
+        assert BasicSweeper.split_arguments([], 2) == [jobs[:2], jobs[2:]]
+    assert BasicSweeper.split_arguments is before
+
+
+def test_a_job_is_composed_with_hydra_s_own_settings(tmp_path: Path) -> None:
+    """Else see `started`, `compose`, `compose_sweep`, `resolving` and `split` of `hydra_compat`.
+
+    They do what `hydra.main` does: compare with `Hydra.multirun` and with `BasicLauncher.launch`.
+    """
+    from omegaconf import OmegaConf
+
+    (tmp_path / "other.yaml").write_text("defaults: [config, _self_]\ntracking: {experiment: '${hydra:job.num}'}\n")
+    source = hydra_compat.Source("other", tmp_path)
+    overrides = ["train.epochs=3", "hydra.sweep.subdir=${hydra.job.override_dirname}"]
+    with hydra_compat.started(CONF, source) as hydra:
+        assert hydra_compat.split(overrides) == (overrides[:1], overrides[1:])
+        job = hydra_compat.compose(hydra, source, overrides, number=7)
+        shared = hydra_compat.compose_sweep(hydra, source, ["train.epochs=3,4", "hydra.mode=MULTIRUN"])
+    with hydra_compat.resolving(job):
+        assert job.tracking.experiment == 7
+        assert OmegaConf.select(job, "hydra.sweep.subdir") == "train.epochs=3"
+    assert str(shared.hydra.mode).endswith("MULTIRUN")
+
+
+def test_the_options_of_hydra_are_known() -> None:
+    """Else see `hydra_compat.argument_parser`, and how `command_line` reads what it gives."""
+    given = vars(hydra_compat.argument_parser().parse_intermixed_args(["a=1", "-m", "b=2", "-cn", "x"]))
+    assert given["overrides"] == ["a=1", "b=2"]
+    assert given["multirun"]
+    assert given["config_name"] == "x"
+    known = {"config_path", "experimental_rerun", "run", "cfg", "info", "hydra_help", "shell_completion", "resolve"}
+    assert known | {"package", "config_dir"} <= set(given)
 
 
 def test_a_configuration_is_composed_while_hydra_runs(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, cast
 
+from ..core.claim import require_free
 from ..core.exits import exit_codes
 from ..core.signals import end_on_signals
 from .compose import compose, load
@@ -51,6 +52,8 @@ def parse_call(stage: str, arguments: Sequence[str], description: str | None = N
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="see below")
     options = parser.parse_intermixed_args(arguments)
     folder: Path | None = getattr(options, "output", None)
+    if folder:
+        require_free("--output", folder)
     if not options.params:
         return Call(compose(options.overrides), folder, snapshot=False)
     config = load(options.params, options.overrides)

@@ -1,27 +1,31 @@
 """Compose `conf/` and overrides into a checked `Config`; write and read its snapshot, `params.yaml`."""
 
+import copy
 import difflib
 import hashlib
 import os
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from ..core.errors import UserError
 from ..core.files import write_text
 from . import hydra_compat
+from .hydra_compat import Source
 from .schema.whole import Config
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 PARAMS = Path("params.yaml")
+_PROJECT = Source()
 
 
 def conf_digest() -> str:
@@ -38,28 +42,76 @@ def register() -> None:
     OmegaConf.register_new_resolver("conf_digest", conf_digest, replace=True)
 
 
-def compose(overrides: Sequence[str] = ()) -> Config:
-    """Compose `conf/` with Hydra overrides, and check the result. Raises `UserError` listing every problem."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
+def compose(overrides: Sequence[str] = (), source: Source = _PROJECT) -> Config:
+    """Compose `conf/` with Hydra overrides, and check the result.
+
+    Raises `UserError` listing every problem, or naming a setting of Hydra's own, which only `pipeline.train` heeds.
+    """
+    if own := [override for override in overrides if re.match(r"[+~]*hydra\b[./@=]", override)]:
+        raise UserError(f"{own[0]}: a setting of Hydra's own; only `python -m pipeline.train` runs within Hydra")
+    with readable_errors(overrides), hydra_compat.started(CONF, source) as hydra:
+        return parse(_task_part(hydra_compat.compose(hydra, source, _forced(overrides))))
+
+
+def compose_job(
+    overrides: Sequence[str], source: Source = _PROJECT, number: int | None = None
+) -> tuple[Config, Mapping[str, Any]]:
+    """Compose one run, or job `number` of a sweep, as Hydra will; check it; return it with its folders.
+
+    These are `run.dir`, or for a job `sweep.subdir`, resolved. Raises `UserError` listing every problem.
+    """
+    with readable_errors(overrides), hydra_compat.started(CONF, source) as hydra:
+        try:
+            composed = hydra_compat.compose(hydra, source, overrides, number=number)
+        except Exception:
+            parse(_task_part(hydra_compat.compose(hydra, source, _forced(overrides))))  # if it can, it says more
+            raise
+    with readable_errors(overrides), hydra_compat.resolving(composed):
+        key = "run.dir" if number is None else "sweep.subdir"
+        return parse(_task_part(composed)), {key: OmegaConf.select(composed, f"hydra.{key}")}
+
+
+def _task_part(composed: Any) -> Any:
+    """Return the configuration without its node `hydra`, as Hydra hands it to the task function."""
+    task = copy.deepcopy(composed)
+    with read_write(task), open_dict(task):
+        del task["hydra"]
+    return task
+
+
+def compose_sweep(overrides: Sequence[str], source: Source = _PROJECT) -> Any:
+    """Compose what the jobs of a sweep share; swept keys keep their values of `conf/`. Raises `UserError`."""
+    with readable_errors(overrides), hydra_compat.started(CONF, source) as hydra:
+        try:
+            return hydra_compat.compose_sweep(hydra, source, overrides)
+        except Exception:  # the check of each job says more
+            return hydra_compat.compose_sweep(hydra, source, _forced(overrides))
+
+
+@contextmanager
+def readable_errors(overrides: Sequence[str]) -> Iterator[None]:
+    """Turn the errors of a composition into `UserError`."""
     from hydra.errors import HydraException
 
     register()
     try:
-        with hydra_compat.aside(), initialize_config_dir(str(CONF), version_base="1.3"):  # a sweep runs a Hydra
-            composed = hydra_compose("config", overrides=[_force(override) for override in overrides])
+        yield
+    except UserError:
+        raise
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(one_message(error)) from error
     except Exception as error:  # Hydra lets ValueError, TypeError, YAMLError and others through
         given = " with " + " ".join(overrides) if overrides else ""
         raise UserError(f"conf/{given}: cannot be composed: {one_message(error)}") from error
-    return parse(composed)
 
 
-def _force(override: str) -> str:
+def _forced(overrides: Sequence[str]) -> list[str]:
     """Return `++a.b=c` for `a.b=c`: the schema, not Hydra, refuses unknown keys, as it can list the allowed ones."""
-    key = re.match(r"(?!hydra\b)\w[\w.]*(?==)", override)
-    return f"++{override}" if key and not (CONF / key[0]).is_dir() else override
+    keys = (re.match(r"(?!hydra\b)\w[\w.]*(?==)", override) for override in overrides)
+    return [
+        f"++{override}" if key and not (CONF / key[0]).is_dir() else override
+        for key, override in zip(keys, overrides, strict=True)
+    ]
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -131,9 +183,9 @@ def one_message(error: Exception) -> str:
         return f"{group} = {choice!r}: unknown; allowed: {allowed}"
     texts = [str(error), str(error.__cause__)] if error.__cause__ else [str(error)]
     lines = [line.rstrip() for text in texts for line in text.split("Config search path:")[0].splitlines()]
-    noise = ("Set the environment variable HYDRA_FULL_ERROR", "full_key:", "object_type=")
+    noise = ("Set the environment variable HYDRA_FULL_ERROR", "full_key:", "object_type=", "reference_type=")
     informative = [line for line in lines if line.strip() and not line.strip().startswith(noise)]
-    return "\n".join(dict.fromkeys(informative))
+    return "\n".join(dict.fromkeys(informative)).replace("argument '++", "argument '")
 
 
 def _problems(error: ValidationError, values: Mapping[Any, Any]) -> Iterable[str]:

@@ -4,8 +4,28 @@ tests/test_compat.py has a test for each function, which says what to do when it
 so the functions import it, not this module.
 """
 
+from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Source:
+    """What Hydra composes: `--config-name` and `--config-dir`, beside the folder of the project."""
+
+    name: str = "config"
+    directory: Path | None = None
+
+
+def argument_parser() -> ArgumentParser:
+    """Return the parser of Hydra's own options."""
+    from hydra._internal.utils import get_args_parser
+
+    parser: ArgumentParser = get_args_parser()
+    return parser
 
 
 @contextmanager
@@ -21,13 +41,105 @@ def aside() -> Iterator[None]:
         GlobalHydra.instance().hydra = running
 
 
-def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """Return the overrides of each job of a sweep: `key=1,2` and ranges are expanded by Hydra's own sweeper.
+@contextmanager
+def started(conf: Path, source: Source) -> Iterator[Any]:
+    """Yield a Hydra that reads `conf` and the source as `hydra.main` does; a running one is set aside."""
+    from hydra import version
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
+
+    version.setbase("1.3")
+    path = create_config_search_path(str(conf))
+    if source.directory:
+        folder = f"file://{source.directory.absolute()}"
+        path.prepend("command-line", folder, SearchPathQuery(provider="schema", path=None))
+    with aside():
+        yield Hydra.create_main_hydra2("train", path)
+
+
+@contextmanager
+def resolving(composed: Any) -> Iterator[None]:
+    """Let `${hydra:...}` mean the node `hydra` of this configuration, as in the task function of Hydra."""
+    from hydra.core.hydra_config import HydraConfig
+
+    instance = HydraConfig.instance()
+    before = instance.cfg
+    try:
+        instance.set_config(composed)
+        yield
+    finally:
+        instance.cfg = before
+
+
+def compose(hydra: Any, source: Source, overrides: Sequence[str], *, number: int | None = None) -> Any:
+    """Compose one run, or job `number` of a sweep, with the node `hydra`. Raises `HydraException`."""
+    from hydra.types import RunMode
+    from omegaconf import open_dict
+
+    composed = hydra.compose_config(
+        source.name, list(overrides), run_mode=RunMode.RUN, from_shell=False, with_log_configuration=False
+    )
+    if number is not None:
+        with open_dict(composed):
+            composed.hydra.job.num, composed.hydra.job.id = number, str(number)
+    return composed
+
+
+def compose_sweep(hydra: Any, source: Source, overrides: Sequence[str]) -> Any:
+    """Compose what all jobs of a sweep share, with the node `hydra`: swept keys keep their values of `conf/`."""
+    from hydra.types import RunMode
+
+    return hydra.compose_config(
+        source.name,
+        list(overrides),
+        run_mode=RunMode.MULTIRUN,
+        from_shell=False,
+        validate_sweep_overrides=False,
+        with_log_configuration=False,
+    )
+
+
+def split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the overrides of the task, and those of Hydra itself (`hydra.run.dir=...`)."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    task = [each.input_line for each in parsed if not each.is_hydra_override()]
+    return task, [each.input_line for each in parsed if each.is_hydra_override()]
+
+
+def expand(hydra: Any, overrides: Sequence[str]) -> list[list[str]]:
+    """Return the overrides of each job of a sweep, as Hydra's own sweeper expands `key=1,2`, ranges and globs.
 
     Raises `HydraException` if an override is malformed.
     """
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
 
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(list(overrides))
+    for override in parsed:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise HydraException(f"{override.input_line}: has no single values; allowed: 1,2,3, choice, range, glob")
+        if override.is_sweep_override() and not list(override.sweep_string_iterator()):
+            raise HydraException(f"{override.input_line}: matches nothing, so the sweep has no job")
     return [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+
+
+@contextmanager
+def handing_out(jobs: Sequence[Sequence[str]]) -> Iterator[None]:
+    """Have Hydra's sweeper hand out these jobs: a second expansion differs where chance expands (`shuffle`)."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    def split_arguments(_: Any, max_batch_size: int | None) -> list[list[list[str]]]:
+        every = [list(job) for job in jobs]
+        size = len(every) if max_batch_size in (None, -1) else max_batch_size
+        return [every[start : start + size] for start in range(0, len(every), size)]
+
+    original = BasicSweeper.split_arguments
+    BasicSweeper.split_arguments = staticmethod(split_arguments)
+    try:
+        yield
+    finally:
+        BasicSweeper.split_arguments = staticmethod(original)

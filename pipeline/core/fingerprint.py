@@ -120,7 +120,7 @@ CODE: Final[Mapping[str, tuple[str, ...]]] = {
 Figures, pages and `tracking` are in no stage that trains: an edit of them must not retrain.
 """
 INERT: Final = (
-    *_below("core", "errors.py", "exits.py", "fingerprint.py", "frameworks.py", "paths.py", "progress.py"),
+    *_below("core", "claim.py", "errors.py", "exits.py", "fingerprint.py", "frameworks.py", "paths.py", "progress.py"),
     *_below("core", "provenance.py", "quiet.py", "redaction.py", "signals.py", "working_tree.py"),
     *_below("config", "__main__.py", "call.py", "compose.py", "hydra_compat.py"),
     *_below("config/schema", "tracking.py", "whole.py"),

@@ -15,15 +15,22 @@ PREPARED: Final = Path("data/prepared")
 def main_root() -> Path:
     """Return the root of the main repository, which holds what outlives a temporary workspace: store, caches, journals.
 
-    DVC names it in `DVC_ROOT`, also inside the temporary workspaces of `dvc exp run --temp` and `--queue`.
+    It is the folder above the working folder with this project's code and `conf/`, whatever else lies above: another
+    project may have a `dvc.yaml` or a `.dvc` there. DVC names its own root in `DVC_ROOT`, also inside the temporary
+    workspaces of `dvc exp run --temp` and `--queue`, which lie below `<main>/.dvc/tmp/exps/`.
     """
-    if (root := os.environ.get("DVC_ROOT")) and os.environ.get("DVC_STAGE"):
-        return Path(root)
     here = Path.cwd().resolve()
-    for folder in (here, *here.parents):
-        if folder.name == ".dvc":  # <main>/.dvc/tmp/exps/...
-            return folder.parent
-    for folder in (here, *here.parents):
-        if (folder / "dvc.yaml").exists():
-            return folder
-    return here
+    home = next((folder for folder in (here, *here.parents) if _is_ours(folder)), here)
+    if (root := os.environ.get("DVC_ROOT")) and os.environ.get("DVC_STAGE") and _is_ours(Path(root)):
+        return Path(root)
+    for folder in home.parents:
+        if folder.name == ".dvc":
+            parts = home.relative_to(folder).parts  # tmp/exps/<workspace>/..., or tmp/exps/standalone/<workspace>/...
+            for main in (folder.parent.joinpath(*parts[4:]), folder.parent.joinpath(*parts[3:]), folder.parent):
+                if _is_ours(main):
+                    return main
+    return home
+
+
+def _is_ours(folder: Path) -> bool:
+    return (folder / "conf/config.yaml").exists() and (folder / "pipeline/core/paths.py").exists()

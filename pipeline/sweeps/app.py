@@ -2,31 +2,31 @@
 
 The processes of a sweep are forks of warm workers (see `workers`), which import a framework once. A failed job does not
 stop the others; the sweep ends with a ranking and a list of failures.
+
+Everything is composed, checked and claimed before Hydra starts. Hydra then hands out the jobs that were planned.
 """
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from hydra.errors import HydraException
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
 
-from ..config.compose import CONF, compose, one_message, parse, register
+from ..config import hydra_compat
+from ..config.compose import CONF, compose_job, compose_sweep, one_message, parse, readable_errors, register
 from ..core.errors import UserError
-from ..core.exits import exit_codes
+from ..core.exits import FAILED, MISTAKE
 from ..core.paths import main_root
 from ..tracking.store import ensure_store
-from . import cache, workers
-from .plan import check, plan_jobs
+from . import cache, folders, workers
+from .command_line import CommandLine, require_supported
+from .plan import SweepPlan, check, expand
 from .processes import run_job
 from .sweep import Sweep
-
-_MULTIRUN = {"-m", "--multirun"}
 
 
 def hydra_app(arguments: Sequence[str]) -> None:
@@ -36,22 +36,23 @@ def hydra_app(arguments: Sequence[str]) -> None:
     """
     import hydra
 
-    flags = {argument for argument in arguments if argument.startswith("-")}
-    overrides = [argument for argument in arguments if argument not in flags]
+    command_line = CommandLine.parse(arguments)
     register()
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises its errors, which are reported below
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, which are reported below
     with ExitStack() as stack:
-        app = _App(stack)
-        if flags <= _MULTIRUN:  # before Hydra creates a folder, and with this project's messages
-            overrides = app.prepare(overrides, sweep=bool(flags))
-            arguments = [*flags, *overrides]  # Hydra rejects a flag between overrides
-        if flags & _MULTIRUN:
-            stack.enter_context(workers.available())
-        sys.argv = ["pipeline.train", *arguments]
+        app = _App(command_line, stack)
+        sys.argv = ["pipeline.train", *command_line.flags, *app.prepare()]
         try:
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(app.run)()
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(one_message(error)) from error
+        except SystemExit as ended:
+            if command_line.shows and ended.code == FAILED:  # Hydra has said what is wrong with the arguments
+                raise SystemExit(MISTAKE) from None
+            raise
+        except Exception as error:
+            if app.entered or isinstance(error, UserError):
+                raise
+            raise UserError(one_message(error)) from error  # of Hydra's, before it called the task function
+        app.end()
     if app.code:
         raise SystemExit(app.code)
 
@@ -59,62 +60,80 @@ def hydra_app(arguments: Sequence[str]) -> None:
 class _App:
     """The application: configurations composed before Hydra starts, and the task that Hydra calls."""
 
-    current: ClassVar["_App"]
-    """The application of this process: Hydra creates `SweepCallback` itself, so it cannot be passed in."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self.stack, self.code = stack, 0
+    def __init__(self, command_line: CommandLine, stack: ExitStack) -> None:
+        self.command_line, self.stack, self.code = command_line, stack, 0
+        self.entered = False
+        """Whether Hydra has called the task function."""
         self.config: Any = None
         self.sweep: Sweep | None = None
-        _App.current = self
 
-    def prepare(self, overrides: list[str], *, sweep: bool) -> list[str]:
-        """Compose and check the configuration or the jobs of the sweep, and return the overrides for Hydra.
-
-        If an earlier sweep had the same jobs, its folder is added as `hydra.sweep.dir`, so that it continues.
-        """
+    def prepare(self) -> list[str]:
+        """Compose and check the run, or the jobs of the sweep; claim its folder; return the overrides for Hydra."""
+        asked, source = self.command_line, self.command_line.source
+        if asked.shows:
+            return asked.overrides
+        with readable_errors(asked.overrides):
+            task, own = hydra_compat.split(asked.overrides)
+        shared = compose_sweep(asked.overrides, source)
+        require_supported(shared.hydra)
         ensure_store(main_root())
-        if not sweep:
-            self.config = compose(overrides)
-            check(self.config)
-            return overrides
-        self.sweep = Sweep(plan_jobs(overrides), self.stack)
-        if self.sweep.rerun or any(override.startswith("hydra.sweep.dir=") for override in overrides):
-            return overrides
-        folder = cache.latest(main_root(), self.sweep.keys)
-        return [*overrides, f"hydra.sweep.dir={os.path.relpath(folder)}"] if folder else overrides
+        if asked.multirun or str(shared.hydra.mode).endswith("MULTIRUN"):
+            swept = shared.hydra.sweeper.get("params") or {}
+            overrides = [f"{key}={value}" for key, value in swept.items()] + task
+            chosen = folders.free("hydra.sweep.dir", OmegaConf.select(shared, "hydra.sweep.dir"))
+            plan = SweepPlan(expand(overrides, source), own, source)
+            folder = self._begin(plan, chosen, task, new=folders.named_by_time(shared, "sweep"))
+            self.stack.enter_context(workers.available())
+            return [*asked.overrides, _quoted("hydra.sweep.dir", folder)]
+        self.config, named = compose_job(asked.overrides, source)
+        folder, new = folders.free("hydra.run.dir", named["run.dir"]), folders.named_by_time(shared, "run")
+        check(self.config)
+        folder = folders.run_folder(folder, self.config, self.stack, new=new)
+        if new:
+            self.stack.callback(self._remove_if_not_entered, folder)
+        return [*asked.overrides, _quoted("hydra.run.dir", folder)]
+
+    def _remove_if_not_entered(self, folder: Path) -> None:
+        if not self.entered:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _begin(self, plan: SweepPlan, chosen: Path, task: Sequence[str], *, new: bool) -> Path:
+        """Begin the sweep in a folder of its own, or in that of an earlier one with the same jobs; return it."""
+        sweep = self.sweep = Sweep(plan, self.stack)
+        earlier = cache.latest(main_root(), sweep.keys) if new and not sweep.rerun else None
+        if earlier:
+            chosen, new = Path(os.path.relpath(earlier.folder)), False
+        folder = folders.sweep_folder(chosen, sweep.keys, sweep.owners, self.stack, new=new)
+        record = cache.record_of(folder)
+        if record:
+            sweep.reorder(record.order(sweep.keys, sweep.owners))
+        self.stack.enter_context(hydra_compat.handing_out([job.overrides for job in sweep.jobs]))
+        sweep.begin(folder, record.name if record else folders.name_of(folder), task)
+        return folder
 
     def run(self, composed: DictConfig) -> None:
         """Run one job in its own process; Hydra calls this for a run and for each job of a sweep."""
         from hydra.core.hydra_config import HydraConfig
-        from hydra.types import RunMode
 
-        hydra_config = HydraConfig.get()
-        output = Path(hydra_config.runtime.output_dir)
-        if hydra_config.mode == RunMode.MULTIRUN:
-            assert self.sweep
-            self.sweep.run_job(hydra_config.job.num, list(hydra_config.overrides.task), output)
+        self.entered = True
+        config, hydra_config = parse(composed), HydraConfig.get()
+        if self.sweep:
+            self.sweep.run_job(hydra_config.job.num, config)
             return
-        self.code = run_job(self.config or parse(composed), output)
+        if config != self.config:  # an interpolation gives another value each time, as `${now:%f}` does
+            check(config)
+        output = Path(hydra_config.runtime.output_dir)
+        self.code = run_job(config, output)
         if not self.code:
             print(f"{output}: models/, plots/, predictions.npz, history.csv")
 
+    def end(self) -> None:
+        """Print and log the ranking of a sweep."""
+        if self.sweep and self.sweep.end():
+            self.code = 1
 
-class SweepCallback(Callback):
-    """The callback of Hydra around a sweep (`hydra.callbacks` in conf/config.yaml)."""
 
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Begin the sweep, or end with code 2 if the configuration of a job is invalid."""
-        app = _App.current
-        with exit_codes():  # Hydra turns every other error of a callback into a warning
-            if app.sweep is None:  # other flags of Hydra were given, so `prepare` was skipped
-                swept = config.hydra.sweeper.get("params") or {}
-                overrides = [f"{key}={value}" for key, value in swept.items()] + list(config.hydra.overrides.task)
-                app.sweep = Sweep(plan_jobs(overrides), app.stack)
-            app.sweep.begin(Path(str(config.hydra.sweep.dir)), list(config.hydra.overrides.task))
-
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Print and log the ranking and the failures of the sweep."""
-        app = _App.current
-        assert app.sweep
-        app.code = 1 if app.sweep.end() else 0
+def _quoted(key: str, folder: Path) -> str:
+    """Return an override of Hydra's grammar; folders contain no control characters."""
+    escaped = str(folder).replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
+    return f"{key}='{escaped}'"

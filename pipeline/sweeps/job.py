@@ -40,12 +40,13 @@ def main(arguments: Sequence[str]) -> None:
     print(summary(dataset.facts), flush=True)
     job = call.output / "job.json"
     sweep = SweepMembership(**read_json(job, "start the sweep again")) if job.exists() else None
+    key = cache.key_of(call.config, dataset)
     spec = RunSpec.of(call.config, dataset=dataset, output=call.output, sweep=sweep)
     with open_training(spec) as context:
         train(context)
         evaluate(context, call.config.evaluate)
         if sweep:
-            cache.mark_done(call.output, sweep.key, [sweep.id])
+            cache.mark_done(call.output, key, [sweep.id])
         context.complete()
 
 

@@ -1,13 +1,14 @@
 """The jobs of a sweep: expanded, composed and checked once, before the first is trained."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
-from hydra.errors import HydraException
-
 from ..config import hydra_compat
-from ..config.compose import compose, one_message
+from ..config.compose import CONF, compose_job, readable_errors
+from ..config.hydra_compat import Source
 from ..config.schema.whole import Config
 from ..core.errors import UserError
 from ..core.paths import main_root
@@ -15,6 +16,7 @@ from ..data.cache import obtain
 from ..data.plan import require_visible
 from ..models.architecture import Architecture
 from . import cache
+from .folders import path_of
 
 _UNLABELLED: Final = ("framework", "seeds")
 
@@ -24,44 +26,69 @@ class SweepJob:
     """One combination of a sweep's values."""
 
     number: int
-    """Position in the sweep: 0, 1, ...; also the name of the job's folder."""
+    """Position in the sweep: 0, 1, ...."""
     overrides: tuple[str, ...]
     config: Config
     key: str
     """See `cache.key_of`."""
     varied: Mapping[str, str]
     """This job's value of each key that differs between jobs, as in the overrides; without framework and seeds."""
+    folder: Path
+    """Its folder, relative to that of the sweep: `hydra.sweep.subdir`, which is its number unless it was changed."""
 
     @property
     def label(self) -> str:
         """The values of `varied`, separated by spaces."""
         return " ".join(self.varied.values())
 
-
-def plan_jobs(overrides: Sequence[str]) -> list[SweepJob]:
-    """Expand the overrides as Hydra's basic sweeper does; compose and check each job.
-
-    Raises `UserError` for an invalid override, or a job whose configuration is invalid.
-    """
-    try:
-        combinations = hydra_compat.expand(overrides)
-    except HydraException as error:
-        raise UserError(one_message(error)) from error
-    varying = {
-        override.split("=", 1)[0]
-        for combination in combinations
-        for override in combination
-        if any(override not in other for other in combinations)
-    }
-    return [plan_job(number, combination, varying) for number, combination in enumerate(combinations)]
+    @property
+    def owner(self) -> str:
+        """See `cache.owner_of`."""
+        return cache.owner_of(self.config)
 
 
-def plan_job(number: int, overrides: Sequence[str], varying: set[str]) -> SweepJob:
-    """Compose and check one job; `varying`: keys whose values differ between jobs. Raises `UserError`."""
-    config = compose(overrides)
-    pairs = (override.split("=", 1) for override in overrides)
-    shown = {key: value for key, value in pairs if key in varying and key not in _UNLABELLED}
-    return SweepJob(number, tuple(overrides), config, check(config), shown)
+@dataclass(frozen=True)
+class SweepPlan:
+    """What a sweep was asked for: the overrides of its jobs, and what they have in common."""
+
+    combinations: Sequence[Sequence[str]]
+    hydra: Sequence[str] = ()
+    """Overrides of Hydra's own settings."""
+    source: Source = field(default_factory=Source)
+
+    @property
+    def varying(self) -> set[str]:
+        """The keys whose values differ between jobs."""
+        common = set.intersection(*(set(combination) for combination in self.combinations))
+        return {
+            each.split("=", 1)[0] for combination in self.combinations for each in combination if each not in common
+        }
+
+    def jobs(self) -> list[SweepJob]:
+        """Compose and check each job. Raises `UserError` if one is invalid, or if two would share a folder."""
+        jobs = [self.job(number, overrides) for number, overrides in enumerate(self.combinations)]
+        folders = Counter(job.folder for job in jobs)
+        if shared := [job for job in jobs if folders[job.folder] > 1]:
+            raise UserError(
+                f"hydra.sweep.subdir = {shared[0].folder}: the folder of {len(shared)} jobs; every job needs its own, "
+                "as ${hydra.job.num} gives it"
+            )
+        return jobs
+
+    def job(self, number: int, overrides: Sequence[str], config: Config | None = None) -> SweepJob:
+        """Compose and check one job; `config`: what Hydra composed for it. Raises `UserError`."""
+        composed, folders = compose_job([*self.hydra, *overrides], self.source, number)
+        config = config or composed
+        pairs = (override.split("=", 1) for override in overrides)
+        shown = {key: value for key, value in pairs if key in self.varying and key not in _UNLABELLED}
+        folder = path_of("hydra.sweep.subdir", folders["sweep.subdir"], below=True)
+        return SweepJob(number, tuple(overrides), config, check(config), shown, folder)
+
+
+def expand(overrides: Sequence[str], source: Source) -> list[list[str]]:
+    """Expand the overrides of a sweep as Hydra's basic sweeper does. Raises `UserError` for a malformed override."""
+    with readable_errors(overrides), hydra_compat.started(CONF, source) as hydra:
+        return hydra_compat.expand(hydra, overrides)
 
 
 def check(config: Config) -> str:

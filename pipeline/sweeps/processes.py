@@ -34,7 +34,7 @@ def run_job(config: Config, output: Path) -> int:
     `KeyboardInterrupt` if the job was interrupted.
     """
     write(config, output / "params.yaml")
-    for name in ("summary.json", "failure.json"):
+    for name in ("summary.json", "failure.json", "done.json"):
         (output / name).unlink(missing_ok=True)
     arguments = ["--params", str(output / "params.yaml"), "--output", str(output)]
     code, last = _run(workers.command(config.framework, _MODULE, *arguments))

@@ -17,6 +17,8 @@ class Ranking:
     """The finished and failed jobs of the sweep in `folder`."""
 
     folder: Path
+    name: str
+    """The name of the sweep."""
     failures: list[tuple[SweepJob, Failure]] = field(default_factory=list)
     _done: list[tuple[SweepJob, TrainingSummary]] = field(default_factory=list)
 
@@ -45,7 +47,7 @@ class Ranking:
         from rich.table import Table
 
         counts = f"{len(self._done)} done, {len(self.failures)} failed"
-        table = Table(title=f"{self.folder.name}: {counts}", title_justify="left")
+        table = Table(title=f"{self.name}: {counts}", title_justify="left")
         varied = list(dict.fromkeys(key for job, _ in (*self.done, *self.failures) for key in job.varied))
         short = _short(varied)
         for column in ("rank", "job", "framework", *short.values()):
@@ -68,7 +70,7 @@ class Ranking:
         trained = {job.config.framework for job, _ in self.done}
         if len(trained) > 1:
             titles = " against ".join(FRAMEWORKS[name].style.title for name in FRAMEWORKS if name in trained)
-            console.print(f"{titles}: python -m pipeline.compare sweep={self.folder.name}", highlight=False)
+            console.print(f"{titles}: python -m pipeline.compare sweep={self.name}", highlight=False)
 
 
 def _short(keys: Sequence[str]) -> dict[str, str]:

@@ -1,10 +1,12 @@
 """A sweep from its first job to its ranking: finished jobs, the MLflow run, remaining jobs."""
 
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from ..config.schema.whole import Config
 from ..core.files import read_json, write_json
 from ..core.paths import main_root
 from ..tracking.references import RunReferences
@@ -14,7 +16,7 @@ from ..tracking.views import view_page
 from ..training.results import TrainingSummary
 from ..training.spec import SweepMembership
 from . import cache
-from .plan import SweepJob, plan_job
+from .plan import SweepJob, SweepPlan
 from .processes import Failure, run_job
 from .ranking import Ranking
 
@@ -22,11 +24,11 @@ _RERUN = "sweep.rerun=true trains them again"
 
 
 class Sweep:
-    """The state of one sweep; Hydra calls `begin`, then `run_job` for each job, then `end`."""
+    """The state of one sweep: `begin`, then `run_job` for each job that Hydra hands out, then `end`."""
 
-    def __init__(self, jobs: Sequence[SweepJob], stack: ExitStack) -> None:
+    def __init__(self, plan: SweepPlan, stack: ExitStack) -> None:
         """Create a sweep; `stack`: closed when the application ends, so that the run gets the error if there is one."""
-        self.jobs, self._stack = list(jobs), stack
+        self.plan, self.jobs, self._stack = plan, plan.jobs(), stack
         self.done: dict[int, Path] = {}
         """Folders of the finished jobs, which are not trained again, by number."""
         self.run: Run | None = None
@@ -38,44 +40,56 @@ class Sweep:
         return [job.key for job in self.jobs]
 
     @property
+    def owners(self) -> list[str]:
+        """The owners of all jobs, see `cache.owner_of`."""
+        return [job.owner for job in self.jobs]
+
+    @property
     def rerun(self) -> bool:
         """Whether finished jobs are trained again."""
         return self.jobs[0].config.sweep.rerun
 
-    def begin(self, folder: Path, overrides: Sequence[str]) -> None:
+    def reorder(self, order: Sequence[int]) -> None:
+        """Number the jobs as the sweep that goes on numbered them: chance (`shuffle`) may have ordered them anew."""
+        if list(order) != list(range(len(self.jobs))):
+            self.plan = replace(self.plan, combinations=[self.plan.combinations[position] for position in order])
+            self.jobs = self.plan.jobs()
+
+    def begin(self, folder: Path, name: str, overrides: Sequence[str]) -> None:
         """Look up finished jobs, open the sweep's run, and write `job.json` into the folder of each remaining job."""
-        self.folder, self.tracker = folder, Tracker(self.jobs[0].config.tracking, main_root())
+        self.folder, self.name = folder, name
+        self.tracker = Tracker(self.jobs[0].config.tracking, main_root())
+        self._finished = cache.FinishedJobs(main_root())
         for job in self.jobs:
             self._look_up(job)
-        here = [path for path in self.done.values() if path.parent.resolve() == folder.resolve()]
+        here = [number for number, path in self.done.items() if path == self._folder_of(self.jobs[number])]
         if len(here) == len(self.jobs):
             print(f"{folder}: all {len(self.jobs)} jobs are done; {_RERUN}")
             return
-        cache.begin(folder, self.keys)
+        cache.begin(folder, name, self.keys, self.owners)
         self._open_run(overrides)
         for job in self.jobs:
             self._assign(job)
         if self.done:
             print(f"{len(self.done)} of {len(self.jobs)} jobs are done; {_RERUN}", flush=True)
 
-    def run_job(self, number: int, overrides: Sequence[str], output: Path) -> None:
-        """Train and evaluate job `number` of Hydra's expansion, unless it is done."""
+    def run_job(self, number: int, config: Config) -> None:
+        """Train and evaluate job `number` with the configuration that Hydra composed for it, unless it is done."""
         job = self.jobs[number]
-        if tuple(overrides) != job.overrides:  # random values (`shuffle`) differ between this expansion and Hydra's
-            varying = {key for each in self.jobs for key in each.varied}
-            job = self.jobs[number] = plan_job(number, overrides, varying)
+        if config != job.config:  # an interpolation gives another value each time, as `${now:%f}` does
+            job = self.jobs[number] = self.plan.job(number, job.overrides, config)
             self._look_up(job)
             if self.run is None:
-                self._open_run(overrides)
+                self._open_run(job.overrides)
             self._assign(job)
         if number not in self.done:
-            run_job(job.config, output)
+            run_job(job.config, self._folder_of(job))
 
     def end(self) -> bool:
         """Print and log ranking and failures; return whether a job failed."""
         if self.run:
-            cache.begin(self.folder, self.keys)  # those that Hydra has handed out
-        ranking = Ranking(self.folder)
+            cache.begin(self.folder, self.name, self.keys, self.owners)  # those that Hydra has handed out
+        ranking = Ranking(self.folder, self.name)
         for job in self.jobs:
             folder = self.done.get(job.number, self._folder_of(job))
             if (folder / "failure.json").exists():
@@ -84,7 +98,7 @@ class Sweep:
                 ranking.add(job, TrainingSummary(**read_json(folder / "summary.json")))
         ranking.show()
         if not self.tracker.unreachable:
-            view = view_page(self.tracker.experiment_id, f"sweep-{self.folder.name}", charts=True)
+            view = view_page(self.tracker.experiment_id, f"sweep-{self.name}", charts=True)
             print(f"MLflow (`make ui` serves it): {self.tracker.link(view)}")
         if self.run:
             self.run.describe(ranking.markdown)
@@ -94,13 +108,13 @@ class Sweep:
         return bool(ranking.failures)
 
     def _folder_of(self, job: SweepJob) -> Path:
-        return self.folder / str(job.number)
+        return self.folder / job.folder
 
     def _open_run(self, overrides: Sequence[str]) -> None:
-        link, name = self.folder / "run", self.folder.name
+        link, name = self.folder / "run", self.name
         resumed = link.exists()
         tags = {"stage": "sweep", "sweep": name, "sweep.jobs": len(self.jobs)}
-        run = self._stack.enter_context(self.tracker.run(f"sweep {name[5:]}", tags=tags, run_link=link))
+        run = self._stack.enter_context(self.tracker.run(f"sweep {_without_year(name)}", tags=tags, run_link=link))
         if resumed:
             print(f"{self.folder}: goes on", flush=True)
         else:
@@ -111,7 +125,7 @@ class Sweep:
 
     def _look_up(self, job: SweepJob) -> None:
         """Note in `done` where the results of a finished job are."""
-        folder = None if self.rerun else cache.find(main_root(), self._folder_of(job), job.key)
+        folder = None if self.rerun else self._finished.find(self._folder_of(job), job.key)
         self.done.pop(job.number, None)
         if folder:
             self.done[job.number] = folder
@@ -129,15 +143,19 @@ class Sweep:
         folder = self._folder_of(job)
         folder.mkdir(parents=True, exist_ok=True)
         cache.unmark(folder)
-        membership = SweepMembership(self.folder.name, self.run.reference, job.number, job.label, job.key)
+        membership = SweepMembership(self.name, self.run.reference, job.number, job.label, job.key)
         write_json(folder / "job.json", asdict(membership))
 
     def _adopt(self, folder: Path, key: str) -> None:
         """Add this sweep to the tags and the record of a job that an earlier sweep has finished."""
         sweeps = cache.sweeps_of(folder)
-        if self.folder.name in sweeps:
+        if self.name in sweeps:
             return
-        sweeps.append(self.folder.name)
+        sweeps.append(self.name)
         for reference in RunReferences.read(folder / "runs.json", "sweep.rerun=true trains it again").runs:
             self.tracker.add_tags(reference, {"sweep": " ".join(sweeps)})
         cache.mark_done(folder, key, sweeps)
+
+
+def _without_year(name: str) -> str:
+    return re.sub(r"^\d{4}-(?=\d{2}-\d{2}_)", "", name)

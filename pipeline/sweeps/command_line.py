@@ -1,0 +1,92 @@
+"""The command line of the Hydra application: Hydra's own options, and what of Hydra this application does not do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from ..config import hydra_compat
+from ..config.hydra_compat import Source
+from ..core.errors import UserError
+from .folders import WRITTEN
+
+_SHOWN: Final = ("cfg", "info", "hydra_help")
+_BASIC: Final = {"sweeper": "BasicSweeper", "launcher": "BasicLauncher"}
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """The arguments of `python -m pipeline.train` outside of DVC."""
+
+    overrides: list[str]
+    flags: list[str]
+    """Hydra's options in the order that Hydra takes them."""
+    source: Source
+    multirun: bool
+    shows: bool
+    """Whether Hydra only shows something, and nothing is run."""
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str]) -> "CommandLine":
+        """Parse the arguments, which may come in any order. Raises `UserError`."""
+        parser = hydra_compat.argument_parser()
+        parser.error = _refuse  # type: ignore[method-assign]
+        given = vars(parser.parse_intermixed_args(arguments))
+        if given["config_path"] is not None:
+            raise UserError(
+                f"--config-path = {given['config_path']}: the configuration is conf/; allowed: --config-dir"
+            )
+        if given["experimental_rerun"] is not None:
+            raise UserError(
+                f"--experimental-rerun = {given['experimental_rerun']}: is a pickle, which can run any code; allowed: "
+                "the overrides of the run, in hydra/overrides.yaml of its folder"
+            )
+        if given["shell_completion"]:
+            raise UserError("--shell-completion: completes a program, and this is a module; --cfg job shows every key")
+        modes = [name for name in ("run", "multirun", *_SHOWN) if given[name]]
+        if len(modes) > 1:
+            options = " and ".join(f"--{name.replace('_', '-')}" for name in modes)
+            raise UserError(f"{options}: one of them at a time")
+        for name in ("resolve", "package"):
+            if given[name] and not given["cfg"]:
+                raise UserError(f"--{name}: goes with --cfg alone")
+        directory = Path(given["config_dir"]) if given["config_dir"] is not None else None
+        if directory and not directory.is_dir():
+            raise UserError(f"--config-dir = {directory}: no such folder")
+        return cls(
+            overrides=given["overrides"],
+            flags=_flags(given),
+            source=Source(given["config_name"] or "config", directory),
+            multirun=given["multirun"],
+            shows=bool(set(modes) & set(_SHOWN)),
+        )
+
+
+def require_supported(hydra: Any) -> None:
+    """Raise `UserError` for a setting of Hydra's that this application cannot follow; `hydra`: the composed node."""
+    if hydra.job.chdir:
+        raise UserError("hydra.job.chdir = true: code and data are found from the folder of the call; allowed: false")
+    for part, name in _BASIC.items():
+        if not str(hydra[part].get("_target_")).endswith(f".{name}"):
+            raise UserError(f"hydra/{part} = {hydra[part].get('_target_')}: allowed: basic")
+    size = hydra.sweeper.get("max_batch_size")
+    if size is not None and size != -1 and size < 1:
+        raise UserError(f"hydra.sweeper.max_batch_size = {size}: allowed: 1 or more, or null")
+    subdir = hydra.output_subdir
+    if subdir is not None and (Path(subdir).is_absolute() or ".." in Path(subdir).parts or subdir in WRITTEN):
+        raise UserError(f"hydra.output_subdir = {subdir}: allowed: null, or a folder of its own inside that of the run")
+
+
+def _flags(given: dict[str, Any]) -> list[str]:
+    """Return the options as Hydra's parser takes them before the overrides."""
+    flags = []
+    for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
+        if name == "overrides" or value in (None, False):
+            continue
+        flags += [option] if value is True else [f"{option}={value}"]
+    return flags
+
+
+def _refuse(message: str) -> NoReturn:
+    raise UserError(f"{message}; see python -m pipeline.train --help")
