@@ -209,18 +209,71 @@ def test_a_trainer_that_is_killed_alone_is_named_and_goes_on(project: Path) -> N
     assert "goes on at epoch " in finish(start(project, *arguments))
 
 
-def test_one_trainer_at_a_time(project: Path) -> None:
-    arguments = [*TRAIN, "framework=pytorch", "train.epochs=2000"]
-    first = start(project, *arguments)
-    until(first, " epoch 1/")
+LONG = (*TRAIN, "framework=pytorch", "train.epochs=2000")
+
+
+def begun(project: Path, *overrides: str) -> "subprocess.Popen[str]":
+    """Begin a training into outputs/first that takes long, and wait for its first epoch."""
+    process = start(project, *LONG, "hydra.run.dir=outputs/first", *overrides)
+    until(process, " epoch 1/")
+    return process
+
+
+def files_in(folder: Path) -> set[str]:
+    """Those of a run, without Hydra's."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*.*") if "hydra" not in path.parts}
+
+
+def waiting(project: Path, *overrides: str) -> "subprocess.Popen[str]":
+    """Begin the same training into outputs/second, and wait until it says that it waits."""
     pid = trainer(project)
-    second = start(project, *arguments)
-    said, _ = second.communicate(timeout=120)
-    (holder,) = (line for line in said.splitlines() if line.startswith("error: "))
-    assert psutil.Process(pid).is_running()
+    process = start(project, *LONG, "hydra.run.dir=outputs/second", *overrides)
+    until(process, f"the same is being trained by process {pid} on ")
+    return process
+
+
+def test_of_two_that_train_the_same_the_second_takes_the_result_of_the_first(project: Path) -> None:
+    first = begun(project, "train.epochs=40")
+    second = waiting(project, "train.epochs=40", "train.checkpoint_minutes=1")  # which is no part of the key
+    third = start(project, *LONG, "hydra.run.dir=outputs/first", "train.epochs=40")
+    said, _ = third.communicate(timeout=60)
+    assert third.returncode == 3, said  # it would write over the first
+    assert "outputs/first; wait for it, or end it" in said
+    assert " epoch 40/40" in finish(first)
+    said = finish(second)
+    assert "the result of that process is taken over, with its MLflow runs" in said
+    assert " epoch " not in said
+    a, b = project / "outputs/first", project / "outputs/second"
+    assert files_in(a) - {"failure.json"} == files_in(b)  # that of the third
+    for name in ("models/seed_1/weights.safetensors", "history.csv", "runs.json", "scores.json"):
+        assert (a / name).read_bytes() == (b / name).read_bytes(), name
+    assert json.loads((b / "manifest.json").read_text())["settings"]["train"]["checkpoint_minutes"] == 1
+    assert Counter(run.info.status for run in runs(project)) == {"FINISHED": 3}
+    assert not list((project / "checkpoints").iterdir())
+
+
+def test_who_waits_goes_on_where_the_other_was_killed_and_ends_at_ctrl_c(project: Path) -> None:
+    first, second = begun(project), waiting(project)
+    began = time.monotonic()
+    os.killpg(second.pid, signal.SIGINT)
+    second.communicate(timeout=20)
+    assert second.returncode == 130
+    assert time.monotonic() - began < 3  # of which the interpreter takes the most
+    second = waiting(project)
     kill(first)
-    assert second.returncode == 3
-    assert f"the same is being trained by process {pid} on " in holder
+    until(second, "goes on at epoch ")
+    third = start(project, *LONG, "tracking.experiment=other", "hydra.run.dir=outputs/third")
+    until(third, "the same is being trained by process ")
+    kill(third)
+    kill(second)
+
+
+def test_who_waits_trains_where_the_other_s_runs_are_in_another_experiment(project: Path) -> None:
+    first = begun(project, "train.epochs=20")
+    second = waiting(project, "train.epochs=20", "tracking.experiment=other")
+    finish(first)
+    assert " epoch 20/20" in finish(second)
+    assert not list((project / "checkpoints").iterdir())
 
 
 @pytest.fixture

@@ -110,8 +110,9 @@ def opened(spec: RunSpec) -> Iterator[tuple[TrainingContext, InMemory]]:
     loader = BatchLoader(classifier, spec.dataset.split("train"), 1 << 30, spec.train.batch_size)
     with ExitStack() as locks:
         whole = locks.enter_context(locked(root, spec, classifier, None))
+        seeds = {seed: locks.enter_context(locked(root, spec, classifier, seed)) for seed in spec.seeds}
         validation = spec.dataset.split("validation")
-        yield TrainingContext(spec, classifier, loader, validation, recorder, locks, root, whole), recorder
+        yield TrainingContext(spec, classifier, loader, validation, recorder, whole, seeds), recorder
 
 
 def test_a_training_is_told_from_its_beginning_to_its_end(spec: RunSpec) -> None:

@@ -6,7 +6,7 @@ class UserError(Exception):
 
 
 class BusyError(Exception):
-    """Another process already does the same work; exit code 3."""
+    """Another process already does the same work, into the same folder; exit code 3."""
 
 
 class ResultError(Exception):

@@ -53,7 +53,9 @@ _TRAINED: Final = (
     *_MANIFEST,
     "data/loader.py",
     *_below("evaluation", "metrics.py", "summary.py"),
-    *_below("training", "checkpoint.py", "context.py", "loop.py", "result_files.py", "results.py", "spec.py"),
+    *_below(
+        "training", "checkpoint.py", "context.py", "handover.py", "loop.py", "result_files.py", "results.py", "spec.py"
+    ),
 )
 _SHOWN: Final = ("reports/figures/style.py", "tracking")
 
@@ -121,7 +123,8 @@ Figures, pages and `tracking` are in no stage that trains: an edit of them must 
 """
 INERT: Final = (
     *_below("core", "claim.py", "errors.py", "exits.py", "fingerprint.py", "frameworks.py", "paths.py", "progress.py"),
-    *_below("core", "provenance.py", "quiet.py", "redaction.py", "signals.py", "working_tree.py"),
+    *_below("core", "provenance.py", "quiet.py", "redaction.py", "signals.py", "turns.py"),
+    *_below("core", "working_tree.py"),
     *_below("config", "__main__.py", "call.py", "compose.py", "hydra_compat.py"),
     *_below("config/schema", "tracking.py", "whole.py"),
     *_below("data", "cache.py"),

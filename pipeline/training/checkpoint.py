@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import platform
 import shutil
 import sys
 import threading
@@ -21,10 +19,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..core import fingerprint
-from ..core.errors import BusyError, ResultError
-from ..core.files import atomic_file, write_json, write_text
+from ..core.errors import ResultError
+from ..core.files import atomic_file, write_text
+from ..core.turns import is_waited_for, turn
 from ..models.backend import Classifier, EpochResult, State
-from .results import HistoryRow
+from . import handover
+from .results import HistoryRow, SeedResult
 from .spec import RunSpec
 
 FOLDER: Final = Path("checkpoints")
@@ -163,34 +163,40 @@ class Checkpoint:
         """Record that the training with all its seeds is complete."""
         write_text(self._folder / _COMPLETED, "")
 
+    def unmark_complete(self) -> None:
+        """Delete that record: the training begins anew."""
+        (self._folder / _COMPLETED).unlink(missing_ok=True)
+
+    def leave_result(self, spec: RunSpec, asked: str) -> None:
+        """See `handover.leave`."""
+        handover.leave(self._folder, spec, asked)
+
+    def take_result(self, spec: RunSpec, asked: str) -> list[SeedResult] | None:
+        """See `handover.take`."""
+        return handover.take(self._folder, spec, asked)
+
 
 @contextmanager
 def locked(root: Path, spec: RunSpec, classifier: Classifier, seed: int | None) -> Iterator[Checkpoint]:
     """Lock and yield the checkpoint of one seed; `seed` None: of the training with all its seeds.
 
-    Raises `BusyError` that names the process which holds the lock. Deletes the folder at the end if it holds neither a
-    state nor a link to a run.
+    Waits for a process that holds the lock, see `turns.turn`; raises `BusyError` if it writes to the same folder.
+    Deletes the folder at the end if it holds neither a state nor a link to a run, and nobody waits for it.
     """
     folder = root / FOLDER / key_of(spec, classifier, seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(folder / "lock", timeout=0), folder / "holder.json"
-    try:
-        lock.acquire()
-    except Timeout as error:
-        other = _describe_holder(holder)
-        raise BusyError(f"{spec.label}: the same is being trained by {other}; wait for it, or end it") from error
-    checkpoint = Checkpoint(folder)
-    try:
-        for partial in folder.glob(".tmp*"):  # safetensors leaves these if it is killed while it writes
-            partial.unlink()
-        write_json(holder, {"pid": os.getpid(), "host": platform.node(), "since": time.time()})
-        yield checkpoint
-    finally:
-        checkpoint.wait()
-        holder.unlink(missing_ok=True)
-        if not (folder / _STATE).exists() and not checkpoint.run_link.exists():
-            shutil.rmtree(folder, ignore_errors=True)  # nothing to resume
-        lock.release()
+    with turn(folder, spec.label, spec.output) as waited:
+        checkpoint = Checkpoint(folder)
+        if not waited and not is_waited_for(folder):
+            handover.discard(folder)
+        try:
+            for partial in folder.glob(".tmp*"):  # safetensors leaves these if it is killed while it writes
+                partial.unlink()
+            yield checkpoint
+        finally:
+            checkpoint.wait()
+            resumable = (folder / _STATE).exists() or checkpoint.run_link.exists()
+            if not resumable and not is_waited_for(folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def key_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> str:
@@ -248,15 +254,6 @@ def _size(folder: Path) -> int:
         return sum(path.stat().st_size for path in folder.iterdir())
     except OSError:
         return 0
-
-
-def _describe_holder(holder: Path) -> str:
-    try:
-        facts = json.loads(holder.read_text(encoding="utf-8"))
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(facts["since"]))
-        return f"process {facts['pid']} on {facts['host']} since {since}"
-    except (OSError, ValueError, KeyError):  # the holder has not written it yet, or has just ended
-        return "another process"
 
 
 def _below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -46,6 +46,11 @@ def tell_continued(progress: Steps, spec: RunSpec, seed: int, position: Progress
     progress.say(f"{spec.label} s{seed} {where}: continued from a checkpoint")
 
 
+def tell_taken_over(spec: RunSpec) -> None:
+    """Print that another process has trained the same."""
+    print(f"{spec.label}: the result of that process is taken over, with its MLflow runs", flush=True)
+
+
 def tell_epoch(progress: Steps, spec: RunSpec, train: HistoryRow, validation: HistoryRow) -> None:
     """Print the scores and the training speed of an epoch."""
     assert train.seconds

@@ -1,18 +1,23 @@
 """The objects that share the training of one `RunSpec`: backend, data, recorder, checkpoints."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from ..core import fingerprint
 from ..core.machine import memory_limit
 from ..core.paths import main_root
 from ..data.dataset import Split
 from ..data.loader import BatchLoader
 from ..models import backend
 from ..models.backend import Classifier
+from ..tracking.store import store_uri
 from .checkpoint import Checkpoint, Progress, locked, tidy
+from .console import tell_taken_over
 from .recorder import Recorder
+from .result_files import manifest_of
+from .results import SeedResult
 from .run_logging import RunRecorder
 from .spec import RunSpec
 
@@ -27,16 +32,16 @@ class TrainingContext:
     """Loads the training split."""
     validation: Split
     recorder: Recorder
-    locks: ExitStack
-    """Holds the locks of the checkpoints until training ends."""
-    root: Path
-    """The main repository's root, see `core.paths`."""
     group_checkpoint: Checkpoint
-    """The checkpoint of the training with all its seeds."""
+    """The checkpoint of the training with all its seeds, locked until training ends, as are those of the seeds."""
+    checkpoints: Mapping[int, Checkpoint]
+    """The checkpoint of each seed, in the order of `spec.seeds`."""
+    asked: str = ""
+    """Digest of where results are logged, see `handover`."""
+    completed: bool = False
+    """Whether the training, and what its caller does with the result, is complete."""
     steps_per_second: float = 0.0
     """Speed of the last piece of a plan; 0: not known yet. Signals wait for a piece, which is cut by it."""
-    checkpoints: list[Checkpoint] = field(default_factory=list)
-    """The checkpoint of each seed that has begun."""
 
     @property
     def examples(self) -> int:
@@ -50,21 +55,20 @@ class TrainingContext:
 
     @property
     def run_links(self) -> list[Path]:
-        """The `Checkpoint.run_link` of each seed that has begun."""
-        return [checkpoint.run_link for checkpoint in self.checkpoints]
+        """The `Checkpoint.run_link` of each seed."""
+        return [checkpoint.run_link for checkpoint in self.checkpoints.values()]
 
     @property
     def checkpoint_seconds(self) -> float:
         """Seconds that training has waited for checkpoints."""
-        return sum(checkpoint.seconds for checkpoint in self.checkpoints)
+        return sum(checkpoint.seconds for checkpoint in self.checkpoints.values())
 
     def begin(self, seed: int) -> tuple[Checkpoint, Progress]:
-        """Lock the checkpoint of a seed until training ends; restore the classifier from it, or initialise it.
+        """Restore the classifier from the checkpoint of a seed, or initialise it.
 
-        Return the checkpoint and the position of the training. Raises `BusyError` if another process holds the lock.
+        Return the checkpoint and the position of the training.
         """
-        checkpoint = self.locks.enter_context(locked(self.root, self.spec, self.classifier, seed))
-        self.checkpoints.append(checkpoint)
+        checkpoint = self.checkpoints[seed]
         saved = checkpoint.load()
         if saved is None:
             backend.initialise(self.classifier, seed)
@@ -75,10 +79,19 @@ class TrainingContext:
         self.recorder.continued(seed, position, (position.epoch - 1) * self.examples + images)
         return checkpoint, position
 
+    def take_over(self) -> list[SeedResult] | None:
+        """Take over the result of another process, if this one has waited for it; None: train."""
+        results = self.group_checkpoint.take_result(self.spec, self.asked)
+        if results is not None:
+            manifest_of(self.spec, self.classifier).write(self.spec.output / "manifest.json")
+            tell_taken_over(self.spec)
+        return results
+
     def complete(self) -> None:
         """Mark the training complete and delete its checkpoints, so that the same command starts a new training."""
+        self.completed = True
         self.group_checkpoint.mark_complete()
-        for checkpoint in (*self.checkpoints, self.group_checkpoint):
+        for checkpoint in (*self.checkpoints.values(), self.group_checkpoint):
             _delete(checkpoint, self.recorder)
 
 
@@ -86,8 +99,8 @@ class TrainingContext:
 def open_training(spec: RunSpec) -> Iterator[TrainingContext]:
     """Open backend, data, recorder and checkpoints; the checkpoints are locked while the body runs.
 
-    Raises `UserError` if the network, the batch size or the data do not fit, `BusyError` if another process trains the
-    same spec.
+    Waits for another process that trains the same; `TrainingContext.take_over` then has its result. Raises `UserError`
+    if the network, the batch size or the data do not fit, `BusyError` if that process writes to the same folder.
     """
     root = main_root()
     classifier = backend.create(spec.framework, spec.architecture, spec.train)
@@ -95,27 +108,41 @@ def open_training(spec: RunSpec) -> Iterator[TrainingContext]:
     split = spec.dataset.split("train")
     count = len(split.labels)
     batch_size = min(spec.train.batch_size, count)
-    limit = memory_limit(spec.train.memory_mebibytes, classifier.device.type)
-    loader = BatchLoader(classifier, split, limit, batch_size)
     sizes = {batch_size, count % spec.train.batch_size} - {0}
     spec.architecture.require_normalisable(list(sizes))
-    compile_seconds = classifier.compile(sorted(sizes, reverse=True))
-    recorder.begin(loader, compile_seconds, left_over=tidy(root))
-    _delete_leftovers(root, spec, classifier, recorder)
     with ExitStack() as locks:
-        group = locks.enter_context(locked(root, spec, classifier, None))
-        recorder.group_link = group.run_link
-        yield TrainingContext(spec, classifier, loader, spec.dataset.split("validation"), recorder, locks, root, group)
-
-
-def _delete_leftovers(root: Path, spec: RunSpec, classifier: Classifier, recorder: Recorder) -> None:
-    """Delete the checkpoints of a completed training whose process was killed while it deleted them."""
-    with locked(root, spec, classifier, None) as group:
+        group, checkpoints = _lock(locks, root, spec, classifier)
+        limit = memory_limit(spec.train.memory_mebibytes, classifier.device.type)
+        loader = BatchLoader(classifier, split, limit, batch_size)
+        compile_seconds = classifier.compile(sorted(sizes, reverse=True))
+        recorder.begin(loader, compile_seconds, left_over=tidy(root))
         if group.completed:
-            for seed in spec.seeds:
-                with locked(root, spec, classifier, seed) as checkpoint:
-                    _delete(checkpoint, recorder)
-            _delete(group, recorder)
+            _delete_leftovers(group, checkpoints, recorder)
+        recorder.group_link, validation = group.run_link, spec.dataset.split("validation")
+        asked = fingerprint.of_json({"tracking": spec.tracking.model_dump(), "store": store_uri(root)}, 32)
+        context = TrainingContext(spec, classifier, loader, validation, recorder, group, checkpoints, asked)
+        yield context
+        if context.completed:
+            group.leave_result(spec, asked)
+
+
+def _lock(
+    locks: ExitStack, root: Path, spec: RunSpec, classifier: Classifier
+) -> tuple[Checkpoint, Mapping[int, Checkpoint]]:
+    """Lock the checkpoint of all seeds, then those of each.
+
+    In ascending order, so that two trainings with the seeds [0, 1] and [1, 0] do not wait for each other.
+    """
+    group = locks.enter_context(locked(root, spec, classifier, None))
+    by_seed = {seed: locks.enter_context(locked(root, spec, classifier, seed)) for seed in sorted(spec.seeds)}
+    return group, {seed: by_seed[seed] for seed in spec.seeds}
+
+
+def _delete_leftovers(group: Checkpoint, checkpoints: Mapping[int, Checkpoint], recorder: Recorder) -> None:
+    """Delete the checkpoints of a completed training whose process was killed while it deleted them."""
+    for checkpoint in (*checkpoints.values(), group):
+        _delete(checkpoint, recorder)
+    group.unmark_complete()
 
 
 def _delete(checkpoint: Checkpoint, recorder: Recorder) -> None:

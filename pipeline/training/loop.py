@@ -24,8 +24,12 @@ _PIECE_SECONDS: Final = 1.0  # longest delay of a signal
 def train(context: TrainingContext) -> list[SeedResult]:
     """Train every seed, write files to `spec.output`, report to the recorder, and return the results by seed.
 
-    Raises `TrainingDivergedError` if a loss is not finite, `DataChangedError` if the images change on disk.
+    Takes over the result of a process that has just trained the same, if this one has waited for it. Raises
+    `TrainingDivergedError` if a loss is not finite, `DataChangedError` if the images change on disk.
     """
+    taken_over = context.take_over()
+    if taken_over is not None:
+        return taken_over
     with context.recorder.training(context.images):
         results = [train_seed(context, seed) for seed in context.spec.seeds]
         write_results(context.spec, context.classifier, results)
