@@ -29,6 +29,7 @@ TESTS = {
     "data/plan": ("test_plan.py",),
     "tracking/journal": ("test_journal_files.py",),
     "training/checkpoint": ("test_checkpoint.py", "test_security.py"),
+    "core/turns": ("test_turns.py",),
 }
 """Of each module, what is quick first."""
 _SWAPS: dict[type[ast.AST], type[ast.AST]] = {

@@ -276,6 +276,21 @@ def test_who_waits_trains_where_the_other_s_runs_are_in_another_experiment(proje
     assert not list((project / "checkpoints").iterdir())
 
 
+def test_of_two_sweeps_with_the_same_job_one_trains_it(project: Path) -> None:
+    arguments = ("pipeline.train", "-m", "framework=pytorch", "seeds=[0]", "evaluate.plots=false", *TINY)
+    first = start(project, *arguments, "train.epochs=30", "hydra.sweep.dir=multirun/first")
+    until(first, " epoch 1/")
+    second = start(project, *arguments, "train.epochs=30,1", "hydra.sweep.dir=multirun/second")
+    until(second, "job 0: the same is being trained by process ")
+    finish(first)
+    said = finish(second)
+    assert "s0 epoch 1/1:" in said
+    assert "epoch 30/30" not in said
+    assert json.loads((project / "multirun/first/0/done.json").read_text())["sweeps"] == ["first", "second"]
+    assert not (project / "multirun/second/0/models").exists()
+    assert {path.name for path in (project / "multirun").iterdir()} == {"first", "second"}
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Mlflow]:
     server = Mlflow(tmp_path / "server")

@@ -22,18 +22,20 @@ _TELL_SECONDS: Final = 60.0
 
 
 @contextmanager
-def turn(folder: Path, label: str, output: Path) -> Iterator[bool]:
+def turn(folder: Path, label: str, output: Path | None = None) -> Iterator[bool]:
     """Hold the lock of `folder` while the body runs; yield whether another process has held it until now.
 
     Waits for that process, says so at once and every minute, and ends with it, however it ends: the kernel releases its
-    lock. Raises `BusyError` if that process writes to the same `output`: then there is nothing to wait for.
+    lock. Raises `BusyError` if that process writes to the same `output`: then there is nothing to wait for. None: two
+    may.
     """
     lock, holder = FileLock(folder / "lock"), folder / _HOLDER
+    place = str(output.resolve()) if output else None
     waited = not _taken(lock)
     if waited:
-        _wait(lock, folder, label, output)
+        _wait(lock, folder, label, place)
     try:
-        facts = {"pid": os.getpid(), "host": platform.node(), "since": time.time(), "output": str(output.resolve())}
+        facts = {"pid": os.getpid(), "host": platform.node(), "since": time.time(), "output": place}
         write_json(holder, facts)
         yield waited
     finally:
@@ -52,16 +54,16 @@ def is_waited_for(folder: Path) -> bool:
     return False
 
 
-def _wait(lock: FileLock, folder: Path, label: str, output: Path) -> None:
+def _wait(lock: FileLock, folder: Path, label: str, place: str | None) -> None:
     began, told = time.monotonic(), -_TELL_SECONDS
     mark = FileLock(folder / _WAITING / uuid.uuid4().hex)
     while not _taken(mark):  # another process asks just now whether its owner lives
         time.sleep(_POLL_SECONDS)
     try:
         while not _taken(lock):
-            other, its_output = _describe_holder(folder / _HOLDER)
-            if its_output == str(output.resolve()):
-                raise BusyError(f"{label}: the same is being trained by {other} into {output}; wait for it, or end it")
+            other, its_place = _describe_holder(folder / _HOLDER)
+            if place and place == its_place:
+                raise BusyError(f"{label}: the same is being trained by {other} into {place}; wait for it, or end it")
             waited = time.monotonic() - began
             if waited - told >= _TELL_SECONDS and (other or waited > 1):
                 told = waited

@@ -1,8 +1,10 @@
 """The cache of finished jobs: those of this sweep before an interruption, and those of earlier sweeps."""
 
 import json
+import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +12,7 @@ from typing import Any, Final
 from ..config.schema.whole import Config
 from ..core import fingerprint
 from ..core.files import write_json
+from ..core.turns import is_waited_for, turn
 from ..data.dataset import Dataset
 from ..training.spec import INDIFFERENT
 
@@ -142,6 +145,21 @@ def _summary_of(folder: Path) -> str:
         return fingerprint.of_bytes((folder / "summary.json").read_bytes(), 16)
     except OSError:
         return ""
+
+
+@contextmanager
+def turn_of(root: Path, key: str, label: str) -> Iterator[bool]:
+    """Keep other sweeps from training the job with this key while the body runs; yield whether one of them just did.
+
+    Waits for it, see `turns.turn`.
+    """
+    folder = root / FOLDER / f".{key}"
+    with turn(folder, label) as waited:
+        try:
+            yield waited
+        finally:
+            if not is_waited_for(folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read(path: Path) -> Mapping[str, Any]:

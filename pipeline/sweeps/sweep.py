@@ -74,7 +74,7 @@ class Sweep:
             print(f"{len(self.done)} of {len(self.jobs)} jobs are done; {_RERUN}", flush=True)
 
     def run_job(self, number: int, config: Config) -> None:
-        """Train and evaluate job `number` with the configuration that Hydra composed for it, unless it is done."""
+        """Train and evaluate job `number` as Hydra composed it, unless it is done; wait for another sweep's turn."""
         job = self.jobs[number]
         if config != job.config:  # an interpolation gives another value each time, as `${now:%f}` does
             job = self.jobs[number] = self.plan.job(number, job.overrides, config)
@@ -82,8 +82,19 @@ class Sweep:
             if self.run is None:
                 self._open_run(job.overrides)
             self._assign(job)
-        if number not in self.done:
+        if number in self.done:
+            return
+        if self.rerun:
             run_job(job.config, self._folder_of(job))
+            return
+        with cache.turn_of(main_root(), job.key, f"job {number}") as waited:
+            if waited:  # another sweep may have finished it
+                self._finished = cache.FinishedJobs(main_root())
+                self._look_up(job)
+            if number in self.done:
+                self._assign(job)
+            else:
+                run_job(job.config, self._folder_of(job))
 
     def end(self) -> bool:
         """Print and log ranking and failures; return whether a job failed."""
