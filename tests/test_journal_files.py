@@ -3,10 +3,14 @@
 import json
 import os
 import re
+import resource
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import psutil
@@ -105,6 +109,92 @@ def test_half_a_line_is_cut_off(tmp_path: Path) -> None:
     assert path.read_bytes() == whole
     again.append(END)
     assert [event["event"] for event, _ in again.events()] == ["begin", "end", "end"]
+
+
+@contextmanager
+def interrupted_at(count: int, passed: list[int]) -> Iterator[None]:
+    """Ctrl-C at the `count`th line of journal.py that the body runs; `passed[0]`: how many it ran."""
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if frame.f_code.co_filename != journals.__file__:
+            return None
+        if event == "line":
+            passed[0] += 1
+            if passed[0] == count:
+                raise KeyboardInterrupt
+        return trace
+
+    earlier = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(earlier)
+
+
+@contextmanager
+def file_limit(count: int) -> Iterator[None]:
+    """No file of this process grows beyond so many bytes: a full disk, at a place that can be chosen."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("taken", [None, 5], ids=["room enough", "amid a line"])
+def test_an_interruption_at_any_moment_leaves_all_of_an_event_or_nothing(tmp_path: Path, taken: int | None) -> None:
+    journal, count, whole = filled(tmp_path, {"event": "begin"}), 0, 0
+    sent(journal)
+    while True:
+        count, passed = count + 1, [0]
+        limit = resource.RLIM_INFINITY if taken is None else journal.size + taken
+        with suppress(KeyboardInterrupt, OSError), file_limit(limit), interrupted_at(count, passed):
+            journal.append({"event": "metrics", "count": count})
+        lasts = [event for event, _ in journal.events()][-1]
+        whole += lasts.get("count") == count
+        assert journal.pending == journal.size - journal.position.offset
+        if passed[0] < count:
+            break
+        assert bool(journal.pending) == (lasts["event"] == "metrics")  # what is in the file is not taken for sent
+        journal.append({"event": "after", "count": count})
+        assert [event for event, _ in journal.events()][-1] == {"event": "after", "count": count}
+        assert journal.size == (journal.folder / "events.jsonl").stat().st_size
+        sent(journal)
+    assert count > 15
+    assert bool(whole) == (taken is None)
+
+
+def test_a_full_disk_takes_all_of_an_event_or_nothing(tmp_path: Path) -> None:
+    journal, refused = filled(tmp_path, {"event": "begin"}), []
+    whole = journal.size
+    for more in range(0, 40, 7):
+        with file_limit(whole + more), pytest.raises(OSError, match="too large"):
+            journal.append({"event": "metrics", "name": "x" * 100, "value": more})
+        refused.append(more)
+        assert journal.size == (journal.folder / "events.jsonl").stat().st_size == whole
+    journal.append(END)
+    assert [event["event"] for event, _ in journal.events()] == ["begin", "end"]
+    with file_limit(20), pytest.raises(OSError, match="too large"):
+        journal.refuse(END, "of which a part would be left" * 3)
+    journal.refuse(END, "no")
+    assert json.loads((journal.folder / "refused.jsonl").read_text())["reason"] == "no"
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2.5], ids=["nothing", "a line", "amid a line"])
+def test_events_that_a_power_failure_took_after_they_were_sent_do_not_hide_those_that_follow(
+    tmp_path: Path, kept: float
+) -> None:
+    journal = sent(filled(tmp_path, *[{"event": "begin", "n": 1000 + n} for n in range(4)]))
+    journal.close()
+    line = journal.size // 4
+    os.truncate(journal.folder / "events.jsonl", int(kept * line))
+    again = Journal(journal.folder)
+    assert again.size == int(kept) * line
+    assert again.pending == again.size  # all is sent again, which changes nothing
+    again.append(END)
+    assert [event for event, _ in again.events(again.position.offset)][-1] == END
 
 
 def test_one_process_holds_it(tmp_path: Path) -> None:

@@ -25,7 +25,9 @@ MISTAKE: Final = 2
 BUSY: Final = 3
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
-_DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # the user can correct these
+_DISK_ERRORS: Final = (  # the user can correct these
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+)
 
 _PLAIN: Final = {"\u00b1": "+-", "\u2212": "-", "\u00d7": "x", "\u2192": "->", "\u2190": "<-", "\u2026": "..."}
 

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from io import FileIO
 from pathlib import Path
 from threading import RLock
 from typing import Any, Final
@@ -27,6 +28,7 @@ FOLDER: Final = "journal"
 _KEEP_DAYS: Final = 14
 _LOCK_SECONDS: Final = 30.0
 _LOCAL: Final = "journal:"
+_BLOCK: Final = 4096  # bytes read at a time in search of the end of a line
 
 
 def is_local(reference: str) -> bool:
@@ -86,15 +88,14 @@ class Journal:
             elif not folder.exists():  # another process removed it meanwhile
                 Path(self._lock.lock_file).unlink(missing_ok=True)
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
-            self._file = self._events.open("ab")
-            complete = self._events.read_bytes().rfind(b"\n") + 1
-            if complete < self._file.tell():  # the power failed, or the disk was full, amid a line
-                self._file.truncate(complete)
-            self.size = complete
+            self._file = self._events.open("ab", buffering=0)  # a buffer would keep what a full disk did not take
+            cut_off_incomplete_line(self._file)
         except OSError:
             self._lock.release()
             raise
         self.position = position_of(folder)
+        if self.position.offset not in (0, self._line_end(self.position.offset)):
+            self.position.offset = 0  # a power failure took events that had been sent: sent again, nothing changes
 
     @classmethod
     def create(cls, root: Path, *, resumable: bool = False) -> "Journal":
@@ -111,17 +112,15 @@ class Journal:
         return journal
 
     def append(self, event: Mapping[str, Any]) -> None:
-        """Append an event, without the credentials in its URLs.
+        """Append an event without the credentials in its URLs, whole or not at all, whatever interrupts it.
 
-        A kill of this process leaves all of its line, or a part that is cut off later.
+        A kill may leave a part that is cut off later. Raises OSError if the disk does not take it.
         """
         if event["event"] != "metrics":  # numbers
             event = without_credentials_inside(event)
         line = json.dumps(event, separators=(",", ":")).encode() + b"\n"
         with self._guard:
-            self._file.write(line)
-            self._file.flush()
-            self.size += len(line)
+            append_line(self._file, line)
 
     def to_disk(self) -> None:
         """Flush the events to the disk with fsync, so that they survive a power failure."""
@@ -145,9 +144,15 @@ class Journal:
         """Yield the events from a byte offset on, each with the offset of the next one."""
         with self._events.open("rb") as file:
             file.seek(offset)
-            while (end := file.tell()) < self.size:
-                line = file.readline()
-                yield json.loads(line), end + len(line)
+            while (line := file.readline()).endswith(b"\n"):  # else another thread is amid it
+                offset += len(line)
+                yield json.loads(line), offset
+
+    @property
+    def size(self) -> int:
+        """Bytes of all events. Read from the file: a count beside it would be wrong after an interruption."""
+        with self._events.open("rb", buffering=0) as file:
+            return end_of_last_line(file)
 
     @property
     def pending(self) -> int:
@@ -181,8 +186,8 @@ class Journal:
 
     def refuse(self, event: Mapping[str, Any], reason: str) -> None:
         """Append an event that MLflow will never take to `refused.jsonl`, with the reason."""
-        with (self.folder / "refused.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"reason": redacted(reason), **event}) + "\n")
+        with (self.folder / "refused.jsonl").open("ab", buffering=0) as file:
+            append_line(file, json.dumps({"reason": redacted(reason), **event}).encode() + b"\n")
 
     def finish(self) -> bool:
         """Remove the journal if MLflow has all of it and the run is over; return whether it was removed.
@@ -202,11 +207,52 @@ class Journal:
         self._file.close()
         self._lock.release()
 
+    def _line_end(self, offset: int) -> int:
+        """Return the end of the last line that ends at `offset` or before it."""
+        with self._events.open("rb", buffering=0) as file:
+            return end_of_last_line(file, offset)
+
     def _new_path(self, name: str) -> Path:
         with self._guard:
             folder = self.folder / "files" / uuid.uuid4().hex[:12]
             folder.mkdir(parents=True)
             return folder / name
+
+
+def append_line(file: FileIO, line: bytes) -> None:
+    """Append a line, which ends with a newline, to a file opened for appending. Raises OSError; the line is then gone.
+
+    An interruption (`KeyboardInterrupt`) amid the line leaves a part that the next call cuts off.
+    """
+    cut_off_incomplete_line(file)
+    rest = memoryview(line)
+    try:
+        while rest:  # a disk that becomes full takes a part, and raises at the next call
+            rest = rest[file.write(rest) :]
+    except OSError:
+        cut_off_incomplete_line(file)
+        raise
+
+
+def cut_off_incomplete_line(file: FileIO) -> None:
+    """Shorten the file to its last complete line: the power failed, the disk was full, or a signal came amid a line."""
+    with open(file.name, "rb", buffering=0) as readable:  # noqa: PTH123 (`file.name` is what `Path.open` was given)
+        complete = end_of_last_line(readable)
+    if complete < os.fstat(file.fileno()).st_size:
+        file.truncate(complete)
+
+
+def end_of_last_line(file: FileIO, before: int | None = None) -> int:
+    """Return the offset behind the last newline of the first `before` bytes; None: of the whole file."""
+    end = size = file.seek(0, os.SEEK_END)
+    end = min(size, size if before is None else before)
+    while end:
+        start = max(0, end - _BLOCK)
+        file.seek(start)
+        if newline := file.read(end - start).rfind(b"\n") + 1:
+            return start + newline
+        end = start
+    return 0
 
 
 def position_of(folder: Path) -> Position:

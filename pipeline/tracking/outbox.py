@@ -150,6 +150,6 @@ def unsent(root: Path) -> list[Path]:
     folders = []
     for folder in sorted((root / journals.FOLDER).glob("*/")):
         with contextlib.suppress(OSError):
-            if position_of(folder).offset < (folder / "events.jsonl").stat().st_size:
+            if position_of(folder).offset != (folder / "events.jsonl").stat().st_size:  # more: see `Journal`
                 folders.append(folder)
     return folders
