@@ -84,7 +84,7 @@ def _print_links(server: str, tracker: Tracker) -> None:
         pages["Data"] = views.run_page(experiment, data.id, "index.html")
     tags = tracker.client.get_experiment(experiment).tags
     for sweep in find_runs(tracker, "tags.stage = 'sweep'")[:1]:
-        key = f"sweep-{sweep.tags['sweep']}"
+        key = views.sweep_key(sweep.tags["sweep"])
         if f"{views.TAG}{key}" in tags:  # the view may not exist
             pages["Sweep"] = views.view_page(experiment, key, charts=True)
     if waiting := outbox.find(main_root()):

@@ -136,16 +136,18 @@ def test_a_sweep_has_a_view_of_its_own(
     with tracker.run("seen", tags={"stage": "test"}) as run:
         run.show(sweeps={"seen": ["train.optimizer.learning_rate"]})
     for run_id in groups:
-        client.set_tag(run_id, "sweep", "seen")
+        for name, value in views.sweep_tags(["seen"]).items():
+            client.set_tag(run_id, name, value)
     server = links["Leaderboard"].split("/#")[0]
     try:
-        _open(page, server + views.view_page(tracker.experiment_id, "sweep-seen"))
+        _open(page, server + views.view_page(tracker.experiment_id, views.sweep_key("seen")))
         _expect_table(page, list(FRAMEWORKS), ["test/accuracy", "validation/accuracy"])
-        _open(page, server + views.view_page(tracker.experiment_id, "sweep-seen", charts=True))
+        _open(page, server + views.view_page(tracker.experiment_id, views.sweep_key("seen"), charts=True))
         expect(page.get_by_text("Parallel Coordinates")).to_be_visible(timeout=_PATIENCE)
     finally:
         for run_id in groups:
-            client.delete_tag(run_id, "sweep")
+            for name in views.sweep_tags(["seen"]):
+                client.delete_tag(run_id, name)
 
 
 def test_the_report_is_rendered_among_the_artifacts(

@@ -156,7 +156,8 @@ def test_what_is_in_mlflow_is_compared_to_the_same_result(
     {
         "sweep=nothing": "sweep = nothing: no finished runs of it in .*; there are: none",
         "sweep=": "sweep is empty",
-        "sweep=a'b": "sweep = a'b: not the name of a sweep",
+        "sweep=a'b": "sweep = a'b: no finished runs of it in",
+        "sweep=../b": "sweep = ../b: not the name of a sweep",
         "a=tags.framework='pytorch'": "allowed: sweep=<id>, or both a=<filter> and b=<filter>",
         "a=no|b=no": "MLflow does not understand this filter",
         "a=tags.framework='jax'|b=tags.framework='pytorch'": "a = tags.framework='jax': no finished runs that match",

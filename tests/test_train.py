@@ -12,6 +12,7 @@ from mlflow.entities import Run
 from project_copy import TINY, clean_environment, clone_project, run_module, start
 
 from pipeline.sweeps import workers
+from pipeline.tracking.views import sweep_key
 
 pytestmark = pytest.mark.xdist_group("train")
 
@@ -84,7 +85,7 @@ def test_a_sweep_ranks_its_jobs_and_names_the_failed_one(project: Path) -> None:
     assert (folder / "1/plots/confusion.png").exists()
     assert good.data.tags["leaderboard"] == "true"
     experiment = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}").get_experiment(parent.info.experiment_id)
-    assert f"mlflow.sharedViewState.sweep-{folder.name}" in experiment.tags
+    assert f"mlflow.sharedViewState.{sweep_key(folder.name)}" in experiment.tags
 
 
 def test_a_job_is_what_hydra_hands_out_where_chance_expands_the_sweep(project: Path) -> None:

@@ -1,6 +1,5 @@
 """Arms of a comparison read from MLflow: the frameworks of a sweep, or two arms that filters select."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from ..equality.fairness import differences, in_words
 from ..models.manifest import Manifest
 from ..tracking.reader import StoredRun, fetch, find_runs
 from ..tracking.tracker import Tracker
+from ..tracking.views import in_sweep
 from .arm import Arm, history_of
 from .result import Comparison, compare_arms
 
@@ -45,11 +45,11 @@ class SweepArms:
     """
 
     def __init__(self, tracker: Tracker, sweep: str) -> None:
-        if not re.fullmatch(r"[\w .:-]+", sweep):
+        if Path(sweep).name != sweep:  # results are written below a folder of this name
             raise UserError(f"sweep = {sweep}: not the name of a sweep, such as 2026-11-23_14-49-56")
-        candidates = find_runs(tracker, f"tags.sweep LIKE '%{sweep}%' and {_SEEDS}")
-        # LIKE also finds longer names, and `_` stands for any character; a job that is done may be of several sweeps
-        runs = [run for run in candidates if f" {sweep} " in f" {run.tags['sweep']} "]
+        runs = find_runs(tracker, f"{in_sweep(sweep)} and {_SEEDS}") or [
+            run for run in find_runs(tracker, f"tags.sweep != '' and {_SEEDS}") if run.tags["sweep"] == sweep
+        ]  # runs of another version, or tagged by hand, have the name alone
         if not runs:
             sweeps = [run.tags.get("sweep", "") for run in find_runs(tracker, "tags.stage = 'sweep'")]
             raise UserError(
@@ -64,7 +64,7 @@ class SweepArms:
                 f"sweep = {sweep}: no configuration that two frameworks were trained under; sweep over "
                 f"framework={','.join(frameworks.names())}, or compare with a=<filter> b=<filter>"
             )
-        parents = find_runs(tracker, f"tags.sweep = '{sweep}' and tags.stage = 'sweep'")
+        parents = find_runs(tracker, f"{in_sweep(sweep)} and tags.stage = 'sweep'")
         self.parent = parents[0].id if parents else None
         """Id of the sweep's own run; None if MLflow has none."""
         self.configurations, self.left_out = len(by_pair), len(by_pair) - len(comparable)

@@ -12,7 +12,7 @@ from ..core.paths import main_root
 from ..tracking.references import RunReferences
 from ..tracking.runs import Run
 from ..tracking.tracker import Tracker
-from ..tracking.views import view_page
+from ..tracking.views import sweep_key, sweep_tags, view_page
 from ..training.results import TrainingSummary
 from ..training.spec import SweepMembership
 from . import cache
@@ -109,7 +109,7 @@ class Sweep:
                 ranking.add(job, TrainingSummary(**read_json(folder / "summary.json")))
         ranking.show()
         if not self.tracker.unreachable:
-            view = view_page(self.tracker.experiment_id, f"sweep-{self.name}", charts=True)
+            view = view_page(self.tracker.experiment_id, sweep_key(self.name), charts=True)
             print(f"MLflow (`make ui` serves it): {self.tracker.link(view)}")
         if self.run:
             self.run.describe(ranking.markdown)
@@ -124,7 +124,7 @@ class Sweep:
     def _open_run(self, overrides: Sequence[str]) -> None:
         link, name = self.folder / "run", self.name
         resumed = link.exists()
-        tags = {"stage": "sweep", "sweep": name, "sweep.jobs": len(self.jobs)}
+        tags = {"stage": "sweep", **sweep_tags([name]), "sweep.jobs": len(self.jobs)}
         run = self._stack.enter_context(self.tracker.run(f"sweep {_without_year(name)}", tags=tags, run_link=link))
         if resumed:
             print(f"{self.folder}: goes on", flush=True)
@@ -164,7 +164,7 @@ class Sweep:
             return
         sweeps.append(self.name)
         for reference in RunReferences.read(folder / "runs.json", "sweep.rerun=true trains it again").runs:
-            self.tracker.add_tags(reference, {"sweep": " ".join(sweeps)})
+            self.tracker.add_tags(reference, sweep_tags(sweeps))
         cache.mark_done(folder, key, sweeps)
 
 

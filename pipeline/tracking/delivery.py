@@ -215,8 +215,8 @@ class Delivery:
 
     def _find_model(self, journal: Journal, name: str) -> Any:
         position = journal.position
-        condition = f"name = '{name}' AND source_run_id = '{position.run_id}'"
-        return next(iter(self.client.search_logged_models([position.experiment_id], condition)), None)
+        models = self.client.search_logged_models([position.experiment_id], f"source_run_id = '{position.run_id}'")
+        return next((model for model in models if model.name == name), None)  # no name in a filter: it may hold quotes
 
     def _model_id(self, journal: Journal, reference: str) -> str | None:
         """Return a model's id; None if the run has no model of that name. `reference`: an id, or a model's name."""

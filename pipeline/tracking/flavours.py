@@ -12,6 +12,11 @@ _INPUT_NAMES: Final = {"mlflow.tensorflow": "images"}
 """By flavour, the name of the input in its signatures; the others have unnamed inputs."""
 
 
+def model_name(framework: str, network: str, seed: int) -> str:
+    """Return the name of a seed's model. MLflow takes no dot in it, which the name of a network may have."""
+    return f"{framework}-{network}-s{seed}".replace(".", "-")
+
+
 def save(flavour: str, network: Any, folder: Path, *, example: np.ndarray, classes: int, files: Sequence[Path]) -> None:
     """Write `network` into the new folder `folder`.
 

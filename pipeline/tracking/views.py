@@ -4,6 +4,8 @@ This module defines what the views show, in the keys of the UI's own state; `mlf
 MLflow documents neither format: tests/test_browser.py checks what the UI makes of them.
 """
 
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -38,11 +40,34 @@ _DATA_COLUMNS = _DATA_METRICS | {"metrics.`data/test_images_in_train`": 190, "ta
 _COLUMNS = _METRICS | {f"params.`{name}`": width for name, width in _SETTINGS.items()} | {"tags.`device`": 58}
 
 
+def sweep_tags(names: Sequence[str]) -> dict[str, str]:
+    """Return the tags of a run that belongs to these sweeps: their names, and a tag for each that filters search by."""
+    return {"sweep": " ".join(names), **{f"sweep.{digest_of(name)}": "true" for name in names}}
+
+
+def in_sweep(name: str) -> str:
+    """Return a filter for the runs of a sweep.
+
+    It holds no name: MLflow's filters escape neither quotes nor wild cards, and a name may be a part of another.
+    """
+    return f"tags.`sweep.{digest_of(name)}` = 'true'"
+
+
+def sweep_key(name: str) -> str:
+    """Return the key of a sweep's view: a tag's name may not hold every character that a folder's name may."""
+    return f"sweep-{digest_of(name)}"
+
+
+def digest_of(name: str) -> str:
+    """Return a digest of a name: 12 hexadecimal digits."""
+    return hashlib.blake2b(os.fsencode(name), digest_size=6).hexdigest()
+
+
 def views(current: Sequence[str] = (), sweeps: Mapping[str, Sequence[str]] | None = None) -> dict[str, str]:
-    """Return the experiment's tags, by name: `leaderboard`, `runs`, `curves`, `data`, and `sweep-<id>` for each sweep.
+    """Return the experiment's tags, by name: `leaderboard`, `runs`, `curves`, `data`, and one for each sweep.
 
     Each name has the prefix `TAG`. `current`: ids of the seeds' runs that the pipeline trained last: `curves` shows
-    these, and no older ones. `sweeps`: a sweep's id to the parameters that it varies.
+    these, and no older ones. `sweeps`: a sweep's name to the parameters that it varies; see `sweep_key`.
     """
     shown = {
         "leaderboard": _view("Leaderboard: one row per training", GROUPS, _COLUMNS | {"tags.`sweep`": 150}),
@@ -51,9 +76,9 @@ def views(current: Sequence[str] = (), sweeps: Mapping[str, Sequence[str]] | Non
         "data": _view("Data: one row per data set", DATA, _DATA_COLUMNS),
     }
     for sweep, varied in (sweeps or {}).items():
-        filter_ = f"{GROUPS} AND tags.sweep LIKE '%{sweep}%'"  # a run that two sweeps share has the ids of both
+        filter_ = f"{GROUPS} AND {in_sweep(sweep)}"
         columns = _COLUMNS | {f"params.`{name}`": 110 for name in varied}
-        shown[f"sweep-{sweep}"] = _view(f"Sweep {sweep}", filter_, columns, _sweep(varied))
+        shown[sweep_key(sweep)] = _view(f"Sweep {sweep}", filter_, columns, _sweep(varied))
     return {TAG + key: value for key, value in shown.items()}
 
 

@@ -18,10 +18,11 @@ from ..core.progress import Steps, steps
 from ..data.loader import BatchLoader
 from ..evaluation.summary import summarise
 from ..models.backend import Classifier, EpochResult
+from ..tracking.flavours import model_name
 from ..tracking.references import RunReferences, SeedReference
 from ..tracking.runs import Run
 from ..tracking.tracker import Tracker
-from ..tracking.views import LEADERBOARD, SIDE
+from ..tracking.views import LEADERBOARD, SIDE, sweep_tags
 from . import console
 from .checkpoint import Progress
 from .result_files import manifest_of
@@ -164,7 +165,7 @@ class SeedRun:
             result.model = run.log_model(
                 flavour,
                 self.classifier.export(),
-                name=f"{spec.framework}-{spec.model.name}-s{result.seed}",
+                name=model_name(spec.framework, spec.model.name, result.seed),
                 step=spec.train.epochs * -(-examples // spec.train.batch_size),
                 example=np.zeros((2, *spec.dataset.image_shape), spec.train.precision),
                 classes=len(spec.dataset.classes),
@@ -188,7 +189,7 @@ def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str
         "group": spec.key(),
         "pair": spec.pair,
         "config.key": spec.key(seed),
-        "sweep": spec.sweep.id if spec.sweep else None,
+        **(sweep_tags([spec.sweep.id]) if spec.sweep else {}),
         "sweep.job": spec.sweep.job if spec.sweep else None,
         "data": spec.dataset.name,
         "data.fingerprint": spec.dataset.fingerprint,
