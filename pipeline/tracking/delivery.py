@@ -5,13 +5,14 @@ Metrics are therefore sent with the time of their event, and a point that is sen
 again by its tag `journal`, a model by its name and run.
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from ..core.redaction import redacted
 from . import address, experiments, mlflow_compat, views
-from .journal import Journal, Position, folder_of, is_local, uid_of
+from .journal import Journal, Position, folder_of, is_local, position_of, successor_of, uid_of
 from .reachable import unreachable_reason
 from .store import artifact_root, first_connection, store_uri
 
@@ -23,12 +24,18 @@ _POINTS_PER_CALL: Final = 1000
 _NAMES_PER_CALL: Final = 100  # MLflow's limit on parameters and on tags
 _REFUSALS: Final = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS")
 """Error codes of MLflow for what it will not take at any later time either."""
+_MISSING: Final = "RESOURCE_DOES_NOT_EXIST"
+_RESTARTS: Final = 3
 _BATCHED: Final = ("metrics", "params", "tags")
 """Events that go to MLflow many in a call."""
 
 
 class NotYetError(Exception):
     """An event needs a run that the store does not have: send that run's journal first, or this one again."""
+
+
+class _DeletedError(Exception):
+    """The journal's run is deleted, or no longer in the store."""
 
 
 class Delivery:
@@ -49,27 +56,68 @@ class Delivery:
     def send(self, journal: Journal) -> None:
         """Send the events that the store lacks, and acknowledge them batch by batch.
 
+        If the run was deleted in the store, or the store was replaced, all of the journal is sent to a new run.
         Raises `NotYetError`, `DeletedExperimentError`, or what MLflow raises.
         """
+        journal.position.store = address.remember(journal.position.store)
+        if journal.position.store != self.store:  # nothing of it is in this store
+            journal.position = Position(store=self.store)
+        for _ in range(_RESTARTS):
+            try:
+                return self._send_events(journal)
+            except _DeletedError:
+                self._begin_anew(journal)
+        raise NotYetError("the run is deleted again and again")
+
+    def _send_events(self, journal: Journal) -> None:
         from mlflow.exceptions import MlflowException
 
         position = journal.position
-        position.store = address.remember(position.store)
-        if position.store != self.store:  # nothing of it is in this store
-            journal.position = position = Position(store=self.store)
         for batch, end in _batches(journal.events(position.offset)):
             try:
                 self._apply(journal, batch)
             except MlflowException as error:
-                if error.error_code == "RESOURCE_DOES_NOT_EXIST" and position.offset:  # another store at this address
-                    journal.position = Position(store=self.store)
-                    journal.acknowledge()
-                    raise NotYetError("the store no longer has the run: all of it is sent again") from error
+                self._require_run(journal, error)
                 if error.error_code not in _REFUSALS:
                     raise
                 self._apply_one_by_one(journal, batch)
             position.offset = end
             journal.acknowledge()
+
+    def _require_run(self, journal: Journal, error: Any) -> None:
+        """Find out whether MLflow raised `error` because run or experiment are deleted.
+
+        Raises `_DeletedError` or `DeletedExperimentError` then.
+        """
+        from mlflow.exceptions import MlflowException
+
+        if error.error_code not in (*_REFUSALS, _MISSING):
+            return
+        run_id = journal.position.run_id
+        try:
+            if run_id and self.client.get_run(run_id).info.lifecycle_stage == "deleted":
+                raise _DeletedError from error
+        except MlflowException as answer:
+            if answer.error_code != _MISSING:
+                raise
+            raise _DeletedError from error
+        if not run_id:
+            self._experiments.clear()
+            self.experiment(journal.begin["experiment"])
+
+    def _begin_anew(self, journal: Journal) -> None:
+        """Have all of a journal sent to a new run, in place of one that was deleted."""
+        position, name = journal.position, journal.begin.get("name", "")
+        assert position.run_id
+        print(
+            f"MLflow run {name} ({position.run_id}): was deleted; what was logged goes to a new run",
+            file=sys.stderr,
+            flush=True,
+        )
+        self._experiments.clear()  # the experiment may be deleted, too
+        self._runs.pop(journal.uid, None)
+        journal.position = Position(store=self.store, asked=True, earlier=[*position.earlier, position.run_id])
+        journal.acknowledge()
 
     def experiment(self, name: str) -> str:
         """Return the id of the experiment `name`; create it, with its saved views, if the store has none.
@@ -90,6 +138,7 @@ class Delivery:
             try:
                 self._apply(journal, [event])
             except MlflowException as error:
+                self._require_run(journal, error)
                 if error.error_code not in _REFUSALS:
                     raise
                 journal.refuse(event, str(error))
@@ -145,6 +194,14 @@ class Delivery:
             tags = event["tags"] | {"journal": journal.uid} | ({"mlflow.parentRunId": parent} if parent else {})
             run_id = self.client.create_run(position.experiment_id, event["time"], tags, event["name"]).info.run_id
         position.run_id = self._runs[journal.uid] = run_id
+        self._take_over_children(position)
+
+    def _take_over_children(self, position: Position) -> None:
+        """Have the children of this run's deleted predecessors be its own."""
+        for earlier in position.earlier:
+            condition = f"tags.`mlflow.parentRunId` = '{earlier}'"
+            for child in self.client.search_runs([position.experiment_id], condition, max_results=50_000):
+                self.client.set_tag(child.info.run_id, "mlflow.parentRunId", position.run_id)
 
     def _on_adopt(self, journal: Journal, event: Mapping[str, Any]) -> None:
         from mlflow.exceptions import MlflowException
@@ -154,14 +211,18 @@ class Delivery:
         try:
             run_id = self._run_id(reference, position.experiment_id)
             if run_id:
-                self._adopted_points[journal.uid] = mlflow_compat.latest_points(self.client.get_run(run_id))
+                run = self.client.get_run(run_id)
+                if run.info.lifecycle_stage == "deleted":
+                    run_id = None
+                else:
+                    self._adopted_points[journal.uid] = mlflow_compat.latest_points(run)
         except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            if error.error_code != _MISSING:
                 raise
             run_id = None
         if run_id or not event["name"]:  # no name (`Tracker.add_tags`): of use to that run alone
             position.run_id = run_id
-        else:  # its models came from a cache of DVC: the run that trained them is in another store
+        else:  # its models came from a cache of DVC: the run that trained them is in another store, or deleted
             self._on_begin(journal, event)
 
     def _on_resume(self, journal: Journal, _: Mapping[str, Any]) -> None:
@@ -232,6 +293,8 @@ class Delivery:
         `reference`: an id, or a journal's (see `journal.local`). Raises `NotYetError` if the journal is not sent yet.
         """
         if not is_local(reference):
+            if folder := successor_of(self._root, reference):
+                return position_of(folder).run_id or reference
             return reference
         uid = uid_of(reference)
         if uid not in self._runs:

@@ -9,7 +9,11 @@ from . import views
 
 
 class DeletedExperimentError(Exception):
-    """The experiment is deleted, but still in the store. The message is its name."""
+    """The experiment is deleted, but still in the store."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the experiment {name} is deleted; restore it in MLflow")
+        self.name = name
 
 
 def find_or_create(client: Any, name: str, artifact_location: str | None) -> str:

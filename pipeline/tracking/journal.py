@@ -60,6 +60,8 @@ class Position:
     """Whether the store was asked to create the run; it may have done so though its answer was lost."""
     models: dict[str, str] = field(default_factory=dict)
     """Ids of the run's models, by name."""
+    earlier: list[str] = field(default_factory=list)
+    """Ids of the runs that held the journal before, and were deleted in the store."""
 
 
 class Journal:
@@ -266,6 +268,12 @@ def position_of(folder: Path) -> Position:
 def folder_of(root: Path, uid: str) -> Path | None:
     """Return the folder of the journal `uid`; None if there is no such journal."""
     return next((root / FOLDER).glob(f"*-{uid}"), None)
+
+
+def successor_of(root: Path, run_id: str) -> Path | None:
+    """Return the folder of the journal that was sent to this run until the run was deleted; None: no such journal."""
+    folders = (root / FOLDER).glob("*/")
+    return next((folder for folder in folders if run_id in position_of(folder).earlier), None)
 
 
 def release(folder: Path) -> None:

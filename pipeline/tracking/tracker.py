@@ -67,7 +67,7 @@ class Tracker:
                 self._sender.delivery = self._connect()
             except DeletedExperimentError as error:
                 raise UserError(
-                    f"tracking.experiment = {error}: is deleted in {self.uri}; restore it, or choose another name"
+                    f"tracking.experiment = {error.name}: is deleted in {self.uri}; restore it, or choose another name"
                 ) from error
             except Exception as error:
                 raise UserError(f"MLflow store {self.uri}: cannot be used: {one_line(error)}") from error

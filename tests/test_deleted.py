@@ -1,0 +1,178 @@
+"""What is deleted in MLflow while the pipeline still needs it is sent to a new run, and nothing is lost."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from project_copy import once
+from test_journal import COUNTS, log_everything, model_of, synchronise
+
+from pipeline.config.compose import compose
+from pipeline.core.errors import UserError
+from pipeline.tracking.store import ensure_store
+from pipeline.tracking.tracker import Tracker
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A main root with a store: MLflow takes seconds to open each."""
+    root = tmp_path_factory.mktemp("deleted")
+    shutil.copy(once("store", ensure_store) / "mlflow.db", root)
+    return root
+
+
+@pytest.fixture
+def root(store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(store)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return store
+
+
+@pytest.fixture
+def tracker(root: Path, request: pytest.FixtureRequest) -> Tracker:
+    return tracker_of(root, request.node.name)
+
+
+def tracker_of(root: Path, experiment: str) -> Tracker:
+    return Tracker(compose().tracking.model_copy(update={"experiment": experiment}), root)
+
+
+def deleted(tracker: Tracker, run_id: str) -> None:
+    tracker.client.delete_run(run_id)
+
+
+def gone_for_good(tracker: Tracker, run_id: str) -> None:
+    """As `mlflow gc` leaves it."""
+    tracker.client.delete_run(run_id)
+    tracker.client._tracking_client.store._hard_delete_run(run_id)
+
+
+DELETIONS = pytest.mark.parametrize("delete", [deleted, gone_for_good])
+
+
+def runs_of(tracker: Tracker, name: str) -> list[Any]:
+    found = tracker.client.search_runs([tracker.experiment_id], f"attributes.run_name = '{name}'")
+    return list(found)
+
+
+def points_of(tracker: Tracker, run: Any) -> dict[str, int]:
+    return {name: len(tracker.client.get_metric_history(run.info.run_id, name)) for name in run.data.metrics}
+
+
+@DELETIONS
+@pytest.mark.parametrize("resumed", [True, False], ids=["before it goes on", "while it runs"])
+def test_a_deleted_run_goes_on_in_a_new_one_with_all_of_it(
+    root: Path,
+    tracker: Tracker,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    delete: Callable[[Tracker, str], None],
+    resumed: bool,
+) -> None:
+    link, late = tmp_path / "run", {"late": 1.0}
+    if resumed:
+        with pytest.raises(KeyboardInterrupt), tracker.run("r", tags={}, run_link=link) as run:
+            log_everything(run, root)
+            model_of(run, "m")
+            raise KeyboardInterrupt
+        assert tracker.drain()
+        first = tracker.reference(link)
+        tracker.close()
+        delete(tracker, first)
+        tracker = tracker_of(root, tracker._name)
+        with tracker.run("r", tags={}, run_link=link) as run:
+            run.log_metrics(late, step=2)
+    else:
+        with tracker.run("r", tags={}, run_link=link) as run:
+            log_everything(run, root)
+            model_of(run, "m")
+            assert tracker.drain()
+            first = run.reference
+            delete(tracker, first)
+            run.log_metrics(late, step=2)
+    (found,) = runs_of(tracker, "r")
+    assert found.info.run_id != first
+    assert found.info.run_id == tracker.reference(link)
+    assert found.info.status == "FINISHED"
+    assert points_of(tracker, found) == COUNTS | {"late": 1}
+    assert found.data.params == {"train.epochs": "3", "model.name": "x"}
+    assert found.data.tags["mlflow.note.content"] == f"see [it](x/{found.info.run_id}/y)"
+    assert [model.name for model in (tracker.client.get_logged_model(m.model_id) for m in found.outputs.model_outputs)]
+    assert sorted(item.path for item in tracker.client.list_artifacts(found.info.run_id)) == ["files", "hello.txt"]
+    said = capsys.readouterr().err
+    assert said.count(f"MLflow run r ({first}): was deleted; what was logged goes to a new run") == 1
+    assert "refused" not in said
+    assert "wait" not in said
+    tracker.release(link)
+    assert not list((root / "journal").iterdir())
+
+
+@DELETIONS
+def test_children_go_with_a_parent_that_is_deleted(
+    root: Path, tracker: Tracker, delete: Callable[[Tracker, str], None]
+) -> None:
+    """As the seeds with a group, the jobs with a sweep: each job is a process that was told its parent's id."""
+    with tracker.run("parent", tags={}) as parent:
+        assert tracker.drain()
+        told = parent.reference
+        with tracker.run("before", tags={}, parent=told):
+            pass
+        delete(tracker, told)
+        with tracker.run("meanwhile", tags={}, parent=told):
+            pass
+        parent.log_metrics({"loss": 1.0}, step=0)
+        assert tracker.drain()
+        with tracker_of(root, tracker._name).run("after", tags={}, parent=told):
+            pass
+    (found,) = runs_of(tracker, "parent")
+    assert found.info.run_id != told
+    for name in ("before", "meanwhile", "after"):
+        (child,) = runs_of(tracker, name)
+        assert child.data.tags["mlflow.parentRunId"] == found.info.run_id, name
+
+
+@DELETIONS
+def test_results_of_a_deleted_run_get_one_of_their_own(
+    tracker: Tracker, delete: Callable[[Tracker, str], None]
+) -> None:
+    with tracker.run("trained", tags={}) as run:
+        run.log_metrics({"loss": 1.0}, step=0)
+    delete(tracker, run.reference)
+    tracker.add_results(run.reference, {"test/accuracy": 0.5}, name="restored", tags={"stage": "evaluate"})
+    tracker.add_tags(run.reference, {"of": "nobody"})
+    assert tracker.drain()
+    assert not runs_of(tracker, "trained")
+    (found,) = runs_of(tracker, "restored")
+    assert found.data.metrics == {"test/accuracy": 0.5}
+    assert found.data.tags["origin.run"] == run.reference
+
+
+def test_nothing_of_a_deleted_experiment_is_lost(
+    root: Path, tracker: Tracker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tracker.run("r", tags={}) as run:
+        log_everything(run, root)
+        assert tracker.drain()
+        tracker.client.delete_experiment(tracker.experiment_id)
+        run.log_metrics({"late": 1.0}, step=2)
+    with tracker.run("later", tags={}) as run:
+        run.log_metrics({"late": 1.0}, step=2)
+    said = capsys.readouterr().err
+    assert f"the experiment {tracker._name} is deleted; restore it" in said
+    assert "2 journals wait" in said
+    assert "refused" not in said
+    tracker.close()
+    with pytest.raises(UserError, match=f"tracking.experiment = {tracker._name}: is deleted"):
+        tracker_of(root, tracker._name)
+    assert synchronise() == 1
+    assert "is deleted; restore it" in capsys.readouterr().err
+    tracker.client.restore_experiment(tracker.experiment_id)
+    assert synchronise() == 0
+    for name, points in {"r": COUNTS | {"late": 1}, "later": {"late": 1}}.items():
+        found = runs_of(tracker, name)[0]
+        points.pop("of_model", None)
+        assert points_of(tracker, found) == points
+        assert found.info.status == "FINISHED"
+    assert not list((root / "journal").iterdir())
