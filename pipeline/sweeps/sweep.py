@@ -19,6 +19,7 @@ from . import cache
 from .plan import SweepJob, SweepPlan
 from .processes import Failure, run_job
 from .ranking import Ranking
+from .resend import lacking, resend
 
 _RERUN = "sweep.rerun=true trains them again"
 
@@ -62,14 +63,16 @@ class Sweep:
         self._finished = cache.FinishedJobs(main_root())
         for job in self.jobs:
             self._look_up(job)
+        absent = lacking(self.tracker, self.done, self.jobs)
         here = [number for number, path in self.done.items() if path == self._folder_of(self.jobs[number])]
-        if len(here) == len(self.jobs):
+        if len(here) == len(self.jobs) and not absent:
             print(f"{folder}: all {len(self.jobs)} jobs are done; {_RERUN}")
             return
         cache.begin(folder, name, self.keys, self.owners)
         self._open_run(overrides)
         for job in self.jobs:
             self._assign(job)
+        self._resend(absent)
         if self.done:
             print(f"{len(self.done)} of {len(self.jobs)} jobs are done; {_RERUN}", flush=True)
 
@@ -147,6 +150,16 @@ class Sweep:
             self._adopt(self.done[job.number], job.key)
         else:
             self._reset_folder(job)
+
+    def _resend(self, numbers: Sequence[int]) -> None:
+        """Send finished jobs whose runs the store lacks: it is another store, or new, or the runs were deleted."""
+        if not numbers:
+            return
+        assert self.run
+        for number in numbers:
+            resend(self.tracker, self.jobs[number], self.done[number], self.run.reference)
+        listed = ", ".join(str(self.done[number]) for number in numbers)
+        print(f"{self.tracker.uri} lacked the runs of {len(numbers)} done jobs: sent from {listed}", flush=True)
 
     def _reset_folder(self, job: SweepJob) -> None:
         """Write `job.json` into the job's folder, and delete the record of an earlier result."""

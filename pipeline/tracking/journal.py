@@ -270,6 +270,13 @@ def folder_of(root: Path, uid: str) -> Path | None:
     return next((root / FOLDER).glob(f"*-{uid}"), None)
 
 
+def store_of(folder: Path) -> str:
+    """Return the store that a journal is meant for, see `store.configured_store`; empty if it has no event."""
+    with (folder / "events.jsonl").open("rb") as file:
+        first = file.readline()
+    return str(json.loads(first)["store"]) if first.endswith(b"\n") else ""
+
+
 def successor_of(root: Path, run_id: str) -> Path | None:
     """Return the folder of the journal that was sent to this run until the run was deleted; None: no such journal."""
     folders = (root / FOLDER).glob("*/")

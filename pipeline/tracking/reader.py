@@ -48,6 +48,18 @@ def find_runs(tracker: Tracker, condition: str) -> list[StoredRun]:
             return runs
 
 
+def has_run(tracker: Tracker, run_id: str) -> bool:
+    """Whether the store has a run with this id that is not deleted. Raises what MLflow raises."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(tracker.client.get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+
+
 def described(tracker: Tracker, fingerprint: str) -> StoredRun | None:
     """Return the newest run that holds the page about the data with this fingerprint; None if there is none."""
     runs = find_runs(tracker, f"{views.DATA} and tags.`data.fingerprint` = '{fingerprint}'")

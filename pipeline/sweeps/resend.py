@@ -1,0 +1,133 @@
+"""Send finished jobs to a store that lacks their runs, from the files in their folders, instead of training again."""
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ..core.files import read_json, read_text
+from ..core.frameworks import find
+from ..core.paths import main_root
+from ..data.cache import obtain
+from ..models import backend
+from ..models.manifest import Manifest
+from ..tracking import journal as journals
+from ..tracking.reader import find_runs, has_run
+from ..tracking.references import RunReferences, SeedReference
+from ..tracking.runs import Run
+from ..tracking.store import configured_store
+from ..tracking.tracker import Tracker
+from ..tracking.views import LEADERBOARD, SIDE, sweep_tags
+from ..training.results import METRICS, SPLITS, HistoryRow, history_csv, read_history
+from ..training.spec import RunSpec, SweepMembership
+from . import cache
+from .plan import SweepJob
+
+_ADVICE = "sweep.rerun=true trains it again"
+
+
+def lacking(tracker: Tracker, done: Mapping[int, Path], jobs: Iterable[SweepJob]) -> list[int]:
+    """Return the numbers of the finished jobs whose runs the store lacks; none if it does not answer.
+
+    `done`: the folder of each finished job, by its number.
+    """
+    if tracker.unreachable:
+        return []
+    return [job.number for job in jobs if job.number in done and not _is_stored(tracker, done[job.number], job)]
+
+
+def _is_stored(tracker: Tracker, folder: Path, job: SweepJob) -> bool:
+    """Whether the store has the run of every seed, as `runs.json` names it or sent again, or a journal brings it."""
+    references = RunReferences.read(folder / "runs.json", _ADVICE)
+    if all(_has(tracker, seed.run) for seed in references.seeds.values()):
+        return True
+    found = find_runs(tracker, f"tags.`sweep.key` = '{job.key}' and tags.stage = 'train' and tags.seed != ''")
+    return {int(run.tags["seed"]) for run in found} >= set(job.config.seeds)
+
+
+def _has(tracker: Tracker, reference: str) -> bool:
+    if not journals.is_local(reference):
+        return has_run(tracker, reference)
+    root, uid = main_root(), journals.uid_of(reference)
+    if folder := journals.folder_of(root, uid):
+        return journals.store_of(folder) == configured_store(root)  # else it goes to the store it was meant for
+    return bool(find_runs(tracker, f"tags.journal = '{uid}'"))
+
+
+def resend(tracker: Tracker, job: SweepJob, folder: Path, parent: str) -> None:
+    """Log a finished job to the store: a run for each seed, below `parent`; name the runs in `runs.json`.
+
+    Settings, scores by epoch, test scores, predictions, pictures and weights are logged. The curve of every step and
+    MLflow's own format of the model are not among the files. Raises `UserError` if a file is missing.
+    """
+    sweeps = cache.sweeps_of(folder)
+    membership = SweepMembership(sweeps[-1], parent, job.number, job.label, job.key)
+    dataset = obtain(job.config.data, main_root())
+    spec = RunSpec.of(job.config, dataset=dataset, output=folder, sweep=membership)
+    earlier = RunReferences.read(folder / "runs.json", _ADVICE)
+    history = read_history(read_text(folder / "history.csv", _ADVICE))
+    seeds = {}
+    for position, seed in enumerate(spec.seeds):
+        tags = _tags(spec, seed, sweeps) | {"origin.run": earlier.seeds[seed].run}
+        with tracker.run(f"{spec.label} s{seed}", parent=parent, tags=tags) as run:
+            _log_training(run, spec, seed, [row for row in history if row.seed == seed])
+            _log_evaluation(run, spec, seed, position)
+        seeds[seed] = SeedReference(run=run.reference, model=None)
+    RunReferences(group=None, seeds=seeds).write(folder / "runs.json")
+
+
+def _tags(spec: RunSpec, seed: int, sweeps: list[str]) -> dict[str, object]:
+    assert spec.sweep
+    manifest = Manifest.read(spec.output / "manifest.json", _ADVICE)
+    return {
+        "stage": "train",
+        "framework": spec.framework,
+        "seed": seed,
+        SIDE: find(spec.framework).style.title,
+        LEADERBOARD: True if len(spec.seeds) == 1 else None,
+        "group": spec.key(),
+        "pair": spec.pair,
+        "config.key": spec.key(seed),
+        **sweep_tags(sweeps),
+        "sweep.job": spec.sweep.job,
+        "sweep.key": spec.sweep.key,
+        "data": spec.dataset.name,
+        "data.fingerprint": spec.dataset.fingerprint,
+        "model": spec.model.name,
+        "device.name": manifest.machine.cpu if manifest.machine.device == "cpu" else manifest.machine.device,
+        "execution": manifest.framework.execution,
+        "python": manifest.machine.python,
+        "mlflow.runColor": find(spec.framework).style.colour,
+    }
+
+
+def _log_training(run: Run, spec: RunSpec, seed: int, rows: list[HistoryRow]) -> None:
+    run.log_params(spec.resolved() | {"seed": seed, "parameters": spec.architecture.parameter_count})
+    examples = spec.dataset.facts.examples["train"]
+    for row in rows:
+        values = {f"{row.split}/{name}": getattr(row, name) for name in METRICS if row.split in SPLITS}
+        if row.seconds:
+            values |= {
+                "time/epoch_seconds": row.seconds,
+                "throughput/train_images_per_second": examples / row.seconds,
+            }
+        run.log_metrics(values, step=row.epoch)
+    run.log_file(spec.output / "manifest.json")
+    run.log_text(history_csv(rows), "history.csv")
+    for path in sorted(backend.model_folder(spec.output, seed).iterdir()):
+        run.log_file(path, "model")
+
+
+def _log_evaluation(run: Run, spec: RunSpec, seed: int, position: int) -> None:
+    """Log test scores, predictions and pictures; `position`: of the seed in the arrays of `predictions.npz`."""
+    scores = read_json(spec.output / "scores.json", _ADVICE)["seeds"][str(seed)]
+    scores |= {"error_percent": 100 * (1 - scores["accuracy"])}
+    run.log_metrics({f"test/{name}": value for name, value in scores.items()}, step=0)
+    with np.load(spec.output / "predictions.npz", allow_pickle=False) as file, tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "predictions.npz"
+        np.savez(path, logits=file["logits"][position], labels=file["labels"])
+        run.log_file(path, "evaluate")
+    plots = spec.output / "plots" / (f"seed_{seed}" if len(spec.seeds) > 1 else ".")
+    for path in sorted(plots.glob("*.png")):
+        run.log_file(path, "evaluate")
