@@ -10,14 +10,23 @@ STAMP := $(VENV)/.installed
 
 setup: $(STAMP)
 
+# An environment holds absolute paths: that of a repository that was moved or copied is made anew.
+SET_UP_IN := $(shell cat $(STAMP) 2>/dev/null)
+ifneq ($(SET_UP_IN),$(CURDIR))
+ifneq ($(SET_UP_IN),)
+.PHONY: $(STAMP)
+endif
+endif
+
 # Packages are compiled here, on all cores, or by the commands that come first, or, where Python may not keep that, by all.
 $(STAMP): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: set PYTHON=<path to Python 3.11>" >&2; exit 2; }
+	@test -z "$(SET_UP_IN)" -o "$(SET_UP_IN)" = "$(CURDIR)" || { echo "$(VENV) was set up in $(SET_UP_IN): made anew"; rm -rf $(VENV); }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
-	@touch $@
+	@echo "$(CURDIR)" > $@
 
 TABLE := results/comparison/table.txt
 repro: $(STAMP)

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
             raise UserError(f"port = {port}: {error}; choose another, as in `make ui PORT=5001`") from error
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    if artifacts := artifact_root(tracker.uri):
+    if artifacts := artifact_root(root, tracker.uri):
         command += ["--default-artifact-root", artifacts]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     environment["MLFLOW_BACKEND_STORE_URI"] = whole(tracker.uri)  # everybody can read a command line

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from project_copy import SHARED, clean_environment, clone_project, once, run
 
 from pipeline.core import frameworks
 from pipeline.sweeps import workers
+from pipeline.tracking.store import ensure_store
 
 _OPEN = contextlib.ExitStack()
 _DURATIONS = Path(__file__).with_name("durations.json")
@@ -124,14 +124,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     """A project of this module's own that `dvc repro` has run in, and what that said on its two streams."""
     folder, copy = once("finished", _finish), tmp_path_factory.mktemp("finished") / "project"
     shutil.copytree(folder / "project", copy, symlinks=True)
-    with contextlib.closing(sqlite3.connect(copy / "mlflow.db")) as store, store:  # which holds absolute paths
-        for table, column in _PLACES:
-            moved = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"
-            store.execute(moved, (str(folder / "project"), str(copy)))
+    ensure_store(copy)  # which holds absolute paths
     return copy, (folder / "stdout").read_text(), (folder / "stderr").read_text()
-
-
-_PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"))
 
 
 def _finish(folder: Path) -> None:

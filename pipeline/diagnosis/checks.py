@@ -27,6 +27,7 @@ from ..tracking import health, journal, outbox
 from ..tracking.health import ANSWER_SECONDS, Mark
 from ..tracking.store import store_uri
 from ..training.checkpoint import FOLDER as CHECKPOINTS
+from . import location
 
 _GIB: Final = 2**30
 _LOW_DISK: Final = 2 * _GIB
@@ -53,6 +54,7 @@ def examine(arguments: Sequence[str], root: Path) -> Iterator[Finding]:
     checks: dict[str, Callable[[], Iterator[tuple[Mark, str]]]] = {
         "python": _python,
         "packages": lambda: _packages(Path(__file__).parents[2] / "requirements.lock"),
+        "location": lambda: location.check(root),
         "machine": _machine,
         "gpu": _gpu,
         "disk": lambda: _disk(root),

@@ -125,7 +125,7 @@ class Delivery:
         Raises `DeletedExperimentError`, or what MLflow raises.
         """
         if name not in self._experiments:
-            location = artifact_root(store_uri(self._root, self.store))
+            location = artifact_root(self._root, store_uri(self._root, self.store))
             self._experiments[name] = experiments.find_or_create(self.client, name, location)
             experiments.update_views(self.client, self._experiments[name], {})
         return self._experiments[name]

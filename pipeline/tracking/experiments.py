@@ -6,6 +6,7 @@ from typing import Any
 
 from ..core.redaction import redacted
 from . import views
+from .relocation import FOLDER, path_of
 
 
 class DeletedExperimentError(Exception):
@@ -20,7 +21,8 @@ def find_or_create(client: Any, name: str, artifact_location: str | None) -> str
     """Return the id of the experiment `name`; create the experiment if the store has none.
 
     `client`: an `MlflowClient`. `artifact_location`: a URI; None: the server's default.
-    Raises `DeletedExperimentError`, or what MLflow raises.
+    Raises `DeletedExperimentError`, NotADirectoryError if its artifacts belong into a folder that is not on this
+    machine, or what MLflow raises.
     """
     from mlflow.exceptions import MlflowException
 
@@ -32,9 +34,18 @@ def find_or_create(client: Any, name: str, artifact_location: str | None) -> str
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         experiment = client.get_experiment_by_name(name)
+    _require_place(name, experiment.artifact_location)
     if experiment.lifecycle_stage == "deleted":
         raise DeletedExperimentError(name)
     return str(experiment.experiment_id)
+
+
+def _require_place(name: str, location: str) -> None:
+    """Refuse a folder that is not of this machine: MLflow's client would make it here, and nobody would look there."""
+    path = path_of(location)
+    if path and not (path.parent if path.name == FOLDER else path.parent.parent).exists():
+        advice = "bring that folder back, log to a server that keeps artifacts, or choose another tracking.experiment"
+        raise NotADirectoryError(f"the artifacts of {name} belong into {path}, which is not on this machine: {advice}")
 
 
 def update_views(

@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final, Literal
 
-from . import address, mlflow_compat
+from . import address, mlflow_compat, relocation
 from .reachable import RefusedError, unreachable_reason
 from .store import file_of, require_kind, store_uri
 
@@ -39,6 +39,23 @@ def store(root: Path) -> Iterator[tuple[Mark, str]]:
         yield "ok", f"{uri}: will be built by the first run"
     else:
         yield from database(file_of(uri))
+        yield from _artifacts(file_of(uri))
+
+
+def _artifacts(path: Path) -> Iterator[tuple[Mark, str]]:
+    """Check that the artifacts of a SQLite store are beside it."""
+    try:
+        places = relocation.elsewhere(path)
+    except sqlite3.Error:  # said by `database`
+        return
+    moved = relocation.outdated(places, path)
+    if moved:
+        before = ", ".join(sorted({str(place.folder.parent) for place in moved}))
+        yield "ok", f"{path}: moved from {before}; the next run corrects {len(moved)} paths of artifacts"
+    for folder in sorted({place.folder for place in places if place not in moved}):
+        count = sum(place.folder == folder for place in places if place not in moved)
+        beside = f"move what is in there to {path.parent / relocation.FOLDER}, and the next run corrects the paths"
+        yield "warn", f"{path}: {count} places of artifacts are in {folder}, not beside the store; {beside}"
 
 
 def _server(uri: str) -> Iterator[tuple[Mark, str]]:

@@ -23,6 +23,11 @@ WARM_IMPORTS: Final = (
     *("mlflow.system_metrics.system_metrics_monitor", "alembic.command", "sqlalchemy.dialects.sqlite"),
 )
 """Modules that a run imports, of MLflow and for it: a warm worker (see `sweeps.workers`) loads them in advance."""
+ARTIFACT_COLUMNS: Final = (
+    *(("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location")),
+    *(("model_versions", "source"), ("model_versions", "storage_location")),
+)
+"""Tables and columns of a SQL store that hold absolute places of artifacts; an experiment's is that of new runs."""
 DEFAULT_SECONDS: Final = 15
 """`MLFLOW_HTTP_REQUEST_TIMEOUT` if the user has not set it."""
 VIEW_TAG: Final = "mlflow.sharedViewState."

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from ..core.errors import UserError
-from . import address, mlflow_compat
+from . import address, mlflow_compat, relocation
 
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -47,13 +47,17 @@ def _default_uri(root: Path) -> str:
     return f"sqlite:///{root / 'mlflow.db'}"
 
 
-def artifact_root(uri: str) -> str | None:
-    """Return the URI of the artifacts' folder, beside a SQLite store; None: a server decides."""
-    return (file_of(uri).parent / "mlartifacts").as_uri() if uri.startswith("sqlite:///") else None
+def artifact_root(root: Path, uri: str) -> str | None:
+    """Return the URI of the artifacts' folder: beside a SQLite store, else at the main root; None: a server decides."""
+    if uri.startswith("http"):
+        return None
+    return ((file_of(uri).parent if uri.startswith("sqlite:///") else root) / relocation.FOLDER).as_uri()
 
 
 def ensure_store(root: Path, uri: str = "") -> str:
     """Build the store if it is a SQLite file that is missing; return its URI, see `store_uri`. A server is not asked.
+
+    A SQLite store that was moved gets the present paths of its artifacts (see `relocation`).
 
     `uri`: of the store; empty: the configured one. Raises `UserError` if the URI is not that of a store, or the file
     cannot be created. The file is built under a lock in a temporary file that is renamed into place: two processes that
@@ -66,7 +70,9 @@ def ensure_store(root: Path, uri: str = "") -> str:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{path}.lock"):
-                if not path.exists():
+                if path.exists():
+                    relocation.relocate(path)
+                else:
                     _build(path)
         except OSError as error:
             raise UserError(f"MLflow store {uri}: cannot be created: {error.strerror or error}") from error
@@ -98,6 +104,6 @@ def _build(path: Path) -> None:
     temporary = path.with_name(f"{path.name}.building-{os.getpid()}")
     temporary.unlink(missing_ok=True)
     began = time.perf_counter()
-    mlflow_compat.build_store(temporary, (path.parent / "mlartifacts").as_uri())
+    mlflow_compat.build_store(temporary, (path.parent / relocation.FOLDER).as_uri())
     temporary.replace(path)
     print(f"MLflow store {path} built in {time.perf_counter() - began:.1f} s", flush=True)
