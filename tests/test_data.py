@@ -264,6 +264,25 @@ def test_the_names_of_the_classes_are_those_given_or_those_of_the_source(
     assert prepared(ArraySource(GOOD, names), tmp_path / "prepared", *given).classes == wanted
 
 
+@pytest.mark.parametrize(
+    ("upstream", "given", "message"),
+    [
+        (("cat", "dog"), "[dog,cat]", "calls the images of cat (label 0) dog, which is the name of label 1"),
+        (("cat", "dog", "owl"), "[cat,owl,x]", "calls the images of dog (label 1) owl, which is the name of label 2"),
+        (
+            ("0 - zero", "1 - one"),
+            "['1','0']",
+            "calls the images of 0 - zero (label 0) 1, which is the name of label 1",
+        ),
+    ],
+)
+def test_names_of_fixed_labels_cannot_be_reordered(
+    tmp_path: Path, upstream: tuple[str, ...], given: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        prepared(ArraySource(GOOD, upstream), tmp_path / "prepared", "validation_fraction=0.2", f"classes={given}")
+
+
 def test_images_that_are_all_the_same_are_prepared(tmp_path: Path) -> None:
     one = np.zeros((20, 4, 4, 1), np.uint8), np.arange(20) % 2
     dataset = prepared(ArraySource({"train": one, "test": one}, None), tmp_path / "prepared", "validation_fraction=0.2")

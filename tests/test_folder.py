@@ -111,8 +111,8 @@ def test_what_is_hidden_or_no_image_is_left_out(capsys: pytest.CaptureFixture[st
     assert dataset.classes == ("a", "b")
     assert sum(dataset.facts.examples.values()) == 16
     said = capsys.readouterr().out
-    assert "1 left out, as their names do not end as those of images do: a/notes.txt" in said
-    assert "4 left out, as they are hidden: .git/, __MACOSX/, a/._1.png, a/.ipynb_checkpoints/" in said
+    assert "Left out, as their names do not end as those of images do (1): a/notes.txt" in said
+    assert "Left out, as they are hidden (4): .git/, __MACOSX/, a/._1.png, a/.ipynb_checkpoints/" in said
     assert {remark.count for remark in dataset.facts.remarks} == {1, 4}
 
 

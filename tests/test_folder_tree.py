@@ -96,7 +96,7 @@ def test_hidden_classes_are_named() -> None:
     fill(**{"a": 3, "b": 3, ".c": 3, "__MACOSX": 3})
     dataset = run()
     assert dataset.classes == ("a", "b")
-    assert "2 left out, as they are hidden: .c/, __MACOSX/." in said(dataset)
+    assert "Left out, as they are hidden (2): .c/, __MACOSX/." in said(dataset)
 
 
 def test_names_that_differ_in_case_alone_are_noted(capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,10 +144,10 @@ def test_what_is_not_read_is_named_on_the_terminal_and_the_page(capsys: pytest.C
     Path("images/lost").symlink_to("nowhere")
     os.mkfifo("images/b/pipe.png")
     wanted = (
-        "3 left out, as they are links to nothing that can be read: a/deep/er/gone, a/gone.png, lost",
-        "2 left out, as their names do not end as those of images do: b/line\\nbreak.txt, b/no suffix",
-        "1 left out, as they are neither files nor folders: b/pipe.png",
-        "1 left out, as they are in no class folder: beside.png",
+        "Left out, as they are links to nothing that can be read (3): a/deep/er/gone, a/gone.png, lost",
+        "Left out, as their names do not end as those of images do (2): b/line\\nbreak.txt, b/no suffix",
+        "Left out, as they are neither files nor folders (1): b/pipe.png",
+        "Left out, as they are in no class folder (1): beside.png",
     )
     dataset = run()
     terminal = capsys.readouterr().out
@@ -166,8 +166,8 @@ def test_links_that_go_round_end_and_are_named() -> None:
     Path("images/b/two/one").symlink_to("../one")
     dataset = run()
     assert total(dataset) == 10
-    assert "5 left out, as they are links to folders around them" in said(dataset)
-    assert "2 left out, as they are links to nothing that can be read: b/x, b/y" in said(dataset)
+    assert "Left out, as they are links to folders around them, or to what their class has already (5)" in said(dataset)
+    assert "Left out, as they are links to nothing that can be read (2): b/x, b/y" in said(dataset)
 
 
 def test_a_folder_that_holds_itself_alone_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

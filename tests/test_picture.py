@@ -1,6 +1,9 @@
 """What a user's images become: formats, sizes, colours, orientation; and those that cannot be decoded."""
 
 import io
+import struct
+import warnings
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +102,118 @@ def test_every_kind_of_pixels_becomes_8_bits_of_grey_or_colour(image: Image.Imag
     dataset = run()
     assert dataset.image_shape == wanted.shape
     assert all(np.array_equal(found, wanted) for found in pixels(dataset, "a"))
+
+
+@pytest.mark.parametrize("bits", [8, 9, 10, 12, 14, 16])
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_deep_grey_is_scaled_by_the_largest_value_of_all_splits(
+    capsys: pytest.CaptureFixture[str], bits: int, suffix: str
+) -> None:
+    """Whatever split the largest value is in."""
+    values = np.arange(30, dtype=np.uint16).reshape(5, 6) * 8
+    for part in ("train", "test"):
+        for number in range(8):
+            put(f"images/{part}/{'ab'[number % 2]}/{number}.{suffix}", values + number)
+    bright = values.copy()
+    bright[0, 0] = 2**bits - 1
+    put(f"images/test/b/bright.{suffix}", bright)
+    dataset = run()
+    wanted = {((v >> (bits - 8)).astype(np.uint8)[..., None].tobytes(), k) for v, k in [(values, "a"), (bright, "b")]}
+    assert wanted <= set(held(dataset, *SPLITS))
+    line = f"Images of more than 8 bits, divided by {2 ** (bits - 8)}, as no value in the data reaches 2^{bits} (17)"
+    assert line in capsys.readouterr().out
+    assert [remark.says in line for remark in dataset.facts.remarks] == [True]
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I"])
+def test_the_order_of_bytes_does_not_matter(mode: str) -> None:
+    values = GREY.astype(np.uint16) * 16
+    raw = {"I;16": values, "I;16B": values.astype(">u2"), "I": values.astype(np.int32)}[mode]
+    for number in range(8):
+        put(f"images/a/{number}.tiff", Image.frombytes(mode, (6, 5), raw.tobytes()))
+        put(f"images/b/{number}.tiff", Image.frombytes(mode, (6, 5), raw.tobytes()))
+    assert np.array_equal(pixels(run(), "a")[0, ..., 0], GREY)
+
+
+def test_negative_values_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    fill(a=8, b=8)
+    put("images/a/ct.tiff", Image.fromarray(np.full((5, 6), -1000, np.int32)))
+    assert "a/ct.tiff: holds values from -1000 to -1000; allowed: whole numbers from 0 on" in refusal(capsys)
+
+
+def png_of_16_bits(values: np.ndarray) -> bytes:
+    """Encode uint16 (height, width, 3), which Pillow cannot write."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_deep_colour_is_said_and_refused_where_little_would_be_left(
+    capsys: pytest.CaptureFixture[str], bits: int
+) -> None:
+    for number in range(8):
+        for kind in "ab":
+            path = put(f"images/{kind}/{number}.png", 0)
+            path.write_bytes(png_of_16_bits(CONTENT[number].astype(np.uint16) << (bits - 8)))
+    if bits == 16:
+        assert (CONTENT[3].tobytes(), "a") in held(run(), *SPLITS)
+        told = capsys.readouterr().out
+    else:
+        told = refusal(capsys)
+        assert "these hold 16 levels of 256; allowed" in told
+    assert "Images with 16 bits of colour, of which Pillow reads the upper 8 (16): " in told
+
+
+def test_what_is_not_kept_of_an_image_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    fill(a=8, b=8)
+    alpha = np.full((5, 6), 255, np.uint8)
+    put("images/a/opaque.png", Image.fromarray(np.dstack([CONTENT[20], alpha])))
+    put("images/a/clear.png", Image.fromarray(np.dstack([CONTENT[21], alpha // 2])))
+    put("images/a/grey.png", Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(GREY)]))
+    put("images/a/index.png", Image.fromarray(GREY).convert("P"), transparency=8)
+    frames = [Image.fromarray(CONTENT[number]) for number in (30, 31)]
+    for suffix in ("gif", "tiff", "webp", "png"):
+        put(f"images/b/moving.{suffix}", frames[0], save_all=True, append_images=frames[1:])
+    dataset = run()
+    told = capsys.readouterr().out
+    assert sum(dataset.facts.examples.values()) == 24
+    assert "Images whose transparency is dropped: the hidden colours count (3): a/clear" in told
+    assert "Images of which only the first frame or page is read (4): b/moving.gif, b/moving.png" in told
+    assert {remark.count for remark in dataset.facts.remarks} == {3, 4}
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV", "LAB"])
+def test_other_colours_are_read_or_named(capsys: pytest.CaptureFixture[str], mode: str) -> None:
+    fill(a=8, b=8)
+    put("images/a/other.tiff", Image.new(mode, (6, 5), (10, 20, 30, 40)[: len(mode)])) if mode != "HSV" else None
+    dataset = run("corrupt=skip")
+    assert sum(dataset.facts.examples.values()) + len(dataset.facts.skipped) == 16 + (mode != "HSV")
+
+
+def test_the_number_of_pixels_is_bounded_by_a_key(capsys: pytest.CaptureFixture[str]) -> None:
+    fill(a=8, b=8)
+    put("images/a/large.png", Image.new("RGB", (1500, 1000)))
+    told = refusal(capsys, "size=4", "max_megapixels=1")
+    assert "a/large.png: Image size (1500000 pixels) exceeds limit of 1000000 pixels" in told
+    assert "data.max_megapixels = 1" in told
+    assert sum(run("size=4", "max_megapixels=2").facts.examples.values()) == 17
+
+
+def test_a_huge_image_is_said_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    fill(a=8, b=8)
+    put("images/a/huge.png", Image.new("1", (11_000, 10_000)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset = run("size=4")
+    assert sum(dataset.facts.examples.values()) == 17
+    captured = capsys.readouterr()
+    assert "Images of more than 89 megapixels, which data.max_megapixels bounds (1): a/huge.png" in captured.out
+    assert not captured.err
 
 
 @pytest.mark.parametrize("where", ["images/train/b", "images/test/b"])

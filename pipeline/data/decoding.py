@@ -23,7 +23,7 @@ from .remarks import MOST_NAMED, Remark
 _BATCH: Final = 256  # examples that are decoded together
 _ADDRESS: Final = re.compile(r" ?<[^<>]* at 0x[0-9a-f]+>")  # in messages of Pillow; another one at every run
 _MOST_NAMES: Final = 10  # in a message
-_DEEP: Final = "hold more than 8 bits"
+_DEEP: Final = "Images of more than 8 bits"
 _LEAST_LEVELS: Final = 64  # of 256, that reduced colours must use
 
 Shape: TypeAlias = tuple[int, ...]
@@ -85,7 +85,7 @@ class Findings:
     def remarks(self) -> list[Remark]:
         """Return what was not kept, with counts and names."""
         depth = self.form.depth
-        rule = f"{_DEEP}: no value in the data reaches 2^{depth}, so each is divided by {1 << (depth - 8)}"
+        rule = f"{_DEEP}, divided by {1 << (depth - 8)}, as no value in the data reaches 2^{depth}"
         return [
             Remark(says=rule if says == _DEEP else says, count=self.counts[says], first=tuple(names))
             for says, names in self.names.items()
@@ -129,9 +129,9 @@ def _store_all(source: Source, data: DataConfig, folder: Path, found: Findings) 
         raise UserError(f"data.name = {data.name}: no image for {' and '.join(sorted(empty))}")
     if REDUCED in found.counts and found.levels < _LEAST_LEVELS:
         raise UserError(
-            f"{found.counts[REDUCED]:,} images {REDUCED}: {', '.join(found.names[REDUCED][:_MOST_NAMES])}; "
-            f"their values are so low that these hold {found.levels + 1} levels of 256; allowed: values that use all "
-            "16 bits, or 8 bits: convert them"
+            f"{REDUCED} ({found.counts[REDUCED]:,}): {', '.join(found.names[REDUCED][:_MOST_NAMES])}: their values are "
+            f"so low that these hold {found.levels + 1} levels of 256; allowed: values that use all 16 bits, or images "
+            "of 8 bits, so convert them"
         )
     for remark in found.remarks():
         print(remark.sentence(_MOST_NAMES // 2))

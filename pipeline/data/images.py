@@ -16,10 +16,10 @@ Raw: TypeAlias = np.ndarray | Image.Image
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
 _WARNED_PIXELS: Final = 89_478_485  # from here on Pillow warns of a decompression bomb
 _REDUCED: Final = "pipeline.reduced"  # key of an image's `info`
-REDUCED: Final = "have 16 bits of colour, of which Pillow reads the upper 8"
-_TRANSPARENT: Final = "have transparent pixels: their transparency is dropped, and their hidden colours count"
-_FRAMES: Final = "have several frames or pages, of which only the first is read"
-_LARGE: Final = "have more than 89 megapixels (data.max_megapixels bounds them)"
+REDUCED: Final = "Images with 16 bits of colour, of which Pillow reads the upper 8"
+_TRANSPARENT: Final = "Images whose transparency is dropped: the hidden colours count"
+_FRAMES: Final = "Images of which only the first frame or page is read"
+_LARGE: Final = "Images of more than 89 megapixels, which data.max_megapixels bounds"
 
 
 class DeeperError(Exception):
@@ -97,7 +97,7 @@ def decode(file: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
 
 
 def peculiarities(raw: Raw) -> list[str]:
-    """Return what an image holds that `Form.apply` does not keep, in words that follow a number of images."""
+    """Return what an image holds that `Form.apply` does not keep, in the words of a `Remark`."""
     if isinstance(raw, np.ndarray):
         return []
     several = getattr(raw, "is_animated", False) and raw.format != "MPO"  # there, the others are previews

@@ -12,7 +12,7 @@ class Remark(Record):
     """What was left out of a data set, or not kept of its images."""
 
     says: str
-    """Words that follow a number, such as `have several frames or pages, of which only the first is read`."""
+    """What it is about, such as `Images of which only the first frame or page is read`."""
     count: int
     first: tuple[str, ...]
     """Names of the first, at most `MOST_NAMED`; empty if the sentence names what it is about."""
@@ -22,4 +22,4 @@ class Remark(Record):
         if not self.first:
             return self.says
         more = f" and {self.count - most:,} more" if self.count > most else ""
-        return f"{self.count:,} {self.says}: {', '.join(self.first[:most])}{more}"
+        return f"{self.says} ({self.count:,}): {', '.join(self.first[:most])}{more}"

@@ -22,12 +22,12 @@ _SPLIT_NAMES: Final = {
 _ROLES: Final = {name: role for role, names in _SPLIT_NAMES.items() for name in names}
 _MOST_NAMES: Final = 5  # in a message
 _DEEPEST: Final = 64  # folders below a class: more than a path has room for
-_NO_IMAGE: Final = "left out, as their names do not end as those of images do"
-_HIDDEN: Final = "left out, as they are hidden"
-_BROKEN: Final = "left out, as they are links to nothing that can be read"
-_SPECIAL: Final = "left out, as they are neither files nor folders"
-_AGAIN: Final = "left out, as they are links to folders around them, or to what their class has already"
-_BESIDE: Final = "left out, as they are in no class folder"
+_NO_IMAGE: Final = "Left out, as their names do not end as those of images do"
+_HIDDEN: Final = "Left out, as they are hidden"
+_BROKEN: Final = "Left out, as they are links to nothing that can be read"
+_SPECIAL: Final = "Left out, as they are neither files nor folders"
+_AGAIN: Final = "Left out, as they are links to folders around them, or to what their class has already"
+_BESIDE: Final = "Left out, as they are in no class folder"
 
 
 @dataclass
