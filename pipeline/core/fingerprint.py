@@ -57,7 +57,7 @@ _TRAINED: Final = (
         "training", "checkpoint.py", "context.py", "handover.py", "loop.py", "result_files.py", "results.py", "spec.py"
     ),
 )
-_SHOWN: Final = ("reports/figures/style.py", "tracking")
+_SHOWN: Final = (*_below("reports/figures", "fonts.py", "style.py"), "tracking")
 
 CODE: Final[Mapping[str, tuple[str, ...]]] = {
     "config": ("config",),
@@ -88,7 +88,8 @@ CODE: Final[Mapping[str, tuple[str, ...]]] = {
         *_EVALUATED,
         *_below("core", "frameworks.py"),
         *_below("training", "results.py"),
-        *_below("reports", "evaluation.py", "figures/curves.py", "figures/evaluation.py", "figures/style.py"),
+        *_below("reports", "evaluation.py", "figures/curves.py", "figures/evaluation.py"),
+        *_below("reports/figures", "fonts.py", "style.py"),
         "evaluate.py",
     ),
     "speed": (

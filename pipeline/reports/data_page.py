@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -58,11 +57,9 @@ def describe(dataset: Dataset, output: Path, tracking: TrackingConfig) -> None:
         "classes": figures.class_counts(dataset.facts.class_counts, dataset.classes),
         "pixels": figures.pixel_values(pixels.histogram),
     }
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # the figures' font may lack the script of a name
-        for name, figure in drawn.items():
-            pictures[name] = data_uri(figure)
-            save(figure, output / f"{name}.png")
+    for name, figure in drawn.items():
+        pictures[name] = data_uri(figure)
+        save(figure, output / f"{name}.png")
     write_text(output / "index.html", _page(dataset, description, rows, size, pictures))
     print(f"Data: {output / 'index.html'}")
     print(_track(dataset, description, output, tracking))

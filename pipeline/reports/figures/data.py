@@ -3,13 +3,12 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-import matplotlib as mpl
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from .fonts import font_for
 from .style import GREY, short, styled, subplots
 
 TILE: Final = 80
@@ -73,20 +72,22 @@ def sheet(rows: Sequence[Row], size: tuple[int, int]) -> Image.Image:
     deep = -(-len(rows) // columns)
     step, most = size[0] + _GAP, max(1, *(len(row.examples) for row in rows))
     texts = [_lines(row.name) for row in rows]
-    names = 2 * _APART + max(round(_font(12).getlength(line)) for lines in (*texts, ["10,000"]) for line in lines)
+    names = 2 * _APART + max(
+        round(font_for(line, 12).getlength(line)) for lines in (*texts, ["10,000"]) for line in lines
+    )
     width, height = names + _APART + step * (1 + most) + _APART, max(size[1], 4 * _LINE) + 2 * _GAP
     picture = Image.new("RGB", (columns * width, deep * height + 2 * _LINE), "white")
     draw = ImageDraw.Draw(picture)
     for column in range(columns):
         left = column * width + names
-        draw.text((left, 2 * _GAP), "mean", _SOFT, _font(11))
-        draw.text((left + step + _APART, 2 * _GAP), "training images", _SOFT, _font(11))
+        draw.text((left, 2 * _GAP), "mean", _SOFT, font_for("", 11))
+        draw.text((left + step + _APART, 2 * _GAP), "training images", _SOFT, font_for("", 11))
     for place, (row, lines) in enumerate(zip(rows, texts, strict=True)):
         left, top = place % columns * width, place // columns * height + 2 * _LINE
         for number, line in enumerate([*lines, f"{row.count:,}"]):
             last = number == len(lines)
             at = left + _APART, top + number * _LINE
-            draw.text(at, line, _SOFT if last else _INK, _font(11 if last else 12))
+            draw.text(at, line, _SOFT if last else _INK, font_for(line, 11 if last else 12))
         left += names
         if row.mean:
             picture.paste(row.mean.resize(size, Image.Resampling.NEAREST), (left, top))
@@ -100,11 +101,6 @@ def _lines(name: str) -> list[str]:
     """Break a name into at most three lines, at spaces and underscores if it has any."""
     lines = textwrap.wrap(name.replace("_", "_ "), _LETTERS, max_lines=3, placeholder=" \u2026")
     return [line.replace("_ ", "_") for line in lines]
-
-
-def _font(size: int) -> Any:
-    """Load the font of the figures."""
-    return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size)
 
 
 @styled

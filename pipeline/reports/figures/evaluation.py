@@ -8,6 +8,7 @@ import numpy as np
 from ...core.frameworks import SeriesStyle
 from ...data.array_file import ArrayFile
 from ...evaluation import metrics
+from .fonts import left_to_right
 from .style import GREY, short, styled, subplots
 
 _MOST_CLASSES = 25
@@ -135,7 +136,8 @@ def mistakes(
         top, left = (place // columns) * down + (down - height), (place % columns) * across + (across - width) // 2
         sheet[top : top + height, left : left + width] = images[example]
         likeliest = int(p.argmax())
-        actual, predicted = short(classes[labels[example]], 15), short(classes[likeliest], 9)
+        actual = left_to_right(short(classes[labels[example]], 15))
+        predicted = left_to_right(short(classes[likeliest], 9))
         title = f"{actual}{' ' if lines == 1 else chr(10)}\u2192 {predicted}  {p[likeliest]:.0%}"
         axis.text(
             left + width / 2, top - 0.06 * height, title, ha="center", va="bottom", fontsize=8.5, parse_math=False

@@ -3,7 +3,9 @@
 import base64
 import functools
 import io
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, ParamSpec
 
@@ -13,6 +15,8 @@ from ...core.files import atomic_file
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+
+from . import fonts
 
 P = ParamSpec("P")
 
@@ -36,11 +40,15 @@ _STYLE: Final = {
 
 
 def styled(function: Callable[P, Any]) -> Callable[P, Any]:
-    """Decorate a function that returns a matplotlib figure: draw it in the common style."""
+    """Decorate a function that returns a matplotlib figure: draw it in the common style.
+
+    Texts among its arguments may be in any script that a font of this machine has.
+    """
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
-        with plt.rc_context(_STYLE):
+        families = fonts.families([*args, *kwargs.values()])
+        with plt.rc_context(_STYLE | ({"font.family": families} if len(families) > 1 else {})):
             return function(*args, **kwargs)
 
     return wrapper
@@ -57,9 +65,16 @@ def short(name: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}\u2026"
 
 
+@contextmanager
+def _without_warnings_of_boxes() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # `fonts` tells of them in one line
+        yield
+
+
 def save(figure: Any, path: Path) -> Path:
     """Replace the file by a figure as PNG, creating the folder, and close it; return `path`."""
-    with atomic_file(path) as part:
+    with _without_warnings_of_boxes(), atomic_file(path) as part:
         figure.savefig(part)
     plt.close(figure)
     return path
@@ -68,7 +83,7 @@ def save(figure: Any, path: Path) -> Path:
 def data_uri(figure: Any) -> str:
     """Encode a figure as an SVG in a `data:` address, for a page that holds its own pictures."""
     buffer = io.BytesIO()
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(_STYLE), _without_warnings_of_boxes():
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         for axis in figure.axes:  # the layout solver's last bits vary, and ids within the SVG are hashes of them
