@@ -19,13 +19,14 @@ from pydantic import BaseModel, ValidationError
 
 from ..core.errors import UserError
 from ..core.files import write_text
-from . import hydra_compat
+from . import hydra_compat, quoting
 from .hydra_compat import Source
 from .schema.whole import Config
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 PARAMS = Path("params.yaml")
 _PROJECT = Source()
+_LEXER = "LexerNoViableAltException: "
 
 
 def conf_digest() -> str:
@@ -173,10 +174,12 @@ def one_message(error: Exception) -> str:
     from hydra.errors import MissingConfigException, OverrideParseException
 
     if isinstance(error, OverrideParseException):
-        lines = [line for line in error.message.splitlines() if not line.startswith(("Error parsing", "See "))]
-        reason = " ".join(lines)
         override = error.override.removeprefix("++")
-        return f"{override}: not key=value as Hydra reads it: {reason} (quote what holds [ ] {{ }} or spaces)"
+        reason = _reason(error.override, error.message)
+        return f"{override}: not key=value as Hydra reads it: {reason}; {quoting.advice(override)}"
+    if ambiguous := re.match(r"Ambiguous value for argument '(?:\+\+)?(.*)'\n", str(error)):
+        advice = f"{quoting.advice(ambiguous[1])}; for a list, key=[value1,value2]; to try each value, add -m"
+        return f"{ambiguous[1]}: a comma stands between values; {advice}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         allowed = ", ".join(option for option in error.options if not option.startswith("_"))
@@ -186,6 +189,15 @@ def one_message(error: Exception) -> str:
     noise = ("Set the environment variable HYDRA_FULL_ERROR", "full_key:", "object_type=", "reference_type=")
     informative = [line for line in lines if line.strip() and not line.strip().startswith(noise)]
     return "\n".join(dict.fromkeys(informative)).replace("argument '++", "argument '")
+
+
+def _reason(override: str, message: str) -> str:
+    """Return what Hydra's parser did not take; of its lexer, whose message has an arrow below the sign, the sign."""
+    lines = [line for line in message.splitlines() if not line.startswith(("Error parsing", "See "))]
+    arrow = next((len(line) - 1 for line in lines if line.strip() == "^"), -1) - len(_LEXER)
+    if lines and lines[0].startswith(_LEXER) and 0 <= arrow < len(override):
+        return f"{override[arrow]!r} must be quoted"
+    return " ".join(lines)
 
 
 def _problems(error: ValidationError, values: Mapping[Any, Any]) -> Iterable[str]:

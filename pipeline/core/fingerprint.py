@@ -126,7 +126,7 @@ INERT: Final = (
     *_below("core", "claim.py", "errors.py", "exits.py", "fingerprint.py", "frameworks.py", "paths.py", "progress.py"),
     *_below("core", "provenance.py", "quiet.py", "redaction.py", "signals.py", "turns.py"),
     *_below("core", "working_tree.py"),
-    *_below("config", "__main__.py", "call.py", "compose.py", "hydra_compat.py"),
+    *_below("config", "__main__.py", "call.py", "compose.py", "hydra_compat.py", "quoting.py"),
     *_below("config/schema", "tracking.py", "whole.py"),
     *_below("data", "cache.py"),
     *_below("training", "console.py", "recorder.py", "run_logging.py"),

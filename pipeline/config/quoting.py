@@ -1,0 +1,48 @@
+"""How a value that Hydra does not take as it stands is quoted: once for Hydra, and the whole for the shell."""
+
+import re
+import shlex
+
+_OVERRIDE = re.compile(r"(\+{0,2}[\w.@/:-]+)=(.*)", re.DOTALL)
+
+
+def advice(override: str) -> str:
+    """Return what to write in place of a `key=value` that Hydra does not take, as the end of a message."""
+    text = "without quotes, a value holds letters from a to z, digits, and / \\ : . + - $ % * @ ? | only"
+    match = _OVERRIDE.fullmatch(override.removeprefix("++"))
+    if not match or match[2].startswith(("[", "{")):
+        return f"{text}; lists and mappings are quoted for the shell: 'seeds=[0,1]'"
+    key, value = match.groups()
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        value = value[1:-1]
+    written = f"{key}={quoted(value)}"
+    if not _is_read(written, value):
+        return text
+    return f"{text}; for this text write {for_shell(written)}"
+
+
+def quoted(value: str) -> str:
+    """Quote a text for Hydra: a backslash before an inner quote, and two for each backslash before a quote.
+
+    https://hydra.cc/docs/advanced/override_grammar/basic/#quoted-values
+    """
+    inner = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    return f"'{inner}'"
+
+
+def for_shell(argument: str) -> str:
+    """Quote an argument for a shell: in double quotes if that is enough, as they show an inner quote as it is."""
+    if re.search(r'[$`"!\n]|\\[\\\n]', argument):
+        return shlex.quote(argument)
+    return f'"{argument}"'
+
+
+def _is_read(override: str, value: str) -> bool:
+    """Return whether Hydra reads this value from an override."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser  # takes a while to import
+    from hydra.errors import HydraException
+
+    try:
+        return bool(OverridesParser.create().parse_overrides([override])[0].value() == value)
+    except HydraException:
+        return False
