@@ -1,7 +1,8 @@
 """Measure the speed of the frameworks, which take turns on one machine, block by block (stage `speed`).
 
-Reads data/prepared, writes results/speed. Larger `compare.speed.rounds` and `compare.speed.block_seconds` take longer
-and narrow the intervals.
+Reads data/prepared, writes results/speed. The processes are started anew `compare.speed.restarts` times, and the
+intervals are over the restarts: more of them narrow it. `compare.speed.rounds` and `compare.speed.block_seconds` are
+the work of each.
 """
 
 import sys
@@ -26,7 +27,7 @@ def main(*, model: ModelConfig, train: TrainConfig, speed: SpeedConfig) -> None:
     result.write(RESULTS / "speed/speed.json")
     for arm, ratios in result.ratios.items():
         for kind, ratio in ratios.items():
-            interval = f"95 % interval {ratio.low:.2f} to {ratio.high:.2f}"
+            interval = f"95 % interval {ratio.low:.2f} to {ratio.high:.2f}, {ratio.n} restarts"
             print(f"{kind}: {result.reference} / {arm} = {ratio.mean:.2f} ({interval})")
 
 

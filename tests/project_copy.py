@@ -72,7 +72,7 @@ def _make_project(folder: Path) -> None:
     edit(folder / "conf/train/default.yaml", epochs="2")
     edit(folder / "conf/config.yaml", seeds="[0, 1]")
     edit(folder / "conf/trace/default.yaml", steps="6")
-    edit(folder / "conf/compare/default.yaml", rounds="3", block_seconds="0.02", resamples="200")
+    edit(folder / "conf/compare/default.yaml", restarts="2", rounds="2", block_seconds="0.02", resamples="200")
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
     for command in (["init", "-q", "-b", "main"], ["add", "-A"], [*identity, "commit", "-qm", "start"]):
         subprocess.run(["git", *command], cwd=folder, check=True)

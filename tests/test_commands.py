@@ -16,7 +16,7 @@ TAKES = {
     "describe": ("--output DIR", "data=fashion_mnist"),
     "train": ("-m framework=tensorflow,pytorch", "--cfg job", "sweep.rerun=true", "--params"),
     "evaluate": ("framework",),
-    "speed": ("compare.speed.rounds", "compare.speed.block_seconds"),
+    "speed": ("compare.speed.restarts", "compare.speed.rounds", "compare.speed.block_seconds"),
     "compare": ("sweep=<id>", "a='<filter>' b='<filter>'", "--params"),
     "doctor": ("key=value",),
     "sync": ("--to URI",),

@@ -32,7 +32,8 @@ SETTINGS = (
     *("seeds=[0,1]", "train.epochs=2", "train.batch_size=32", "train.threads=1", "train.execution=eager"),
     *("trace.steps=8", "trace.batch_size=16", "evaluate.plots=false", "tracking.system_metrics_seconds=null"),
     *(
-        "compare.speed.rounds=3",
+        "compare.speed.restarts=2",
+        "compare.speed.rounds=1",
         "compare.speed.block_seconds=0.02",
         "compare.resamples=200",
         "train.checkpoint_minutes=null",
@@ -124,7 +125,11 @@ def test_it_is_trained_to_what_the_others_are_trained_to(project: Path) -> None:
 def test_it_is_timed_and_compared_with_the_reference(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     timed = json.loads((project / "results/speed/speed.json").read_text())
     assert list(timed["arms"]) == ["tensorflow", "pytorch", "numpy"]
-    assert timed["ratios"].keys() == {"pytorch", "numpy"}
+    assert timed["ratios"].keys() == timed["by_restart"].keys() == {"pytorch", "numpy"}
+    for kind, ratio in timed["ratios"]["numpy"].items():
+        by_restart = timed["by_restart"]["numpy"][kind]
+        assert ratio["n"] == len(by_restart) == len(timed["restarts"]) == 2
+        assert ratio["mean"] == pytest.approx(np.prod(by_restart) ** 0.5)
     assert all(ratio["low"] <= ratio["mean"] <= ratio["high"] for ratio in timed["ratios"]["numpy"].values())
     compare.main(["--params", "params.yaml"])
     said = capsys.readouterr().out

@@ -97,7 +97,7 @@ CODE: Final[Mapping[str, tuple[str, ...]]] = {
         *_NETWORK,
         "models",
         "config/schema/compare.py",
-        *_below("evaluation", "latency.py", "speed.py", "speed_result.py", "summary.py"),
+        *_below("evaluation", "latency.py", "speed.py", "speed_result.py", "speed_worker.py", "summary.py"),
         "speed.py",
     ),
     "compare": (

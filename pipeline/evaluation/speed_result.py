@@ -1,5 +1,9 @@
 """What the measurement of speed came to: `speed.json`."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from ..core.records import Record
 from .summary import Ratio
 
@@ -11,9 +15,9 @@ class ArmSpeed(Record):
     """The measured speed of one framework."""
 
     training_images_per_second: float
-    """Median over the rounds."""
+    """Median over the rounds of all restarts."""
     inference_images_per_second: float
-    """Median over the rounds, in batches of 512."""
+    """Median over the rounds of all restarts, in batches of 512."""
     latency_p50_milliseconds: float
     """Median time of one image, from array to array, over all calls."""
     latency_p95_milliseconds: float
@@ -23,6 +27,7 @@ class ArmSpeed(Record):
     batch_size: int
     """Images per training step."""
     compile_seconds: float
+    """In the last restart: the processes of the next one start while those of the others compile."""
     warm_up_seconds: float
     execution: str
     """`eager` or `compiled`."""
@@ -42,11 +47,24 @@ class SpeedResult(Record):
     arms: dict[str, ArmSpeed]
     """By framework, the reference included."""
     ratios: dict[str, dict[str, Ratio]]
-    """The arm's seconds over the reference's, by arm and kind: above 1, the reference is faster."""
+    """The arm's seconds over the reference's, by arm and kind: above 1, the reference is faster. Over the restarts."""
+    by_restart: dict[str, dict[str, list[float]]]
+    """The same ratio in each restart, by arm and kind: geometric mean of its rounds."""
     blocks: dict[str, int]
     """Size of a block by kind: training steps, images, calls."""
     units: dict[str, str]
     """What is counted per second, by kind."""
-    rounds: list[Round]
+    restarts: list[list[Round]]
+    """The rounds of each restart, for which all processes were started anew."""
     others_cpu_share: float
     """CPU time that other programs used meanwhile, as a share of all cores, in [0, 1]."""
+
+
+def round_ratio(row: Round, kind: str, arm: str, reference: str) -> float:
+    """Return the arm's seconds over the reference's in one round; `latency`: of the median calls."""
+    return float(np.median(row[kind][arm]) / np.median(row[kind][reference]))  # single calls are easily interrupted
+
+
+def mean_ratio(rounds: Sequence[Round], kind: str, arm: str, reference: str) -> float:
+    """Return the geometric mean of `round_ratio` over the rounds of one restart."""
+    return float(np.exp(np.mean([np.log(round_ratio(row, kind, arm, reference)) for row in rounds])))

@@ -18,10 +18,12 @@ class MarginConfig(Section):
 
 
 class SpeedConfig(Section):
-    """Duration of the speed measurement, in which the two frameworks take turns."""
+    """Duration of the speed measurement, in which the frameworks take turns."""
 
-    rounds: Annotated[int, Field(ge=3, le=10_000)]
-    """Number of rounds. Each measures both frameworks; a ratio is of one round, its interval over all rounds."""
+    restarts: Annotated[int, Field(ge=2, le=1000)]
+    """How often the processes are started anew. Each restart gives one ratio; the interval is over the restarts."""
+    rounds: Annotated[int, Field(ge=1, le=10_000)]
+    """Rounds of each restart. Each round measures every framework once."""
     block_seconds: Annotated[float, Field(ge=0.01, le=60)]
     """Seconds of training in each round, for each framework; inference takes less."""
 

@@ -73,14 +73,18 @@ def reliability(arms: Mapping[SeriesStyle, tuple[np.ndarray, np.ndarray]], bins:
 
 @styled
 def speed(measured: PairSpeed, a: SeriesStyle, b: SeriesStyle) -> Any:
-    """Draw the speed ratio of each round, and its mean with the 95 % interval; A is faster to the right."""
+    """Draw the speed ratio of each restart (dots) and round (points), and its mean with the 95 % interval.
+
+    A is faster to the right.
+    """
     kinds = list(measured.ratios)
     figure, axis = subplots(figsize=(8.6, 0.75 * len(kinds) + 1.2), layout="constrained")
     for y, kind in enumerate(kinds):
-        ratio, by_round = measured.ratios[kind], measured.rounds[kind]
+        ratio, by_round, by_restart = measured.ratios[kind], measured.rounds[kind], measured.by_restart[kind]
         ahead = a if ratio.mean > 1 else b
         axis.plot([ratio.low, ratio.high], [y, y], color=ahead.colour, lw=5, solid_capstyle="round", alpha=0.45)
-        axis.plot(by_round, np.full(len(by_round), y) + 0.22, "o", color=GREY, markersize=3.5, alpha=0.8)
+        axis.plot(by_round, np.full(len(by_round), y) + 0.31, ".", color=GREY, markersize=3, alpha=0.6)
+        axis.plot(by_restart, np.full(len(by_restart), y) + 0.2, "o", color=GREY, markersize=4.5, alpha=0.8)
         axis.plot(ratio.mean, y, "o", color=ahead.colour, markersize=9)
         times = max(ratio.mean, 1 / ratio.mean)
         axis.annotate(

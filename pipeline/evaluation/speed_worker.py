@@ -1,0 +1,156 @@
+"""The process of one framework whose speed is measured: it imports, compiles, warms up, and runs blocks when asked."""
+
+import math
+import multiprocessing
+import os
+import time
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any, Final
+
+import numpy as np
+import psutil
+
+from ..config.schema.model import ModelConfig
+from ..config.schema.train import TrainConfig
+from ..core import frameworks
+from ..core.errors import UserError
+from ..core.frameworks import Framework
+from ..data.dataset import Dataset
+from ..data.plan import EpochPlan, draw_epoch
+from ..models import backend
+from ..models.architecture import Architecture
+from ..models.backend import Classifier
+from .latency import latencies, seconds
+
+CHUNK: Final = 512
+"""Images that a backend predicts in one batch."""
+_MOST_IMAGES: Final = 8192
+_MOST_BYTES: Final = 1 << 28
+"""Size of the images of a split that are loaded, at most."""
+
+
+def most_images(dataset: Dataset) -> int:
+    """Return how many images are predicted at once, at most: a multiple of `CHUNK`."""
+    return min(_MOST_IMAGES, max(1, _MOST_BYTES // math.prod(dataset.image_shape) // CHUNK) * CHUNK)
+
+
+class Worker:
+    """A process that was started for one framework, as the measuring process sees it."""
+
+    def __init__(self, name: str, dataset: Dataset, model: ModelConfig, train: TrainConfig) -> None:
+        self.name = name
+        context = multiprocessing.get_context("spawn")  # a fork would share the addresses of its parent's libraries
+        self._connection, there = context.Pipe()
+        arguments = (there, frameworks.find(name), dataset, model, train)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        self._process.start()
+        there.close()
+        self._usage = psutil.Process(self._process.pid)
+
+    def ask(self, what: str, amount: int = 0) -> Any:
+        """Send a request and wait for the answer. Raises the error that the worker answers with."""
+        try:
+            self._connection.send((what, amount))
+            answer = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise RuntimeError(f"the {self.name} worker ended unexpectedly") from error
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU seconds that the process has used."""
+        times = self._usage.cpu_times()
+        return float(times.user + times.system)
+
+    def close(self) -> None:
+        """End the process at once: it has nothing to keep, and a framework's own end takes a second."""
+        self._connection.close()
+        self._process.kill()
+        self._process.join()
+
+
+def _serve(
+    connection: Connection, framework: Framework, dataset: Dataset, model: ModelConfig, train: TrainConfig
+) -> None:
+    frameworks.register(framework)  # a spawned process lacks what the parent registered at run time
+    try:
+        bench = _Bench(framework.name, dataset, model, train)
+        while True:
+            what, amount = connection.recv()
+            requests = {"open": bench.open, "compile": bench.compile, "warm_up": bench.warm_up}
+            connection.send(requests.get(what, partial(bench.run, what))(amount))
+    except UserError as error:
+        connection.send(error)
+    except (EOFError, KeyboardInterrupt):
+        return  # the parent has closed the pipe, ended, or was interrupted
+
+
+class _Bench:
+    """One framework in its own process, ready to be timed."""
+
+    def __init__(self, name: str, dataset: Dataset, model: ModelConfig, train: TrainConfig) -> None:
+        architecture = Architecture.of(model, dataset)
+        self.classifier: Classifier = backend.create(name, architecture, train)
+        training, test = dataset.split("train"), dataset.split("test")
+        count = max(train.batch_size, _MOST_BYTES // (training.images.nbytes // len(training.images)))
+        images, labels = training.images[:count], training.labels[:count]
+        self.classifier.load_training_data(images, labels)
+        backend.initialise(self.classifier, 0)
+        plan = draw_epoch(train, examples=len(labels), seed=0, epoch=0)
+        self.batch_size = min(train.batch_size, len(labels))
+        self.plan = plan.segment(0, max(1, plan.full_steps))
+        most = most_images(dataset)
+        self.images = np.resize(test.images[:most], (most, *dataset.image_shape))
+        self.position = 0
+
+    def open(self, _: int) -> None:
+        """Do nothing: the answer tells that everything is imported."""
+
+    def compile(self, _: int) -> float:
+        """Compile the step, and return the seconds that it took."""
+        return self.classifier.compile([self.batch_size])
+
+    def warm_up(self, _: int) -> dict[str, Any]:
+        """Warm up every kind of block, and return facts of `ArmSpeed` with the pace of each kind.
+
+        `pace`: seconds per step, image or call.
+        """
+        began = time.perf_counter()
+        pace = {}
+        for kind, trial in (("training", 8), ("inference", min(4 * CHUNK, len(self.images))), ("latency", 20)):
+            self.run(kind, trial)
+            pace[kind] = float(np.sum(self.run(kind, trial))) / trial
+        device = self.classifier.device
+        return {
+            "pace": pace,
+            "batch_size": self.batch_size,
+            "warm_up_seconds": time.perf_counter() - began,
+            "execution": self.classifier.execution,
+            "device": device.name,
+            "threads": device.threads,
+            "cpus": len(os.sched_getaffinity(0)),
+        }
+
+    def run(self, kind: str, amount: int) -> list[float]:
+        """Run a block of `amount` steps, images or calls; return its seconds, for `latency` those of each call."""
+        if kind == "training":
+            plan = self._steps(amount)
+            return [seconds(lambda: self.classifier.train_epoch(plan))]
+        if kind == "inference":
+            return [seconds(lambda: self.classifier.predict(self.images[:amount]))]
+        return latencies(self.classifier, self.images, amount)
+
+    def _steps(self, count: int) -> EpochPlan:
+        """Return the next `count` steps of the epoch, which starts over at its end."""
+        rows = (self.position + np.arange(count)) % self.plan.steps
+        self.position += count
+        examples = (rows[:, None] * self.batch_size + np.arange(self.batch_size)).reshape(-1)
+        return EpochPlan(
+            self.plan.order[examples],
+            self.batch_size,
+            self.plan.learning_rate[rows],
+            self.plan.dropout_keys[rows],
+            self.plan.augmentation[examples],
+        )
