@@ -1,6 +1,7 @@
 """Two sides as they come: seeds that differ, one seed, other examples; what is said of them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,16 @@ from pipeline.training.results import HistoryRow
 LABELS = np.arange(400) % 4
 
 
-def arm(framework: str, seeds: Sequence[int], *, wrong: int = 20, labels: np.ndarray = LABELS) -> Arm:
+def arm(
+    framework: str,
+    seeds: Sequence[int],
+    *,
+    wrong: int = 20,
+    labels: np.ndarray = LABELS,
+    execution: str = "eager",
+    optimizer: str = "adam",
+    layers: Sequence[dict[str, Any]] = (),
+) -> Arm:
     """Under seed s the examples s, s + 1, ... are answered wrongly, `wrong` of them."""
     outputs = np.stack([np.eye(4, dtype=np.float32)[labels] * 5 for _ in seeds])
     for row, seed in enumerate(seeds):
@@ -27,8 +37,13 @@ def arm(framework: str, seeds: Sequence[int], *, wrong: int = 20, labels: np.nda
         for seed in seeds
         for split in ("train", "validation")
     ]
-    settings = {"parameters": 7, "data": {"fingerprint": "f"}, "model": {"name": "m"}}
-    own = FrameworkFacts(name=framework, versions={}, execution="eager")
+    settings = {
+        "parameters": 7,
+        "data": {"fingerprint": "f"},
+        "model": {"name": "m", "layers": layers},
+        "train": {"optimizer": {"name": optimizer}},
+    }
+    own = FrameworkFacts(name=framework, versions={}, execution=execution)
     machine = MachineFacts(cpu="c", cores=2, memory_bytes=1, device="cpu", threads=2, python="3.11", numpy="2")
     manifest = Manifest(settings=settings, framework=own, machine=machine)
     return Arm(FRAMEWORKS[framework].style, tuple(seeds), outputs, labels, history, manifest, {})
@@ -78,3 +93,27 @@ def test_a_clear_difference_is_named_in_every_place() -> None:
     assert accuracy[3].startswith("+10.00 [")
     assert accuracy[4] == "TensorFlow better"
     assert found.numbers()["accuracy"]["difference"] == pytest.approx(0.1)
+
+
+def test_what_is_compared_is_said_from_the_settings_of_the_arms() -> None:
+    inner = {"type": "residual", "layers": [{"type": "batch_norm"}], "shortcut": [{"type": "conv"}]}
+    layers = [{"type": "max_pool"}, inner, {"type": "dropout"}, {"type": "dense"}]
+    common: dict[str, Any] = {"optimizer": "sgd", "layers": layers, "execution": "compiled"}
+    found = compare_arms(arm("tensorflow", [0], **common), arm("pytorch", [0], **common), CONFIG.compare, 15)
+    assert found.compared == (
+        "Compared: TensorFlow compiled (XLA), with this project's sgd, max_pool, batch_norm, dropout; "
+        "PyTorch compiled (TorchInductor), with this project's dropout."
+    )
+    assert found.document()["compared"] == found.compared
+    found = compare_arms(arm("tensorflow", [0]), arm("pytorch", [0]), CONFIG.compare, 15)
+    assert found.compared == (
+        "Compared: TensorFlow eager, with this project's adam; PyTorch eager, with all parts its own."
+    )
+
+
+@pytest.mark.parametrize(("wrong", "kind"), [(20, "equivalent"), (26, "inconclusive"), (120, "a_better")])
+def test_two_seeds_get_any_verdict_and_one_gets_none(wrong: int, kind: str) -> None:
+    """Two keep the level of 5 %, see `calibrate_verdict.py`; their intervals are wide."""
+    for seeds, expected in ((range(2), kind), (range(1), "inconclusive")):
+        found = compare_arms(arm("tensorflow", seeds), arm("pytorch", seeds, wrong=wrong), CONFIG.compare, 15)
+        assert found.verdicts["accuracy"].kind == expected, found.sentence("accuracy")

@@ -1,8 +1,9 @@
 """One arm of a comparison: its predictions, its training history, its settings and its machine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +47,17 @@ class Arm:
         return self.style.title
 
     @property
+    def computes(self) -> str:
+        """The framework as it was asked to compute: `TensorFlow compiled (XLA), with this project's adam, max_pool`."""
+        framework, settings = find(self.manifest.framework.name), self.manifest.settings
+        execution = self.manifest.framework.execution
+        compiler = f" ({framework.compiler})" if execution == "compiled" and framework.compiler else ""
+        used = dict.fromkeys([settings["train"]["optimizer"]["name"], *_layer_types(settings["model"]["layers"])])
+        ours = [name for name in used if name in framework.ours]
+        parts = f"this project's {', '.join(ours)}" if ours else "all parts its own"
+        return f"{self.title} {execution}{compiler}, with {parts}"
+
+    @property
     def epoch_seconds(self) -> list[float]:
         """Mean wall time of a training epoch in seconds, one value per seed."""
         rows = [row for row in self.history if row.split == "train"]
@@ -70,6 +82,14 @@ def from_results(framework: str, results: Path) -> Arm:
         manifest=Manifest.read(folder / "manifest.json"),
         runs={seed: reference.run for seed, reference in references.seeds.items()},
     )
+
+
+def _layer_types(layers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the types of all layers, those inside of residual blocks included."""
+    for layer in layers:
+        yield layer["type"]
+        for branch in ("layers", "shortcut"):
+            yield from _layer_types(layer.get(branch) or ())
 
 
 def history_of(path: Path) -> list[HistoryRow]:

@@ -5,11 +5,11 @@ the same examples. The squared standard error is that of Obuchowski & Rockette (
 of their readers and cases: the spread of the differences over the seeds, plus the covariance that all seeds share
 because they are scored on the same examples. A bootstrap over the examples measures the second part. The first part
 rests on few seeds and the second on many examples; `SamplingDistribution` takes that into account. A percentile
-bootstrap over seeds and examples is far too wide or far too narrow with three to five seeds, depending on which of the
+bootstrap over seeds and examples is far too wide or far too narrow with two to five seeds, depending on which of the
 two varies more: `tests/calibrate_verdict.py` shows both.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -27,11 +27,14 @@ _WEIGHTS_AT_ONCE: Final = 20_000_000
 
 @dataclass(frozen=True)
 class SamplingDistribution:
-    """Distribution of (estimate - truth) / `standard_error`.
+    """Distribution of (truth - estimate) / `standard_error`, given the data.
 
-    A standard normal over sqrt((1 - example_share) * chi2 / degrees_of_freedom + example_share): Student's t if
-    `example_share` is 0, normal if it is 1. Hillis (2007) approximates it by a t with more degrees of freedom, which
-    with three seeds rejects a true null hypothesis in 3 to 8 % of the cases instead of 5.
+    The sum of two independent parts, weighted by the roots of their shares: Student's t for the seeds, a standard
+    normal for the examples. That is the solution of Behrens (1929) and Fisher (1935) for a sum of two variances that
+    are each estimated, here with the second from so many examples that it counts as known. It rejects a true null
+    hypothesis no more often than its level says (Robinson 1976), from two seeds on: `tests/calibrate_verdict.py`.
+    A Student's t with degrees of freedom by Satterthwaite's rule (Hillis 2007) takes the estimated shares for the true
+    ones, and rejects too often: a few seeds that agree closely by chance make the examples' share look large.
     """
 
     standard_error: float
@@ -47,22 +50,19 @@ class SamplingDistribution:
 
         if self.example_share in (0, 1):
             return float(ndtr(value) if self.example_share else stdtr(self.degrees_of_freedom, value))
-        chi2_share = (1 - self.example_share) * _chi2(self.degrees_of_freedom) / self.degrees_of_freedom
-        return float(ndtr(value * np.sqrt(chi2_share + self.example_share)).mean())
+        seeds = (1 - self.example_share) * self.degrees_of_freedom / _chi2(self.degrees_of_freedom)
+        return float(ndtr(value / np.sqrt(seeds + self.example_share)).mean())
 
     def quantile(self, probability: float) -> float:
-        """Return the value whose `cdf` is `probability`, in [0.5, 1).
-
-        It lies between the normal's quantile and Student's.
-        """
+        """Return the value whose `cdf` is `probability`, in [0.5, 1)."""
         from scipy.optimize import brentq
         from scipy.special import ndtri, stdtrit
 
-        normal = float(ndtri(probability))
         if self.example_share in (0, 1):
-            return normal if self.example_share else float(stdtrit(self.degrees_of_freedom, probability))
-        upper = 1.01 * float(stdtrit(self.degrees_of_freedom, probability)) + 0.01
-        return float(brentq(lambda value: self.cdf(value) - probability, 0.99 * normal - 0.01, upper, xtol=1e-9))
+            return float(ndtri(probability) if self.example_share else stdtrit(self.degrees_of_freedom, probability))
+        half = (1 + probability) / 2  # either part exceeds its quantile with half of the chance, the sum so with less
+        upper = float(stdtrit(self.degrees_of_freedom, half) + ndtri(half))
+        return float(brentq(lambda value: self.cdf(value) - probability, 0.0, upper, xtol=1e-9))
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,6 @@ class Difference:
     """Sample variance of the difference over the seeds (ddof 1); NaN for one seed."""
     example_variance: float
     """Variance of the mean difference over the examples, which all seeds share: more seeds do not reduce it."""
-    noise_variance: float = 0.0
-    """Part of `seed_variance` that the examples explain: its expectation if no seed were better than another."""
     examples: int = 0
     """Number of test examples. If it is 0, no margin adds to the standard error."""
 
@@ -104,12 +102,8 @@ class Difference:
         if self.seeds == 1:
             return SamplingDistribution(examples**0.5, 1, 0)
         seeds = seeds or self.seeds
-        # If a few seeds agree closely by chance, the share of the examples looks larger than it is. With this factor
-        # the test rejects a true null hypothesis in 4 to 6 % of simulated cases, for 3 seeds and more.
-        inflated = self.seed_variance * ((self.seeds + 1) / (self.seeds - 1)) ** 2
-        between = max(inflated, self.noise_variance) / seeds
-        example_share = examples / (between + examples) if between else 1.0
-        return SamplingDistribution((self.seed_variance / seeds + examples) ** 0.5, example_share, seeds - 1)
+        variance = self.seed_variance / seeds + examples
+        return SamplingDistribution(variance**0.5, examples / variance if variance else 1.0, seeds - 1)
 
     def interval(self) -> tuple[float, float]:
         """Return the two-sided 95 % confidence interval of the difference."""
@@ -164,7 +158,7 @@ class Wins:
     probability: float
     """Share of the seeds, in [0, 1]."""
     low: float
-    """Lower end of the 95 % interval (Wilson 1927), in [0, 1]."""
+    """Lower end of the 95 % interval, in [0, 1]: exact (Clopper & Pearson 1934); others cover less with few seeds."""
     high: float
     """Upper end of the same interval."""
 
@@ -182,8 +176,8 @@ def differences(
         name: (part(a, labels), part(b, labels)) for name, part in parts.items()
     }
     gaps = tuple(np.stack([metrics.calibration_gaps(outputs, labels, bins) for outputs in arm]) for arm in (a, b))
-    replicates = _bootstrap(values, gaps, resamples, np.random.default_rng(seed))
     n = len(labels)
+    replicates = _bootstrap(values, gaps, resampling_weights(n, resamples, np.random.default_rng(seed)))
     means = {name: tuple(arm.mean(axis=1) for arm in pair) for name, pair in values.items()}
     means["calibration_error"] = tuple(np.abs(arm.sum(axis=1)).sum(axis=1) / n for arm in gaps)
     return {name: _difference(name, mean_a, mean_b, replicates[name], n) for name, (mean_a, mean_b) in means.items()}
@@ -203,13 +197,13 @@ def mcnemar(a: np.ndarray, b: np.ndarray, labels: np.ndarray, seeds: Sequence[in
 
 def wins(difference: Difference) -> Wins:
     """Return the share of the seeds under which A wins, and its interval for other seeds on the same examples."""
-    from scipy.special import ndtri
+    from scipy.special import betaincinv
 
     signs = np.sign(np.subtract(difference.a, difference.b)) * (1 if HIGHER_IS_BETTER[difference.metric] else -1)
-    share, n, z = float((signs + 1).mean() / 2), len(signs), float(ndtri(1 - LEVEL / 2))
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
-    return Wins(share, max(0.0, centre - half), min(1.0, centre + half))
+    won, n = float((signs + 1).sum() / 2), len(signs)
+    low = float(betaincinv(won, n - won + 1, LEVEL / 2)) if won else 0.0
+    high = float(betaincinv(won + 1, n - won, 1 - LEVEL / 2)) if won < n else 1.0
+    return Wins(won / n, low, high)
 
 
 def _difference(name: str, a: np.ndarray, b: np.ndarray, replicates: np.ndarray, examples: int) -> Difference:
@@ -225,28 +219,29 @@ def _difference(name: str, a: np.ndarray, b: np.ndarray, replicates: np.ndarray,
         return Difference(name, tuple(a), tuple(b), float(by_seed.mean()), float("nan"), variance, examples=examples)
     shared = (float(covariances.sum()) - variance * seeds) / (seeds * (seeds - 1))
     between = float(by_seed.var(ddof=1))
-    noise = max(variance - shared, 0.0)
-    between = between or noise  # a coarse metric may give every seed the same difference by chance
-    return Difference(name, tuple(a), tuple(b), float(by_seed.mean()), between, max(shared, 0.0), noise, examples)
+    # A coarse metric may give every seed the same difference by chance: then what the examples alone would explain.
+    between = between or max(variance - shared, 0.0)
+    return Difference(name, tuple(a), tuple(b), float(by_seed.mean()), between, max(shared, 0.0), examples)
+
+
+def resampling_weights(n: int, resamples: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield the weights of `n` examples in each resample, float64 (up to `resamples`, n), part by part."""
+    for start in range(0, resamples, max(1, _WEIGHTS_AT_ONCE // n)):
+        count = min(resamples - start, max(1, _WEIGHTS_AT_ONCE // n))
+        drawn = generator.integers(0, n, (count, n)) + n * np.arange(count)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n) / n
 
 
 def _bootstrap(
-    values: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    gaps: tuple[np.ndarray, ...],
-    resamples: int,
-    generator: np.random.Generator,
+    values: Mapping[str, tuple[np.ndarray, np.ndarray]], gaps: tuple[np.ndarray, ...], parts: Iterable[np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Return the differences by seed on resampled examples, by metric: (resamples, S).
 
     Both arms and all seeds get the same resampled examples. `values`: by metric, (S, N) of A and of B; `gaps`: those of
-    `metrics.calibration_gaps`, (S, N, bins) of A and of B.
+    `metrics.calibration_gaps`, (S, N, bins) of A and of B; `parts`: see `resampling_weights`.
     """
-    n = gaps[0].shape[1]
     replicates: dict[str, list[np.ndarray]] = {name: [] for name in (*values, "calibration_error")}
-    for start in range(0, resamples, max(1, _WEIGHTS_AT_ONCE // n)):
-        count = min(resamples - start, max(1, _WEIGHTS_AT_ONCE // n))
-        drawn = generator.integers(0, n, (count, n)) + n * np.arange(count)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n) / n
+    for weights in parts:
         for name, (a, b) in values.items():
             replicates[name].append(weights @ (a - b).T)
         errors = [np.stack([np.abs(weights @ of_seed).sum(axis=1) for of_seed in arm], axis=1) for arm in gaps]

@@ -5,12 +5,10 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from ..config.schema.compare import CompareConfig
 from ..core.errors import UserError
 from ..equality.levels import ParityResult
-from ..evaluation.speed_result import ArmSpeed, SpeedResult
+from ..evaluation.speed_result import ArmSpeed, SpeedResult, round_ratio
 from ..evaluation.summary import Ratio, Summary, summarise
 from . import paired_tests as paired
 from .arm import Arm
@@ -28,21 +26,28 @@ class PairSpeed:
     b: ArmSpeed
     ratios: Mapping[str, Ratio]
     """Seconds of B over seconds of A by kind (`training`, `inference`, `latency`): above 1, A is faster."""
+    by_restart: Mapping[str, Sequence[float]]
+    """The same ratio in each restart of the processes, by kind: these are what the interval is over."""
     rounds: Mapping[str, Sequence[float]]
-    """The same ratio in each round, by kind."""
+    """The same ratio in each round of all restarts, by kind."""
 
     @classmethod
     def of(cls, speed: SpeedResult, arm: str) -> "PairSpeed":
         """Pair the reference, as A, with `arm`, as B."""
         rounds = {
-            kind: [float(np.median(row[kind][arm]) / np.median(row[kind][speed.reference])) for row in speed.rounds]
+            kind: [round_ratio(row, kind, arm, speed.reference) for of_restart in speed.restarts for row in of_restart]
             for kind in speed.ratios[arm]
         }
-        return cls(speed.arms[speed.reference], speed.arms[arm], speed.ratios[arm], rounds)
+        return cls(speed.arms[speed.reference], speed.arms[arm], speed.ratios[arm], speed.by_restart[arm], rounds)
+
+    @property
+    def restarts(self) -> int:
+        """Number of times that the processes were started anew."""
+        return min(ratio.n for ratio in self.ratios.values())
 
     def document(self) -> dict[str, Any]:
         """Return the entry `speed` of `comparison.json`."""
-        ratios = {kind: asdict(ratio) for kind, ratio in self.ratios.items()}
+        ratios = {kind: asdict(ratio) | {"by_restart": self.by_restart[kind]} for kind, ratio in self.ratios.items()}
         return {"ratios": ratios, "a": self.a.model_dump(), "b": self.b.model_dump()}
 
 
@@ -99,6 +104,11 @@ class Comparison:
         times = max(ratio.mean, 1 / ratio.mean)
         return f"{(self.a if ratio.mean > 1 else self.b).title} {times:.2f}\u00d7"
 
+    @property
+    def compared(self) -> str:
+        """Say in one line what the two arms are, from their own settings."""
+        return f"Compared: {self.a.computes}; {self.b.computes}."
+
     @cached_property
     def wins(self) -> dict[str, Wins]:
         """Probability that A outperforms B under one seed, by metric."""
@@ -113,6 +123,7 @@ class Comparison:
         return {
             "verdict": self.verdicts["accuracy"].kind,
             "sentence": self.sentence("accuracy"),
+            "compared": self.compared,
             "seeds": list(self.a.seeds),
             "examples": len(self.a.labels),
             "notes": list(self.notes),

@@ -35,6 +35,10 @@ class Framework:
     """Distributions whose versions decide the bits; the first is the framework itself."""
     flavour: str | None
     """The MLflow module that logs its models; None: models are saved in this project's format only."""
+    compiler: str = ""
+    """What compiles its steps where the execution is `compiled`."""
+    ours: tuple[str, ...] = ()
+    """Optimisers and types of layers that its backend computes by code of this project, not by the framework's own."""
     warm_imports: tuple[str, ...] = ()
     """Modules that a warm worker imports in addition to the backend, see `sweeps.workers`."""
 
@@ -74,6 +78,8 @@ register(
         backend="pipeline.models.tensorflow:TensorFlowClassifier",
         packages=("tensorflow", "keras"),
         flavour="mlflow.tensorflow",
+        compiler="XLA",
+        ours=("adam", "adamw", "sgd", "batch_norm", "max_pool", "dropout"),
     )
 )
 register(
@@ -83,6 +89,8 @@ register(
         backend="pipeline.models.pytorch:PyTorchClassifier",
         packages=("torch",),
         flavour="mlflow.pytorch",
+        compiler="TorchInductor",
+        ours=("dropout",),
         warm_imports=("torch._inductor.compile_fx", "torch.export"),  # PyTorch imports these even when it runs eagerly
     )
 )

@@ -58,7 +58,9 @@ def show(comparison: Comparison, path: Path, where: Sequence[str]) -> None:
     a, b = comparison.a.title, comparison.b.title
     seeds = len(comparison.a.seeds)
     title = f"{seeds} seeds: mean \u00b1 standard deviation [95 % interval]" if seeds > 1 else "one seed"
-    text = [comparison.sentence("accuracy"), *comparison.notes, *where]
+    if comparison.speed:
+        title += f"; speed: {comparison.speed.restarts} restarts"
+    text = [comparison.sentence("accuracy"), comparison.compared, *comparison.notes, *where]
     _print(title, ("", a, b, f"{a} \u2212 {b}", "verdict"), rows(comparison), text, path)
 
 
@@ -108,7 +110,8 @@ def markdown(comparison: Comparison) -> str:
         "|--|--|--|--|--|",
     ]
     lines += [f"| {' | '.join(cells)} |" for cells in rows(comparison)]
-    return "\n".join([*lines, "", *comparison.notes])
+    speed = [f"Speed: interval over {comparison.speed.restarts} restarts of the processes."] if comparison.speed else []
+    return "\n".join([*lines, "", comparison.compared, *speed, *comparison.notes])
 
 
 def _spread(values: Any, form: Callable[[float], str]) -> str:
