@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def test_a_deleted_run_goes_on_in_a_new_one_with_all_of_it(
 ) -> None:
     link, late = tmp_path / "run", {"late": 1.0}
     if resumed:
-        with pytest.raises(KeyboardInterrupt), tracker.run("r", tags={}, run_link=link) as run:
+        with suppress(KeyboardInterrupt), tracker.run("r", tags={}, run_link=link) as run:
             log_everything(run, root)
             model_of(run, "m")
             raise KeyboardInterrupt

@@ -56,7 +56,7 @@ def texts(root: Path) -> list[str]:
     experiment = client.get_experiment_by_name(compose().tracking.experiment)
     for run in client.search_runs([experiment.experiment_id]):
         for item in client.list_artifacts(run.info.run_id, "a"):
-            found.append(Path(client.download_artifacts(run.info.run_id, item.path)).read_text())
+            found.append(Path(client.download_artifacts(run.info.run_id, item.path)).read_text(encoding="utf-8"))
     for model in client.search_logged_models([experiment.experiment_id]):
         found += [Path(item.path).name for item in list_artifacts(model.artifact_location)]
     return found
