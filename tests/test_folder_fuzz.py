@@ -18,7 +18,7 @@ from own_images import run
 from PIL import Image
 
 from pipeline.data.dataset import Dataset
-from pipeline.data.providers.folder_tree import printable
+from pipeline.data.providers.folder_names import printable
 
 CLASSES = st.sampled_from(
     ["a", "b", "c", "__background__", "_", "-x", "1", "Cat", "cat", "caf\u00e9", "cafe\u0301", "猫", " ", "a b",

@@ -23,7 +23,8 @@ from ...core.progress import steps
 from ..downloader import AGAIN, Upstream
 from ..images import Raw, decode
 from ..remarks import Remark
-from .folder_tree import Tree, printable, some, survey
+from .folder_names import printable, some
+from .folder_tree import Tree, survey
 from .source import Example
 
 INVENTORY = "images.json"

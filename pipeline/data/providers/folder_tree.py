@@ -1,6 +1,5 @@
 """The tree of a user's images: which folders are splits and classes, which files are images, and what is left out."""
 
-import re
 import stat
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -13,14 +12,8 @@ from PIL import Image
 
 from ...core.errors import UserError
 from ..remarks import MOST_NAMED, Remark
+from .folder_names import SPLIT_NAMES, looks_like, printable, shown, some, split_of
 
-_SPLIT_NAMES: Final = {
-    "train": ("train", "training"),
-    "test": ("test", "testing", "eval", "evaluation", "holdout", "hold-out", "hold_out"),
-    "validation": ("validation", "val", "valid", "validate", "dev", "development"),
-}
-_ROLES: Final = {name: role for role, names in _SPLIT_NAMES.items() for name in names}
-_MOST_NAMES: Final = 5  # in a message
 _DEEPEST: Final = 64  # folders below a class: more than a path has room for
 _NO_IMAGE: Final = "Left out, as their names do not end as those of images do"
 _HIDDEN: Final = "Left out, as they are hidden"
@@ -91,22 +84,6 @@ def survey(root: Path, key: str) -> Tree:
     return tree
 
 
-def printable(name: str) -> str:
-    """Escape the bytes of a name that are not valid UTF-8."""
-    return name.encode(errors="backslashreplace").decode()
-
-
-def some(names: Sequence[str]) -> str:
-    """Return the first of these names for a message, and how many more there are."""
-    more = len(names) - _MOST_NAMES
-    return ", ".join(map(shown, names[:_MOST_NAMES])) + (f" and {more:,} more" if more > 0 else "")
-
-
-def shown(name: str) -> str:
-    """Escape what would not be one line, or not be seen."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in printable(name))
-
-
 def _unwrapped(folder: Path, tree: Tree, *, within_split: bool = False) -> Path:
     """Follow folders that hold nothing but one folder, as archives do; note where that ends.
 
@@ -118,13 +95,15 @@ def _unwrapped(folder: Path, tree: Tree, *, within_split: bool = False) -> Path:
         if len(entries.folders) != 1 or entries.images():
             break
         below = _entries(entries.folders[0])
-        is_split = entries.folders[0].name.casefold() in _ROLES and not within_split
+        is_split = split_of(entries.folders[0].name) and not within_split
         if is_split or below.images() or not below.folders or entries.folders[0].resolve() in _around(inner):
             break
         _leave_out_beside(inner, entries, tree)
         inner = entries.folders[0]
     if inner != folder:
-        tree.notes.append(f"The classes are those in {shown(str(inner))}, the only folder there is")
+        tree.notes.append(
+            f"The classes are those in {shown(str(inner.relative_to(tree.root)))}, the only folder there is"
+        )
     return inner
 
 
@@ -134,17 +113,17 @@ def _splits(folder: Path, key: str, tree: Tree) -> dict[str, Path] | None:
     Raises `UserError` where they may be either, or are not what is allowed.
     """
     entries = _entries(folder)
-    top = {path: _ROLES.get(path.name.casefold(), "") for path in entries.folders}
+    top = {path: split_of(path.name) for path in entries.folders}
     given = [role for role in top.values() if role]
     if "train" in given and (len(given) > 1 or len(top) == 1):
         if strays := [path.name for path, role in top.items() if given.count(role) != 1]:
             raise UserError(
                 f"{key}: {some(strays)}; allowed beside train: one test, one validation, in a folder named "
-                + " or ".join(f"{', '.join(names)} ({role})" for role, names in _SPLIT_NAMES.items())
+                + " or ".join(f"{', '.join(names)} ({role})" for role, names in SPLIT_NAMES.items())
             )
         _leave_out_beside(folder, entries, tree)
-        return {role: path for path, role in sorted(top.items(), key=lambda item: list(_SPLIT_NAMES).index(item[1]))}
-    looks = {path: role for path in top if (role := _looks_like(path.name))}
+        return {role: path for path, role in sorted(top.items(), key=lambda item: list(SPLIT_NAMES).index(item[1]))}
+    looks = {path: role for path in top if (role := looks_like(path.name))}
     nested = [path for path in looks if _is_nested(path)]
     if (len(looks) == len(top) and len(looks) > 1) or len({looks[path] for path in nested}) > 1:
         suspects = list(looks)
@@ -157,13 +136,6 @@ def _splits(folder: Path, key: str, tree: Tree) -> dict[str, Path] | None:
             "other folders away; if they are classes, put their images directly into them, or rename them"
         )
     return None
-
-
-def _looks_like(name: str) -> str:
-    """Return the split that a word of the name means, such as `train` for `seg_train`, or an empty text."""
-    words = [word for word in re.split(r"[\W_\d]+|(?<=[a-z])(?=[A-Z])", name) if word]
-    roles = {_ROLES.get(re.sub(r"(set|data|images|imgs)$", "", word.casefold()) or word) for word in words} - {None}
-    return str(roles.pop()) if len(roles) == 1 else ""
 
 
 def _is_nested(folder: Path) -> bool:
@@ -244,7 +216,7 @@ def _around(folder: Path) -> set[Path]:
 
 
 def _refuse_inner_splits(folder: Path, entries: _Entries, key: str) -> None:
-    roles = {path.name: _ROLES.get(path.name.casefold()) for path in entries.folders}
+    roles = {path.name: split_of(path.name) for path in entries.folders}
     suspects = [name for name, role in roles.items() if role]
     if "train" in roles.values() and len(suspects) > 1:
         raise UserError(
