@@ -227,7 +227,7 @@ def test_folders_that_hold_one_folder_are_looked_through(capsys: pytest.CaptureF
     fill("images/archive/images", a=8, b=8)
     dataset = run()
     assert dataset.classes == ("a", "b")
-    assert "The classes are those in archive/images, the only folder there is" in capsys.readouterr().out
+    assert "The classes or splits are those in archive/images, the only folder there is" in capsys.readouterr().out
     shutil.rmtree("images")
     fill("images/train/train", a=8, b=8)
     fill("images/test/test", start=50, a=8, b=8)

@@ -1,8 +1,8 @@
 """The tree of a user's images: which folders are splits and classes, which files are images, and what is left out."""
 
-import stat
+import os
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -53,7 +53,7 @@ class Tree:
 
 @dataclass(frozen=True)
 class _Entries:
-    """What one folder holds, without what is hidden: paths, sorted by name."""
+    """What one folder holds: paths, sorted by name."""
 
     folders: list[Path]
     files: list[Path]
@@ -102,7 +102,7 @@ def _unwrapped(folder: Path, tree: Tree, *, within_split: bool = False) -> Path:
         inner = entries.folders[0]
     if inner != folder:
         tree.notes.append(
-            f"The classes are those in {shown(str(inner.relative_to(tree.root)))}, the only folder there is"
+            f"The classes or splits are those in {shown(str(inner.relative_to(tree.root)))}, the only folder there is"
         )
     return inner
 
@@ -198,7 +198,7 @@ def _walk(home: Path, key: str, tree: Tree) -> list[Path]:
         seen.add(real)
         entries = _entries(folder)
         _refuse_inner_splits(folder, entries, key)
-        for reason, path in [*_hidden(folder), *entries.others]:
+        for reason, path in entries.others:
             tree.leave_out(reason, path, folder=path.is_dir())
         found = entries.images()
         images += found
@@ -228,36 +228,33 @@ def _refuse_inner_splits(folder: Path, entries: _Entries, key: str) -> None:
 def _entries(folder: Path) -> _Entries:
     """List a folder, following links. Raises OSError if it cannot be read."""
     found = _Entries([], [], [])
-    for path in sorted(folder.iterdir()):
-        if _is_hidden(path):
-            continue
-        try:
-            mode = path.stat().st_mode
-        except OSError:
-            if not path.is_symlink():
-                raise
-            found.others.append((_BROKEN, path))
-            continue
-        if stat.S_ISDIR(mode):
-            found.folders.append(path)
-        elif stat.S_ISREG(mode):
-            found.files.append(path)
-        else:
-            found.others.append((_SPECIAL, path))
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda each: each.name):
+            path = folder / entry.name
+            if entry.name.startswith(".") or entry.name == "__MACOSX":  # of archives that macOS makes
+                found.others.append((_HIDDEN, path))
+            elif _is(entry.is_dir, entry):
+                found.folders.append(path)
+            elif _is(entry.is_file, entry):
+                found.files.append(path)
+            else:
+                found.others.append((_BROKEN if entry.is_symlink() and not path.exists() else _SPECIAL, path))
     return found
 
 
-def _hidden(folder: Path) -> list[tuple[str, Path]]:
-    return [(_HIDDEN, path) for path in sorted(folder.iterdir()) if _is_hidden(path)]
-
-
-def _is_hidden(path: Path) -> bool:
-    return path.name.startswith(".") or path.name == "__MACOSX"  # of archives that macOS makes
+def _is(test: Callable[[], bool], entry: os.DirEntry[str]) -> bool:
+    """Return what a test says; False for a link that goes round or may not be followed."""
+    try:
+        return test()
+    except OSError:
+        if not entry.is_symlink():
+            raise
+        return False
 
 
 def _leave_out_beside(folder: Path, entries: _Entries, tree: Tree) -> None:
     """Note what a folder of class folders holds beside them."""
-    for reason, path in [*_hidden(folder), *entries.others, *((_BESIDE, path) for path in entries.files)]:
+    for reason, path in [*entries.others, *((_BESIDE, path) for path in entries.files)]:
         tree.leave_out(reason, path, folder=path.is_dir())
 
 
