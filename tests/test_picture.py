@@ -1,6 +1,7 @@
 """What a user's images become: formats, sizes, colours, orientation; and those that cannot be decoded."""
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -152,20 +153,26 @@ def png_of_16_bits(values: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
+def ppm_of_16_bits(values: np.ndarray) -> bytes:
+    return b"P6 %d %d 65535\n" % values.shape[1::-1] + values.astype(">u2").tobytes()
+
+
 @pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize("encode", [png_of_16_bits, ppm_of_16_bits])
 def test_deep_colour_is_said_and_refused_where_little_would_be_left(
-    capsys: pytest.CaptureFixture[str], bits: int
+    capsys: pytest.CaptureFixture[str], bits: int, encode: Callable[[np.ndarray], bytes]
 ) -> None:
     for number in range(8):
         for kind in "ab":
             path = put(f"images/{kind}/{number}.png", 0)
-            path.write_bytes(png_of_16_bits(CONTENT[number].astype(np.uint16) << (bits - 8)))
+            path.write_bytes(encode(CONTENT[number].astype(np.uint16) << (bits - 8)))
     if bits == 16:
-        assert (CONTENT[3].tobytes(), "a") in held(run(), *SPLITS)
+        found = pixels(run(), "a").astype(int)
+        assert min(np.abs(image - CONTENT[3]).max() for image in found) <= 1  # Pillow rounds, or cuts off
         told = capsys.readouterr().out
     else:
         told = refusal(capsys)
-        assert "these hold 16 levels of 256; allowed" in told
+        assert re.search("these hold 1[67] levels of 256; allowed", told)
     assert "Images with 16 bits of colour, of which Pillow reads the upper 8 (16): " in told
 
 

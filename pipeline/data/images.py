@@ -88,10 +88,9 @@ def histogram_of(images: np.ndarray) -> np.ndarray:
 def decode(file: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
     """Decode an image file. Raises whatever Pillow raises."""
     image = Image.open(file)
-    layers = image.tile[0].args if image.tile else ""  # gone after `load`
-    code = layers if isinstance(layers, str) else str(layers[0] if layers else "")
+    reduced = _is_reduced(image)
     image.load()
-    if ";16" in code and not image.mode.startswith("I"):
+    if reduced:
         image.info[_REDUCED] = True
     return image
 
@@ -128,9 +127,20 @@ def pixel_limit(megapixels: int) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _is_transparent(image: Image.Image) -> bool:
-    if not image.has_transparency_data or image.mode.startswith(("I", "F")):
+def _is_reduced(image: Image.Image) -> bool:
+    """Return whether Pillow will keep 8 of 16 bits. Only before `load` the image says how its file is decoded."""
+    if not image.tile or image.mode.startswith("I"):
         return False
+    how = image.tile[0].args
+    how = how if isinstance(how, tuple) else (how,)
+    return ";16" in str(how[0]) or (image.tile[0].codec_name == "ppm" and how[-1] == 65535)
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    if not image.has_transparency_data:
+        return False
+    if image.mode.startswith(("I", "F")):  # one value stands for what is transparent
+        return bool((np.asarray(image) == image.info.get("transparency")).any())
     return bool(image.convert("RGBA").getchannel("A").getextrema()[0] != 255)
 
 
