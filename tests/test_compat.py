@@ -282,6 +282,23 @@ def test_the_options_of_hydra_are_known() -> None:
     assert known | {"package", "config_dir"} <= set(given)
 
 
+def test_a_value_is_read_as_hydra_does() -> None:
+    """Else see `hydra_compat.value_of`: it must give the value that `compose` would, and None for what it refuses."""
+    assert hydra_compat.value_of("a.b='c,d'") == "c,d"
+    assert hydra_compat.value_of("a.b=it's") is None
+
+
+@pytest.mark.parametrize(("override", "reason"), [("a=it's", '"\'" must be quoted'), ("a=b[c", "mismatched input '['")])
+def test_hydra_tells_the_sign_that_it_does_not_take(override: str, reason: str) -> None:
+    """Else see `hydra_compat.reason_of`: where the arrow stands, or whatever else points at the sign."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    with pytest.raises(OverrideParseException) as caught:
+        OverridesParser.create().parse_overrides([override])
+    assert hydra_compat.reason_of(override, caught.value.message).startswith(reason)
+
+
 def test_a_configuration_is_composed_while_hydra_runs(tmp_path: Path) -> None:
     """Else see `hydra_compat.aside`: inside of it Hydra must not know that it is running; afterwards it must again.
 

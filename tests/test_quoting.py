@@ -4,11 +4,9 @@ import subprocess
 from operator import attrgetter
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 
 from pipeline.config.compose import compose
-from pipeline.config.hydra_compat import expand
+from pipeline.config.hydra_compat import expand, value_of
 from pipeline.config.quoting import advice, for_shell, quoted
 from pipeline.core.errors import UserError
 
@@ -36,16 +34,10 @@ REFUSED = [
 TAKEN = ["a b", "a:b", "a$b", "a%b", "a@b", "a?b*", "-x", "a+b", "a|b", "null", "1"]
 
 
-def value_of(override: str) -> object:
-    return OverridesParser.create().parse_overrides([override])[0].value()
-
-
 def test_what_the_message_says_to_write_is_the_text_in_bash_and_hydra() -> None:
     written = []
     for text in REFUSED:
-        if "," not in text:  # that makes two values of it
-            with pytest.raises(HydraException):
-                value_of(f"data.root=/data/{text}")
+        assert "," in text or value_of(f"data.root=/data/{text}") is None  # a comma makes two values of it
         written.append(advice(f"++data.root=/data/{text}").partition("; for this text write ")[2])
     handed = subprocess.run(["bash", "-c", f"printf '%s\\0' {' '.join(written)}"], capture_output=True, check=True)
     for text, argument in zip(REFUSED, handed.stdout.decode().split("\0"), strict=False):

@@ -26,7 +26,6 @@ from .schema.whole import Config
 CONF = Path(__file__).resolve().parents[2] / "conf"
 PARAMS = Path("params.yaml")
 _PROJECT = Source()
-_LEXER = "LexerNoViableAltException: "
 
 
 def conf_digest() -> str:
@@ -175,7 +174,7 @@ def one_message(error: Exception) -> str:
 
     if isinstance(error, OverrideParseException):
         override = error.override.removeprefix("++")
-        reason = _reason(error.override, error.message)
+        reason = hydra_compat.reason_of(error.override, error.message)
         return f"{override}: not key=value as Hydra reads it: {reason}; {quoting.advice(override)}"
     if ambiguous := re.match(r"Ambiguous value for argument '(?:\+\+)?(.*)'\n", str(error)):
         advice = f"{quoting.advice(ambiguous[1])}; for a list, key=[value1,value2]; to try each value, add -m"
@@ -189,15 +188,6 @@ def one_message(error: Exception) -> str:
     noise = ("Set the environment variable HYDRA_FULL_ERROR", "full_key:", "object_type=", "reference_type=")
     informative = [line for line in lines if line.strip() and not line.strip().startswith(noise)]
     return "\n".join(dict.fromkeys(informative)).replace("argument '++", "argument '")
-
-
-def _reason(override: str, message: str) -> str:
-    """Return what Hydra's parser did not take; of its lexer, whose message has an arrow below the sign, the sign."""
-    lines = [line for line in message.splitlines() if not line.startswith(("Error parsing", "See "))]
-    arrow = next((len(line) - 1 for line in lines if line.strip() == "^"), -1) - len(_LEXER)
-    if lines and lines[0].startswith(_LEXER) and 0 <= arrow < len(override):
-        return f"{override[arrow]!r} must be quoted"
-    return " ".join(lines)
 
 
 def _problems(error: ValidationError, values: Mapping[Any, Any]) -> Iterable[str]:

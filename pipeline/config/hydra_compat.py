@@ -143,3 +143,27 @@ def handing_out(jobs: Sequence[Sequence[str]]) -> Iterator[None]:
         yield
     finally:
         BasicSweeper.split_arguments = staticmethod(original)
+
+
+def value_of(override: str) -> Any:
+    """Return the value in a `key=value`; None if Hydra cannot parse it."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_overrides([override])[0].value()
+    except HydraException:
+        return None
+
+
+def reason_of(override: str, message: str) -> str:
+    """Return what Hydra's parser did not take of an override, from its message on several lines.
+
+    The lexer's message has an arrow below the sign; that sign is named.
+    """
+    lexer = "LexerNoViableAltException: "
+    lines = [line for line in message.splitlines() if not line.startswith(("Error parsing", "See "))]
+    arrow = next((len(line) - 1 for line in lines if line.strip() == "^"), -1) - len(lexer)
+    if lines and lines[0].startswith(lexer) and 0 <= arrow < len(override):
+        return f"{override[arrow]!r} must be quoted"
+    return " ".join(lines)

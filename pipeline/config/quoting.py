@@ -3,6 +3,8 @@
 import re
 import shlex
 
+from . import hydra_compat
+
 _OVERRIDE = re.compile(r"(\+{0,2}[\w.@/:-]+)=(.*)", re.DOTALL)
 
 
@@ -16,7 +18,7 @@ def advice(override: str) -> str:
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         value = value[1:-1]
     written = f"{key}={quoted(value)}"
-    if not _is_read(written, value):
+    if hydra_compat.value_of(written) != value:
         return text
     return f"{text}; for this text write {for_shell(written)}"
 
@@ -35,14 +37,3 @@ def for_shell(argument: str) -> str:
     if re.search(r'[$`"!\n]|\\[\\\n]', argument):
         return shlex.quote(argument)
     return f'"{argument}"'
-
-
-def _is_read(override: str, value: str) -> bool:
-    """Return whether Hydra reads this value from an override."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser  # takes a while to import
-    from hydra.errors import HydraException
-
-    try:
-        return bool(OverridesParser.create().parse_overrides([override])[0].value() == value)
-    except HydraException:
-        return False
