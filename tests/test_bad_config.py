@@ -20,7 +20,8 @@ KEYS = sorted(
     {
         "framework", "seeds", "model", "data", "train/optimizer", "train/schedule", "experiment", "train", "tracking",
         "model.layers", "model.layers[0].filters", "model.normalise", "data.provider", "data.name", "data.mirror",
-        "data.max_train", "data.split_seed", "train.epochs", "train.batch_size", "train.optimizer.learning_rate",
+        "data.max_train", "data.split_seed", "data.root", "data.classes", "data.max_megapixels", "train.epochs",
+        "train.batch_size", "train.optimizer.learning_rate",
         "train.optimizer.beta_1", "train.precision", "train.execution", "train.augment.flip", "train.augment.crop",
         "train.clip_norm", "train.label_smoothing", "train.checkpoint_minutes", "train.memory_mebibytes",
         "compare.margin.accuracy", "evaluate.calibration_bins", "tracking.experiment", "sweep.rerun", "conf_digest",

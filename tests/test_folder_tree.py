@@ -130,7 +130,7 @@ def test_linked_folders_and_files_are_read() -> None:
     dataset = run()
     assert dataset.classes == ("a", "b", "c")
     assert total(dataset) == 8 + 5 + 4
-    assert not dataset.facts.remarks
+    assert [remark.says for remark in dataset.facts.remarks] == ["c is read as a and, through a link, as c"]
 
 
 def test_what_is_not_read_is_named_on_the_terminal_and_the_page(capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,6 +168,14 @@ def test_links_that_go_round_end_and_are_named() -> None:
     assert total(dataset) == 10
     assert "Left out, as they are links to folders around them, or to what their class has already (5)" in said(dataset)
     assert "Left out, as they are links to nothing that can be read (2): b/x, b/y" in said(dataset)
+
+
+def test_a_folder_that_links_put_into_two_classes_is_noted() -> None:
+    fill(a=4, b=4, c=4)
+    Path("images/b/more").symlink_to("../c")
+    dataset = run()
+    assert total(dataset) == 16
+    assert "c is read as b and, through a link, as c" in said(dataset)
 
 
 def test_a_folder_that_holds_itself_alone_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

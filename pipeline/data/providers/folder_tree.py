@@ -34,6 +34,8 @@ class Tree:
     """By reason, paths relative to `root`; those of folders end with a slash."""
     notes: list[str] = field(default_factory=list)
     """Sentences on how the folder was read, where that is not obvious."""
+    classes: dict[Path, str] = field(default_factory=dict)
+    """The class that a folder was read for, by its real path."""
 
     def leave_out(self, reason: str, path: Path, *, folder: bool = False) -> None:
         """Note a file or folder that is not read."""
@@ -196,6 +198,10 @@ def _walk(home: Path, key: str, tree: Tree) -> list[Path]:
             tree.leave_out(_AGAIN, folder, folder=True)
             continue
         seen.add(real)
+        if (other := tree.classes.setdefault(real, home.name)) != home.name:
+            tree.notes.append(
+                f"{shown(folder.name)} is read as {shown(other)} and, through a link, as {shown(home.name)}"
+            )
         entries = _entries(folder)
         _refuse_inner_splits(folder, entries, key)
         for reason, path in entries.others:
