@@ -67,5 +67,16 @@ def test_other_signs_need_no_quotes(text: str) -> None:
 
 
 def test_lists_are_quoted_for_the_shell_alone() -> None:
-    assert advice("seeds=[0,").endswith("lists and mappings are quoted for the shell: 'seeds=[0,1]'")
+    assert advice("seeds=[0,").endswith("""quote such texts, and the whole for the shell: 'data.classes=["é","a,b"]'""")
+    assert value_of('data.classes=["é","a,b"]') == ["é", "a,b"]
+
+
+def test_a_dollar_with_braces_is_another_key() -> None:
+    with pytest.raises(
+        UserError, match=r"^data\.root: Interpolation key 'x' not found; \$\{\.\.\.\} stands for the value"
+    ):
+        compose(["data=folder", "data.root='/data/${x}'"])
+
+
+def test_quotes_for_the_shell_are_double_where_that_is_enough() -> None:
     assert for_shell("a='b c'") == "\"a='b c'\""

@@ -13,7 +13,7 @@ def advice(override: str) -> str:
     text = "without quotes, a value holds letters from a to z, digits, and / \\ : . + - $ % * @ ? | only"
     match = _OVERRIDE.fullmatch(override.removeprefix("++"))
     if not match or match[2].startswith(("[", "{")):
-        return f"{text}; lists and mappings are quoted for the shell: 'seeds=[0,1]'"
+        return f'{text}; in a list quote such texts, and the whole for the shell: \'data.classes=["é","a,b"]\''
     key, value = match.groups()
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         value = value[1:-1]
