@@ -185,7 +185,8 @@ def one_message(error: Exception) -> str:
         allowed = ", ".join(option for option in error.options if not option.startswith("_"))
         return f"{group} = {choice!r}: unknown; allowed: {allowed}"
     if isinstance(error, InterpolationResolutionError) and error.full_key:
-        return f"{error.full_key}: {str(error).splitlines()[0]}; ${{...}} stands for the value of another key, also within quotes"
+        reason = str(error).splitlines()[0]
+        return f"{error.full_key}: {reason}; ${{...}} stands for the value of another key, also within quotes"
     texts = [str(error), str(error.__cause__)] if error.__cause__ else [str(error)]
     lines = [line.rstrip() for text in texts for line in text.split("Config search path:")[0].splitlines()]
     noise = ("Set the environment variable HYDRA_FULL_ERROR", "full_key:", "object_type=", "reference_type=")
