@@ -32,6 +32,7 @@ class Random:
 
     classes = None
     slow = False
+    remarks = ()
 
     def __init__(self, count: int) -> None:
         self.parts = {"train": count, "test": 1000}

@@ -148,6 +148,7 @@ class Drawn:
     count: int
     slow: bool
     classes = ("a", "b")
+    remarks = ()
 
     @property
     def parts(self) -> dict[str, int]:
