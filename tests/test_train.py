@@ -101,9 +101,8 @@ def test_a_job_is_what_hydra_hands_out_where_chance_expands_the_sweep(project: P
         assert trained == 6 - already_done
         rows = re.findall(r"(?m)^\W*\d+\W+(\d+)\W+pytorch\W+(\d\S*)", done.stdout)
         assert sorted(float(rate) for _, rate in rows) == sorted(map(float, rates))
-        (folder,) = set((project / "multirun").glob("*")) - before
-        before.add(folder)
-        for number, rate in rows if not already_done else ():
+        (folder,) = set((project / "multirun").glob("*")) - before  # the second goes on in the first one's order
+        for number, rate in rows:
             job = json.loads((folder / number / "job.json").read_text())
             manifest = json.loads((folder / number / "manifest.json").read_text())
             assert job["label"] == rate

@@ -72,23 +72,24 @@ class _App:
         asked, source = self.command_line, self.command_line.source
         if asked.shows:
             return asked.overrides
-        with readable_errors(asked.overrides):
-            task, own = hydra_compat.split(asked.overrides)
         shared = compose_sweep(asked.overrides, source)
-        require_supported(shared.hydra)
+        with readable_errors(asked.overrides):
+            require_supported(shared.hydra)
+            task, own = hydra_compat.split(asked.overrides)
+            swept = [f"{key}={value}" for key, value in (shared.hydra.sweeper.get("params") or {}).items()] + task
+            sweep = asked.multirun or str(shared.hydra.mode).endswith("MULTIRUN")
+            place = OmegaConf.select(shared, "hydra.sweep.dir") if sweep else None
+            new = folders.named_by_time(shared, "sweep" if sweep else "run")
         ensure_store(main_root())
-        if asked.multirun or str(shared.hydra.mode).endswith("MULTIRUN"):
-            swept = shared.hydra.sweeper.get("params") or {}
-            overrides = [f"{key}={value}" for key, value in swept.items()] + task
-            chosen = folders.free("hydra.sweep.dir", OmegaConf.select(shared, "hydra.sweep.dir"))
-            plan = SweepPlan(expand(overrides, source), own, source)
-            folder = self._begin(plan, chosen, task, new=folders.named_by_time(shared, "sweep"))
+        if sweep:
+            chosen = folders.free("hydra.sweep.dir", place)
+            folder = self._begin(SweepPlan(expand(swept, source), own, source), chosen, task, new=new)
             self.stack.enter_context(workers.available())
             return [*asked.overrides, _quoted("hydra.sweep.dir", folder)]
         self.config, named = compose_job(asked.overrides, source)
-        folder, new = folders.free("hydra.run.dir", named["run.dir"]), folders.named_by_time(shared, "run")
+        chosen = folders.free("hydra.run.dir", named["run.dir"])
         check(self.config)
-        folder = folders.run_folder(folder, self.config, self.stack, new=new)
+        folder = folders.run_folder(chosen, self.config, self.stack, new=new)
         if new:
             self.stack.callback(self._remove_if_not_entered, folder)
         return [*asked.overrides, _quoted("hydra.run.dir", folder)]
