@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from project_copy import TINY, clone_project, run_module, start
 
 from pipeline.config.compose import compose
 from pipeline.core import claim
 from pipeline.core.errors import BusyError, UserError
 from pipeline.core.paths import main_root
-from pipeline.sweeps import cache, command_line, folders
+from pipeline.sweeps import app, cache, command_line, folders
 from pipeline.sweeps.plan import SweepPlan
 
 pytestmark = pytest.mark.xdist_group("ownership")
@@ -165,6 +167,15 @@ def test_sweeps_that_are_called_alike_have_names_of_their_own(tmp_path: Path, mo
     names = {folders.name_of(Path(folder)) for folder in ("a/lr", "b/lr")}
     assert len(names) == 2
     assert all(name.startswith("lr-") for name in names)
+
+
+NAMES = ["a b", "a'b", "a\\b", "a\\'b", "a\\", "a\\\\'b", "a${b", 'a\'b,c=d [e]{f} #é "q" $x']
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_reaches_hydra_as_it_is_called(name: str) -> None:
+    override = OverridesParser.create().parse_override(app._quoted("key", Path(name)))
+    assert OmegaConf.create({"key": override.value()})["key"] == name
 
 
 def test_jobs_that_would_share_a_folder_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ Everything is composed, checked and claimed before Hydra starts. Hydra then hand
 """
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -135,6 +136,6 @@ class _App:
 
 
 def _quoted(key: str, folder: Path) -> str:
-    """Return an override of Hydra's grammar; folders contain no control characters."""
-    escaped = str(folder).replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
-    return f"{key}='{escaped}'"
+    """Return an override in Hydra's grammar, where a backslash escapes only before a quote, or before the closing one."""
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), str(folder))
+    return f"{key}='{escaped}'".replace("${", "\\${")
