@@ -136,6 +136,6 @@ class _App:
 
 
 def _quoted(key: str, folder: Path) -> str:
-    """Return an override in Hydra's grammar, where a backslash escapes only before a quote, or before the closing one."""
+    """Return an override in Hydra's grammar: a backslash escapes only before a quote, the closing one included."""
     escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), str(folder))
     return f"{key}='{escaped}'".replace("${", "\\${")

@@ -61,6 +61,7 @@ def run_folder(folder: Path, config: Config, stack: ExitStack, *, new: bool) -> 
         folder = claim.create_new(folder)
         stack.callback(_remove_if_empty, folder)
     claim.lock(folder, stack)
+    _require_nothing_of(key, folder, ("job.json", "sweep.json"))  # a sweep's
     params = folder / "params.yaml"
     if not params.exists():
         _require_nothing_of(key, folder, WRITTEN)
