@@ -13,8 +13,11 @@ from project_copy import clean_environment, copy_project
 from servers import Mlflow, nobody
 
 from pipeline.sweeps import workers
+from pipeline.tracking.reachable import RefusedError, unreachable_reason
+from pipeline.tracking.store import configured_store
 
 PROCESSES, EPOCHS, STEPS = int(os.environ.get("CROWD", "16")), 3, 400
+PASSWORD = "s3cr3t-pw"
 CODE = f"""
 import sys
 from pathlib import Path
@@ -83,11 +86,13 @@ def postgresql() -> Iterator[str]:
     data, log = folder / "data", folder / "log"
     options = f"-h 127.0.0.1 -p {port} -k {folder}"
     control = [*as_user, str(programs / "pg_ctl"), "-D", str(data), "-l", str(log), "-w"]
-    initialise = [*as_user, str(programs / "initdb"), "-D", str(data), "-U", "tester", "-A", "trust"]
+    initialise = [*as_user, str(programs / "initdb"), "-D", str(data), "-U", "tester", "-A", "scram-sha-256"]
+    (folder / "password").write_text(PASSWORD)
+    initialise += ["--pwfile", str(folder / "password")]
     subprocess.run(initialise, check=True, capture_output=True, cwd=folder)
     subprocess.run([*control, "-o", options, "start"], check=True, stdout=subprocess.DEVNULL, cwd=folder)
     try:
-        yield f"postgresql+psycopg2://tester@127.0.0.1:{port}/postgres"
+        yield f"postgresql+psycopg2://tester:{PASSWORD}@127.0.0.1:{port}/postgres"
     finally:
         subprocess.run([*control, "-m", "immediate", "stop"], check=True, stdout=subprocess.DEVNULL, cwd=folder)
         shutil.rmtree(folder)
@@ -96,6 +101,23 @@ def postgresql() -> Iterator[str]:
 def test_into_a_fresh_postgresql_database(project: Path, postgresql: str) -> None:
     """Without a server between: a quarter of them, as each holds connections of its own."""
     assert_nothing_is_lost(project, postgresql, PROCESSES // 4)
+    assert not [path for path in project.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()]
+    assert (project / "mlartifacts").is_dir()
+
+
+def test_a_database_that_is_not_let_into_is_named_without_its_password(
+    postgresql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", postgresql)
+    shown = configured_store(tmp_path)
+    assert shown == postgresql.replace(f":{PASSWORD}", "")
+    assert unreachable_reason(shown) == ""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", postgresql.replace(PASSWORD, "wr0ng-pw"))
+    with pytest.raises(RefusedError, match=r"authentication failed.*set MLFLOW_TRACKING_URI with") as refused:
+        unreachable_reason(configured_store(tmp_path))
+    assert "wr0ng-pw" not in str(refused.value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", postgresql.replace("/postgres", "/absent"))
+    assert 'database "absent" does not exist' in unreachable_reason(configured_store(tmp_path))
 
 
 def test_into_a_server_on_postgresql(project: Path, postgresql: str, tmp_path: Path) -> None:

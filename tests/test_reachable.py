@@ -287,7 +287,10 @@ def test_a_database_is_asked_through_its_driver(root: Path) -> None:
     assert shown == f"postgresql+psycopg2://ann@127.0.0.1:{port}/runs"
     assert address.whole(shown).endswith("sslpassword=abc")
     assert "Connection refused" in unreachable_reason(shown)
-    with pytest.raises(RefusedError, match="cannot be asked"):
+    socket = "postgresql+psycopg2:///runs?host=/run/no%20such&user=ann"
+    assert address.remember(f"{socket}&password={IN_URL}") == address.remember(socket) == socket
+    assert "/run/no such" in unreachable_reason(socket)
+    with pytest.raises(RefusedError, match=r"cannot be asked.*postgresql.nosuch"):
         unreachable_reason("postgresql+nosuch://x/y")
 
 

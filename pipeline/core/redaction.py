@@ -13,10 +13,10 @@ _DATABASE: Final = re.compile(
     r":[^\s@\"'<>]*@(?:[^\s/@\"'<>]*@)*"  # SQLAlchemy takes a slash in a password, the others end it there
 )
 _USER: Final = re.compile(r"\b([a-zA-Z][\w+.-]*)://([^\s/?#\"<>\\]*)@")
-_SECRET: Final = r"pass(?:word|wd|phrase)?|pwd|token|secret|sig(?:nature)?|credentials?|(?:api|access)[_-]?key"
+_SECRET: Final = r"pass(?:word|wd|phrase)?|pwd|token|secret|sig(?:nature)?|credentials?|(?:api|access|secret)[_-]?key"
 _QUERY: Final = re.compile(rf"([?&;](?:[\w.-]*[_.-])?(?:ssl)?(?:{_SECRET})=)[^&;\s\"'<>#]+", re.IGNORECASE)
-_VARIABLE: Final = re.compile(rf"^MLFLOW_\w*_(?:{_SECRET})$", re.IGNORECASE)
-_SHORTEST: Final = 6
+_VARIABLE: Final = re.compile(r"\w*(?:PASSWORD|_TOKEN|_SECRET|ACCESS_KEY|SECRET_KEY)|MYSQL_PWD")
+_SHORTEST: Final = 8
 """A shorter value of a variable stays: it may be any word."""
 
 
@@ -28,10 +28,10 @@ def without_credentials(text: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """Return the text as it may be shown: see `without_credentials`, and without MLflow's passwords and tokens."""
+    """Return the text as it may be shown: see `without_credentials`, and no password or token of the environment."""
     text = without_credentials(text)
     for name, value in os.environ.items():
-        if len(value) >= _SHORTEST and _VARIABLE.match(name):
+        if len(value) >= _SHORTEST and _VARIABLE.fullmatch(name):
             text = text.replace(value, HIDDEN)
     return text
 

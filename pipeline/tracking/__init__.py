@@ -3,5 +3,6 @@
 May import `core`, `config`. Offers `tracker` (a process's connection to MLflow), `runs` (one run), `references`
 (`runs.json`), `reader` (queries), `views` (saved views and links of the UI), `outbox` (journals that wait to be sent),
 `health` (checks of a store). Inside: `journal` (writes every event to disk first), `sender` and `delivery` (send
-journals to the store), `experiments`, `flavours`, `store`, `mlflow_compat` (all that MLflow does not document).
+journals to the store), `experiments`, `flavours`, `store`, `address` (credentials), `reachable` (whether a
+store answers), `relocation` (after a move), `mlflow_compat` (all that MLflow does not document).
 """

@@ -7,7 +7,7 @@ URI named them; MLflow's messages name the URI, and then cannot contain them.
 
 import os
 from typing import Final
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from ..core.redaction import HIDDEN, without_credentials
 
@@ -24,15 +24,18 @@ def remember(uri: str) -> str:
     """Return a store's URI without credentials, and keep these, in memory, for `whole` and `authenticate`."""
     if uri.startswith("sqlite:"):
         return uri
-    parts = urlsplit(without_credentials(uri))
-    server = parts.scheme in ("http", "https")
-    place = parts.netloc.removeprefix(f"{HIDDEN}@")
-    query = "&".join(part for part in parts.query.split("&") if not part.endswith(f"={HIDDEN}"))
-    shown = urlunsplit(parts._replace(netloc=place, query=query)).rstrip("/" if server else "")
+    server = uri.startswith(("http://", "https://"))
+    shown = without_credentials(uri)
+    if shown != uri:
+        parts = urlsplit(shown)
+        query = "&".join(part for part in parts.query.split("&") if not part.endswith(f"={HIDDEN}"))
+        path = f"{parts.path}?{query}" if query else parts.path
+        shown = f"{parts.scheme}://{parts.netloc.removeprefix(f'{HIDDEN}@')}{path}"
+    shown = shown.rstrip("/") if server else shown
     user, _, password = urlsplit(uri).netloc.rpartition("@")[0].partition(":") if server else ("", "", "")
     if user and password:
         _pairs[shown] = unquote(user), unquote(password)
-    elif shown != uri.rstrip("/"):
+    elif shown != (uri.rstrip("/") if server else uri):
         _whole[shown] = uri
     return shown
 

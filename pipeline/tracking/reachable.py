@@ -68,7 +68,10 @@ def _database(uri: str) -> str:
             advice = "set MLFLOW_TRACKING_URI with user and password"
             raise RefusedError(f"refuses the credentials: {said}; {advice}") from error
         return f"does not answer: {said}"
-    except (SQLAlchemyError, ImportError) as error:
+    except ImportError as error:
+        advice = "install that driver, or name another, as in postgresql+psycopg2://"
+        raise RefusedError(f"cannot be asked: {error}; {advice}") from error
+    except SQLAlchemyError as error:
         raise RefusedError(f"cannot be asked: {_one_line(str(error))}") from error
     return ""
 
