@@ -124,7 +124,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     """A project of this module's own that `dvc repro` has run in, and what that said on its two streams."""
     folder, copy = once("finished", _finish), tmp_path_factory.mktemp("finished") / "project"
     shutil.copytree(folder / "project", copy, symlinks=True)
-    ensure_store(copy)  # which holds absolute paths
+    ensure_store(copy, f"sqlite:///{copy / 'mlflow.db'}")  # which holds absolute paths
     return copy, (folder / "stdout").read_text(), (folder / "stderr").read_text()
 
 
