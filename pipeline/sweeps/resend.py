@@ -1,7 +1,6 @@
 """Send finished jobs to a store that lacks their runs, from the files in their folders, instead of training again."""
 
 import tempfile
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from ..models import backend
 from ..models.manifest import Manifest
 from ..tracking import journal as journals
 from ..tracking.reader import find_runs, has_run
-from ..tracking.references import RunReferences, SeedReference
+from ..tracking.references import RunReferences
 from ..tracking.runs import Run
 from ..tracking.store import configured_store
 from ..tracking.tracker import Tracker
@@ -27,23 +26,18 @@ from .plan import SweepJob
 _ADVICE = "sweep.rerun=true trains it again"
 
 
-def lacking(tracker: Tracker, done: Mapping[int, Path], jobs: Iterable[SweepJob]) -> list[int]:
-    """Return the numbers of the finished jobs whose runs the store lacks; none if it does not answer.
+def references_of(tracker: Tracker, folder: Path, job: SweepJob) -> list[str]:
+    """Return references of a finished job's runs in this store; empty if it lacks the run of a seed.
 
-    `done`: the folder of each finished job, by its number.
+    `runs.json` names the runs in the store that the job was trained under; runs that were sent again are searched by
+    the job's key. If the store does not answer, it is taken to have those that `runs.json` names.
     """
-    if tracker.unreachable:
-        return []
-    return [job.number for job in jobs if job.number in done and not _is_stored(tracker, done[job.number], job)]
-
-
-def _is_stored(tracker: Tracker, folder: Path, job: SweepJob) -> bool:
-    """Whether the store has the run of every seed, as `runs.json` names it or sent again, or a journal brings it."""
     references = RunReferences.read(folder / "runs.json", _ADVICE)
-    if all(_has(tracker, seed.run) for seed in references.seeds.values()):
-        return True
+    if tracker.unreachable or all(_has(tracker, seed.run) for seed in references.seeds.values()):
+        return references.runs
     found = find_runs(tracker, f"tags.`sweep.key` = '{job.key}' and tags.stage = 'train' and tags.seed != ''")
-    return {int(run.tags["seed"]) for run in found} >= set(job.config.seeds)
+    by_seed = {int(run.tags["seed"]): run.id for run in found}
+    return list(by_seed.values()) if set(by_seed) >= set(job.config.seeds) else []
 
 
 def _has(tracker: Tracker, reference: str) -> bool:
@@ -56,7 +50,7 @@ def _has(tracker: Tracker, reference: str) -> bool:
 
 
 def resend(tracker: Tracker, job: SweepJob, folder: Path, parent: str) -> None:
-    """Log a finished job to the store: a run for each seed, below `parent`; name the runs in `runs.json`.
+    """Log a finished job to the store: a run for each seed, below `parent`.
 
     Settings, scores by epoch, test scores, predictions, pictures and weights are logged. The curve of every step and
     MLflow's own format of the model are not among the files. Raises `UserError` if a file is missing.
@@ -67,14 +61,11 @@ def resend(tracker: Tracker, job: SweepJob, folder: Path, parent: str) -> None:
     spec = RunSpec.of(job.config, dataset=dataset, output=folder, sweep=membership)
     earlier = RunReferences.read(folder / "runs.json", _ADVICE)
     history = read_history(read_text(folder / "history.csv", _ADVICE))
-    seeds = {}
     for position, seed in enumerate(spec.seeds):
         tags = _tags(spec, seed, sweeps) | {"origin.run": earlier.seeds[seed].run}
         with tracker.run(f"{spec.label} s{seed}", parent=parent, tags=tags) as run:
             _log_training(run, spec, seed, [row for row in history if row.seed == seed])
             _log_evaluation(run, spec, seed, position)
-        seeds[seed] = SeedReference(run=run.reference, model=None)
-    RunReferences(group=None, seeds=seeds).write(folder / "runs.json")
 
 
 def _tags(spec: RunSpec, seed: int, sweeps: list[str]) -> dict[str, object]:

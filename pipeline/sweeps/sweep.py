@@ -9,7 +9,6 @@ from pathlib import Path
 from ..config.schema.whole import Config
 from ..core.files import read_json, write_json
 from ..core.paths import main_root
-from ..tracking.references import RunReferences
 from ..tracking.runs import Run
 from ..tracking.tracker import Tracker
 from ..tracking.views import sweep_key, sweep_tags, view_page
@@ -19,7 +18,7 @@ from . import cache
 from .plan import SweepJob, SweepPlan
 from .processes import Failure, run_job
 from .ranking import Ranking
-from .resend import lacking, resend
+from .resend import references_of, resend
 
 _RERUN = "sweep.rerun=true trains them again"
 
@@ -63,16 +62,16 @@ class Sweep:
         self._finished = cache.FinishedJobs(main_root())
         for job in self.jobs:
             self._look_up(job)
-        absent = lacking(self.tracker, self.done, self.jobs)
+        lacking = [job for job in self.jobs if job.number in self.done and not self._references(job)]
         here = [number for number, path in self.done.items() if path == self._folder_of(self.jobs[number])]
-        if len(here) == len(self.jobs) and not absent:
+        if len(here) == len(self.jobs) and not lacking:
             print(f"{folder}: all {len(self.jobs)} jobs are done; {_RERUN}")
             return
         cache.begin(folder, name, self.keys, self.owners)
         self._open_run(overrides)
         for job in self.jobs:
             self._assign(job)
-        self._resend(absent)
+        self._resend(lacking)
         if self.done:
             print(f"{len(self.done)} of {len(self.jobs)} jobs are done; {_RERUN}", flush=True)
 
@@ -147,19 +146,23 @@ class Sweep:
     def _assign(self, job: SweepJob) -> None:
         """Have a finished job belong to this sweep, or prepare the folder of one that is to be trained."""
         if job.number in self.done:
-            self._adopt(self.done[job.number], job.key)
+            self._adopt(job)
         else:
             self._reset_folder(job)
 
-    def _resend(self, numbers: Sequence[int]) -> None:
+    def _references(self, job: SweepJob) -> list[str]:
+        """Return references of a finished job's runs; empty if the store lacks them."""
+        return references_of(self.tracker, self.done[job.number], job)
+
+    def _resend(self, jobs: Sequence[SweepJob]) -> None:
         """Send finished jobs whose runs the store lacks: it is another store, or new, or the runs were deleted."""
-        if not numbers:
+        if not jobs:
             return
         assert self.run
-        for number in numbers:
-            resend(self.tracker, self.jobs[number], self.done[number], self.run.reference)
-        listed = ", ".join(str(self.done[number]) for number in numbers)
-        print(f"{self.tracker.uri} lacked the runs of {len(numbers)} done jobs: sent from {listed}", flush=True)
+        for job in jobs:
+            resend(self.tracker, job, self.done[job.number], self.run.reference)
+        listed = ", ".join(str(self.done[job.number]) for job in jobs)
+        print(f"{self.tracker.uri} lacked the runs of {len(jobs)} done jobs: sent from {listed}", flush=True)
 
     def _reset_folder(self, job: SweepJob) -> None:
         """Write `job.json` into the job's folder, and delete the record of an earlier result."""
@@ -170,15 +173,16 @@ class Sweep:
         membership = SweepMembership(self.name, self.run.reference, job.number, job.label, job.key)
         write_json(folder / "job.json", asdict(membership))
 
-    def _adopt(self, folder: Path, key: str) -> None:
+    def _adopt(self, job: SweepJob) -> None:
         """Add this sweep to the tags and the record of a job that an earlier sweep has finished."""
+        folder = self.done[job.number]
         sweeps = cache.sweeps_of(folder)
         if self.name in sweeps:
             return
         sweeps.append(self.name)
-        for reference in RunReferences.read(folder / "runs.json", "sweep.rerun=true trains it again").runs:
+        for reference in self._references(job):
             self.tracker.add_tags(reference, sweep_tags(sweeps))
-        cache.mark_done(folder, key, sweeps)
+        cache.mark_done(folder, job.key, sweeps)
 
 
 def _without_year(name: str) -> str:
