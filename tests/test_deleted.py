@@ -1,8 +1,8 @@
 """What is deleted in MLflow while the pipeline still needs it is sent to a new run, and nothing is lost."""
 
+import contextlib
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def test_a_deleted_run_goes_on_in_a_new_one_with_all_of_it(
 ) -> None:
     link, late = tmp_path / "run", {"late": 1.0}
     if resumed:
-        with suppress(KeyboardInterrupt), tracker.run("r", tags={}, run_link=link) as run:
+        with contextlib.suppress(KeyboardInterrupt), tracker.run("r", tags={}, run_link=link) as run:
             log_everything(run, root)
             model_of(run, "m")
             raise KeyboardInterrupt
@@ -103,10 +103,34 @@ def test_a_deleted_run_goes_on_in_a_new_one_with_all_of_it(
     assert [model.name for model in (tracker.client.get_logged_model(m.model_id) for m in found.outputs.model_outputs)]
     assert sorted(item.path for item in tracker.client.list_artifacts(found.info.run_id)) == ["files", "hello.txt"]
     said = capsys.readouterr().err
-    assert said.count(f"MLflow run r ({first}): was deleted; what was logged goes to a new run") == 1
+    assert (
+        said.count(f"MLflow run r ({first}): is deleted, or no longer in the store; what was logged goes to a new run")
+        == 1
+    )
     assert "refused" not in said
     assert "wait" not in said
     tracker.release(link)
+    assert not list((root / "journal").iterdir())
+
+
+def test_a_seed_that_had_ended_before_its_training_was_interrupted_is_brought_back(
+    root: Path, tracker: Tracker, tmp_path: Path
+) -> None:
+    link = tmp_path / "run"
+    with tracker.run("ended", tags={}, run_link=link) as run:
+        log_everything(run, root)
+    tracker.close()
+    again = tracker_of(root, tracker._name)
+    again.restore(link)  # it is there
+    again.restore(tmp_path / "nothing")
+    assert again.reference(link) == run.reference
+    deleted(again, run.reference)
+    again.restore(link)
+    assert again.drain()
+    (found,) = runs_of(again, "ended")
+    assert found.info.run_id == again.reference(link) != run.reference
+    assert points_of(again, found) == {name: count for name, count in COUNTS.items() if name != "of_model"}
+    again.release(link)
     assert not list((root / "journal").iterdir())
 
 

@@ -9,22 +9,24 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import psutil
 import pytest
-from project_copy import TINY, clean_environment, clone_project, edit, run_module, start
+from project_copy import TINY, clean_environment, clone_project, edit, once, run_module, start
 from safetensors.numpy import load_file
 from servers import Mlflow
 
 from pipeline.sweeps import workers
+from pipeline.tracking.store import ensure_store
 
 KILLS = int(os.environ.get("KILLS", "1"))  # of each training
 EXECUTION = os.environ.get("EXECUTION", "")
@@ -317,6 +319,35 @@ def test_a_training_goes_on_without_its_server_and_is_there_later(project: Path,
     assert_same_result(project, reference, latest(project), server.url)
 
 
+def assert_sent_to_another_store(project: Path, arguments: Sequence[str], client: mlflow.MlflowClient) -> None:
+    """A sweep that is done is sent, once, to a store that has none of it."""
+    shutil.copy(once("store", ensure_store) / "mlflow.db", project / "other.db")
+    other = f"sqlite:///{project / 'other.db'}"
+    said = finish(start(project, *arguments, MLFLOW_TRACKING_URI=other))
+    assert "MLflow lacked the runs of 2 jobs that are done: sent from multirun/" in said
+    assert "2 done, 0 failed" in said
+    there = mlflow.MlflowClient(other)
+    (sweep,) = there.search_runs(["1"], "tags.stage = 'sweep'")
+    sent = {run.info.run_name: run for run in there.search_runs(["1"], "tags.stage = 'train'")}
+    for run in client.search_runs(["1"], "tags.stage = 'train'"):
+        same = sent.pop(run.info.run_name)
+        assert same.info.status == "FINISHED"
+        assert same.data.params == run.data.params
+        assert same.data.tags["mlflow.parentRunId"] == sweep.info.run_id
+        for name in ("pair", "sweep", "sweep.key", "seed", "config.key"):
+            assert same.data.tags[name] == run.data.tags[name]
+        for name in ("train/loss", "validation/accuracy"):
+            points, again = (c.get_metric_history(r.info.run_id, name) for c, r in ((client, run), (there, same)))
+            assert [point.step for point in again] == [point.step for point in points]
+            assert [point.value for point in again] == pytest.approx([point.value for point in points])
+        for name in ("test/accuracy", "test/loss", "test/error_percent"):
+            assert same.data.metrics[name] == run.data.metrics[name]
+        stored = {item.path for item in there.list_artifacts(same.info.run_id)}
+        assert stored == {"evaluate", "history.csv", "manifest.json", "model"}
+    assert not sent
+    assert "all 2 jobs are done" in finish(start(project, *arguments, MLFLOW_TRACKING_URI=other))
+
+
 def test_a_killed_sweep_leaves_no_orphan_and_goes_on_where_it_was(project: Path) -> None:
     given = ["pipeline.train", "-m", "framework=pytorch", *TINY, "seeds=[0]", "train.epochs=40"]
     arguments = [*given, "train.optimizer.learning_rate=1e-3,2e-3", "tracking.log_model=false", "evaluate.plots=false"]
@@ -338,6 +369,7 @@ def test_a_killed_sweep_leaves_no_orphan_and_goes_on_where_it_was(project: Path)
     said = finish(start(project, *arguments))
     assert "all 2 jobs are done" in said
     assert "2 done, 0 failed" in said
+    assert_sent_to_another_store(project, arguments, client)
     more = [argument.replace("1e-3,2e-3", "2e-3,3e-3") for argument in arguments]
     said = finish(start(project, *more))
     assert "1 of 2 jobs are done" in said

@@ -52,8 +52,11 @@ class SweepArms:
         ]  # runs of another version, or tagged by hand, have the name alone
         if not runs:
             sweeps = [run.tags.get("sweep", "") for run in find_runs(tracker, "tags.stage = 'sweep'")]
+            folder = Path("multirun") / sweep
+            advice = f"; {folder} has results: the command of the sweep, run again, sends them" * folder.exists()
             raise UserError(
-                f"sweep = {sweep}: no finished runs of it in {tracker.uri}; there are: {', '.join(sweeps) or 'none'}"
+                f"sweep = {sweep}: no finished runs of it in {tracker.uri}; "
+                f"there are: {', '.join(sweeps) or 'none'}{advice}"
             )
         by_pair: dict[str, dict[str, list[StoredRun]]] = {}
         for run in runs:

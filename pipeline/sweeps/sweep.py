@@ -162,7 +162,7 @@ class Sweep:
         for job in jobs:
             resend(self.tracker, job, self.done[job.number], self.run.reference)
         listed = ", ".join(str(self.done[job.number]) for job in jobs)
-        print(f"{self.tracker.uri} lacked the runs of {len(jobs)} done jobs: sent from {listed}", flush=True)
+        print(f"MLflow lacked the runs of {len(jobs)} jobs that are done: sent from {listed}", flush=True)
 
     def _reset_folder(self, job: SweepJob) -> None:
         """Write `job.json` into the job's folder, and delete the record of an earlier result."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 from ..core.redaction import redacted
 from . import address, experiments, mlflow_compat, views
 from .journal import Journal, Position, folder_of, is_local, position_of, successor_of, uid_of
+from .lifecycle import MISSING, active_run
 from .reachable import unreachable_reason
 from .store import artifact_root, first_connection, store_uri
 
@@ -24,7 +25,6 @@ _POINTS_PER_CALL: Final = 1000
 _NAMES_PER_CALL: Final = 100  # MLflow's limit on parameters and on tags
 _REFUSALS: Final = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS")
 """Error codes of MLflow for what it will not take at any later time either."""
-_MISSING: Final = "RESOURCE_DOES_NOT_EXIST"
 _RESTARTS: Final = 3
 _BATCHED: Final = ("metrics", "params", "tags")
 """Events that go to MLflow many in a call."""
@@ -89,28 +89,30 @@ class Delivery:
 
         Raises `_DeletedError` or `DeletedExperimentError` then.
         """
-        from mlflow.exceptions import MlflowException
-
-        if error.error_code not in (*_REFUSALS, _MISSING):
+        if error.error_code not in (*_REFUSALS, MISSING):
             return
-        run_id = journal.position.run_id
-        try:
-            if run_id and self.client.get_run(run_id).info.lifecycle_stage == "deleted":
+        if run_id := journal.position.run_id:
+            if not active_run(self.client, run_id):
                 raise _DeletedError from error
-        except MlflowException as answer:
-            if answer.error_code != _MISSING:
-                raise
-            raise _DeletedError from error
-        if not run_id:
+        else:
             self._experiments.clear()
             self.experiment(journal.begin["experiment"])
+
+    def restart_if_deleted(self, journal: Journal) -> bool:
+        """Have all of a journal sent to a new run if its run is deleted; return whether that is so."""
+        position = journal.position
+        if position.store != self.store or not position.run_id or active_run(self.client, position.run_id):
+            return False
+        self._begin_anew(journal)
+        return True
 
     def _begin_anew(self, journal: Journal) -> None:
         """Have all of a journal sent to a new run, in place of one that was deleted."""
         position, name = journal.position, journal.begin.get("name", "")
         assert position.run_id
+        gone = "is deleted, or no longer in the store"
         print(
-            f"MLflow run {name} ({position.run_id}): was deleted; what was logged goes to a new run",
+            f"MLflow run {name} ({position.run_id}): {gone}; what was logged goes to a new run",
             file=sys.stderr,
             flush=True,
         )
@@ -204,24 +206,14 @@ class Delivery:
                 self.client.set_tag(child.info.run_id, "mlflow.parentRunId", position.run_id)
 
     def _on_adopt(self, journal: Journal, event: Mapping[str, Any]) -> None:
-        from mlflow.exceptions import MlflowException
-
         position, reference = journal.position, event["reference"]
         position.experiment_id = self.experiment(event["experiment"])
-        try:
-            run_id = self._run_id(reference, position.experiment_id)
-            if run_id:
-                run = self.client.get_run(run_id)
-                if run.info.lifecycle_stage == "deleted":
-                    run_id = None
-                else:
-                    self._adopted_points[journal.uid] = mlflow_compat.latest_points(run)
-        except MlflowException as error:
-            if error.error_code != _MISSING:
-                raise
-            run_id = None
-        if run_id or not event["name"]:  # no name (`Tracker.add_tags`): of use to that run alone
-            position.run_id = run_id
+        run_id = self._run_id(reference, position.experiment_id)
+        run = active_run(self.client, run_id) if run_id else None
+        if run:
+            self._adopted_points[journal.uid] = mlflow_compat.latest_points(run)
+        if run or not event["name"]:  # no name (`Tracker.add_tags`): of use to that run alone
+            position.run_id = run_id if run else None
         else:  # its models came from a cache of DVC: the run that trained them is in another store, or deleted
             self._on_begin(journal, event)
 

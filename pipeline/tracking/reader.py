@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..core.errors import UserError
 from . import views
+from .lifecycle import active_run
 from .tracker import Tracker
 
 
@@ -50,14 +51,7 @@ def find_runs(tracker: Tracker, condition: str) -> list[StoredRun]:
 
 def has_run(tracker: Tracker, run_id: str) -> bool:
     """Whether the store has a run with this id that is not deleted. Raises what MLflow raises."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return bool(tracker.client.get_run(run_id).info.lifecycle_stage == "active")
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return False
+    return active_run(tracker.client, run_id) is not None
 
 
 def described(tracker: Tracker, fingerprint: str) -> StoredRun | None:

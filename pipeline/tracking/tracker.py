@@ -1,5 +1,6 @@
 """A process's connection to MLflow: the store, the experiment with its saved views, and runs."""
 
+import contextlib
 import os
 import sys
 import time
@@ -7,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import Timeout
 
 from ..config.schema.tracking import TrackingConfig
 from ..core.errors import UserError
@@ -177,6 +180,21 @@ class Tracker:
         """Return the id of the model `name` of that run; the name itself as long as MLflow has given no id."""
         folder = folder_of(self._root, run_link.read_text(encoding="utf-8").strip())
         return position_of(folder).models.get(name, name) if folder else name
+
+    def restore(self, run_link: Path) -> None:
+        """If the run whose journal `run_link` names was deleted in the store, send all of it to a new run.
+
+        For a run that an earlier process ended: one that this process writes is restored when an event is refused.
+        """
+        folder = folder_of(self._root, run_link.read_text().strip()) if run_link.exists() else None
+        if folder is None or self._sender.delivery is None:
+            return
+        with contextlib.suppress(Timeout):  # this process writes it
+            journal = Journal(folder)
+            if self._sender.delivery.restart_if_deleted(journal):
+                self._sender.add(journal)
+            else:
+                journal.close()
 
     def release(self, run_link: Path) -> None:
         """Note that no later process will continue the run whose journal `run_link` names; delete `run_link`."""

@@ -117,6 +117,9 @@ class RunRecorder:
     def finish(self, results: Sequence[SeedResult], run_links: Sequence[Path], checkpoint_seconds: float) -> None:
         """Write `runs.json`: references to runs and models, MLflow ids where it has assigned them. Print costs."""
         tracker, seeds = self._tracker, {}
+        for link in run_links:
+            tracker.restore(link)  # a seed that an earlier process ended
+        tracker.drain()
         for result, link in zip(results, run_links, strict=True):
             model = tracker.model_reference(link, result.model) if result.model else None
             seeds[result.seed] = SeedReference(run=tracker.reference(link), model=model)
