@@ -28,6 +28,7 @@ TESTS = {
     "evaluation/metrics": ("test_metrics.py",),
     "data/plan": ("test_plan.py",),
     "tracking/journal": ("test_journal_files.py",),
+    "tracking/lines": ("test_journal_files.py",),
     "training/checkpoint": ("test_checkpoint.py", "test_security.py"),
     "core/turns": ("test_turns.py",),
 }

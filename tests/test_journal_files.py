@@ -18,6 +18,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from pipeline.tracking import journal as journals
+from pipeline.tracking import lines
 from pipeline.tracking.journal import Journal, Position
 
 DAY = 86_400.0
@@ -113,10 +114,10 @@ def test_half_a_line_is_cut_off(tmp_path: Path) -> None:
 
 @contextmanager
 def interrupted_at(count: int, passed: list[int]) -> Iterator[None]:
-    """Ctrl-C at the `count`th line of journal.py that the body runs; `passed[0]`: how many it ran."""
+    """Ctrl-C at the `count`th line of journal.py and lines.py that the body runs; `passed[0]`: how many it ran."""
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
-        if frame.f_code.co_filename != journals.__file__:
+        if frame.f_code.co_filename not in (journals.__file__, lines.__file__):
             return None
         if event == "line":
             passed[0] += 1

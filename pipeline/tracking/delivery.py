@@ -6,12 +6,13 @@ again by its tag `journal`, a model by its name and run.
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from ..core.redaction import redacted
 from . import address, experiments, mlflow_compat, views
+from .batches import BATCHED, batches
 from .journal import Journal, Position, folder_of, is_local, position_of, successor_of, uid_of
 from .lifecycle import MISSING, active_run
 from .reachable import unreachable_reason
@@ -21,13 +22,9 @@ RUN_ID: Final = "{run_id}"
 """Placeholder for the run's id in the value of a tag: the text is written before MLflow has given an id."""
 EXPERIMENT_ID: Final = "{experiment_id}"
 """Placeholder for the experiment's id, as `RUN_ID`."""
-_POINTS_PER_CALL: Final = 1000
-_NAMES_PER_CALL: Final = 100  # MLflow's limit on parameters and on tags
 _REFUSALS: Final = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS")
 """Error codes of MLflow for what it will not take at any later time either."""
 _RESTARTS: Final = 3
-_BATCHED: Final = ("metrics", "params", "tags")
-"""Events that go to MLflow many in a call."""
 
 
 class NotYetError(Exception):
@@ -73,7 +70,7 @@ class Delivery:
         from mlflow.exceptions import MlflowException
 
         position = journal.position
-        for batch, end in _batches(journal.events(position.offset)):
+        for batch, end in batches(journal.events(position.offset)):
             try:
                 self._apply(journal, batch)
             except MlflowException as error:
@@ -151,7 +148,7 @@ class Delivery:
         event = batch[0]
         if journal.position.run_id is None and event["event"] not in ("begin", "adopt"):
             return  # the run to adopt is not in this store
-        if event["event"] in _BATCHED:
+        if event["event"] in BATCHED:
             self._log_batch(journal, batch)
         else:
             getattr(self, f"_on_{event['event']}")(journal, event)
@@ -317,28 +314,6 @@ def connect(root: Path, store: str) -> Delivery:
         raise ConnectionError(reason)
     with first_connection(root, uri):
         return Delivery(MlflowClient(address.whole(uri)), store, root)
-
-
-def _batches(events: Iterator[tuple[dict[str, Any], int]]) -> Iterator[tuple[list[dict[str, Any]], int]]:
-    """Group events into batches of one call each; yield each batch with the byte offset behind it."""
-    batch: list[dict[str, Any]] = []
-    points = names = end = 0
-    for event, after in events:
-        kind = event["event"]
-        more_points = sum(map(len, event["values"].values())) if kind == "metrics" else 0
-        more_names = len(event["values"]) if kind in ("params", "tags") else 0
-        full = points + more_points > _POINTS_PER_CALL or names + more_names > _NAMES_PER_CALL
-        if batch and (full or kind not in _BATCHED):
-            yield batch, end
-            batch, points, names = [], 0, 0
-        end = after
-        if kind not in _BATCHED:
-            yield [event], end
-            continue
-        batch.append(event)
-        points, names = points + more_points, names + more_names
-    if batch:
-        yield batch, end
 
 
 def _attachment(journal: Journal, event: Mapping[str, Any]) -> Path:

@@ -15,7 +15,6 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from io import FileIO
 from pathlib import Path
 from threading import RLock
 from typing import Any, Final
@@ -23,12 +22,12 @@ from typing import Any, Final
 from filelock import FileLock, Timeout
 
 from ..core.redaction import redacted, without_credentials_inside
+from .lines import append_line, cut_off_incomplete_line, end_of_last_line
 
 FOLDER: Final = "journal"
 _KEEP_DAYS: Final = 14
 _LOCK_SECONDS: Final = 30.0
 _LOCAL: Final = "journal:"
-_BLOCK: Final = 4096  # bytes read at a time in search of the end of a line
 
 
 def is_local(reference: str) -> bool:
@@ -219,42 +218,6 @@ class Journal:
             folder = self.folder / "files" / uuid.uuid4().hex[:12]
             folder.mkdir(parents=True)
             return folder / name
-
-
-def append_line(file: FileIO, line: bytes) -> None:
-    """Append a line, which ends with a newline, to a file opened for appending. Raises OSError; the line is then gone.
-
-    An interruption (`KeyboardInterrupt`) amid the line leaves a part that the next call cuts off.
-    """
-    cut_off_incomplete_line(file)
-    rest = memoryview(line)
-    try:
-        while rest:  # a disk that becomes full takes a part, and raises at the next call
-            rest = rest[file.write(rest) :]
-    except OSError:
-        cut_off_incomplete_line(file)
-        raise
-
-
-def cut_off_incomplete_line(file: FileIO) -> None:
-    """Shorten the file to its last complete line: the power failed, the disk was full, or a signal came amid a line."""
-    with open(file.name, "rb", buffering=0) as readable:  # noqa: PTH123 (`file.name` is what `Path.open` was given)
-        complete = end_of_last_line(readable)
-    if complete < os.fstat(file.fileno()).st_size:
-        file.truncate(complete)
-
-
-def end_of_last_line(file: FileIO, before: int | None = None) -> int:
-    """Return the offset behind the last newline of the first `before` bytes; None: of the whole file."""
-    end = size = file.seek(0, os.SEEK_END)
-    end = min(size, size if before is None else before)
-    while end:
-        start = max(0, end - _BLOCK)
-        file.seek(start)
-        if newline := file.read(end - start).rfind(b"\n") + 1:
-            return start + newline
-        end = start
-    return 0
 
 
 def position_of(folder: Path) -> Position:

@@ -1,4 +1,4 @@
-"""Whether a run is still in a store. Who deletes a run in MLflow's UI leaves it there, marked; `mlflow gc` removes it."""
+"""Whether a run is still in a store. MLflow's UI only marks a run as deleted; `mlflow gc` removes it."""
 
 from typing import Any, Final
 

@@ -186,7 +186,7 @@ class Tracker:
 
         For a run that an earlier process ended: one that this process writes is restored when an event is refused.
         """
-        folder = folder_of(self._root, run_link.read_text().strip()) if run_link.exists() else None
+        folder = folder_of(self._root, run_link.read_text(encoding="utf-8").strip()) if run_link.exists() else None
         if folder is None or self._sender.delivery is None:
             return
         with contextlib.suppress(Timeout):  # this process writes it
