@@ -77,7 +77,11 @@ def test_a_sweep_of_any_name_has_its_runs_and_its_view(root: Path) -> None:
         assert len(client.search_runs([experiment], in_sweep(name))) == 3
         with pytest.raises(UserError, match="no configuration that two frameworks were trained under"):
             SweepArms(tracker, name)  # its runs are found
-    for name in ("c", "a'b", "a' OR tags.seed = '0"):
+    with tracker.run("tagged by hand", tags=shown | {"sweep": "c_"}):
+        pass
+    with pytest.raises(UserError, match="no configuration that two frameworks were trained under"):
+        SweepArms(tracker, "c_")
+    for name in ("c", "cc", "a'b", "a' OR tags.seed = '0"):
         with pytest.raises(UserError, match="no finished runs of it"):
             SweepArms(tracker, name)
 
