@@ -8,7 +8,7 @@ separately.
 A process keeps much of its speed from its start to its end, and the next one has another: its memory and its threads
 lie elsewhere. More rounds of the same processes do not show that. So the processes are started anew several times, and
 the unit of every interval is a restart: the geometric mean of its rounds' ratios is one observation, and the interval
-is Student's t on the logarithms of the restarts (Georges et al. 2007, section 3; Kalibera & Jones 2013).
+is Student's t on the logarithms of the restarts (Georges et al. 2007; Kalibera & Jones 2013).
 """
 
 import time

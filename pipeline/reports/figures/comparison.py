@@ -9,6 +9,7 @@ from ...comparison.paired_tests import HIGHER_IS_BETTER, Difference
 from ...comparison.result import PairSpeed
 from ...comparison.verdict import UNITS
 from ...core.frameworks import SeriesStyle
+from ...evaluation.summary import Ratio
 from .evaluation import draw_confusion, draw_reliability
 from .style import GREY, styled, subplots
 
@@ -95,7 +96,7 @@ def speed(measured: PairSpeed, a: SeriesStyle, b: SeriesStyle) -> Any:
             ha="center",
             fontsize=9,
         )
-    reach = 1.15 * max(1.3, *(max(r.high, 1 / r.low) for r in measured.ratios.values()))
+    reach = 1.15 * max(1.3, *(_times(r) for r in measured.ratios.values()))
     ticks = [t for t in (0.1, 0.2, 0.5, 0.67, 1, 1.5, 2, 5, 10) if 1 / reach < t < reach]
     axis.axvline(1, color="#333a45", lw=1)
     axis.set(xscale="log", xlim=(1 / reach, reach), yticks=range(len(kinds)), yticklabels=kinds)
@@ -105,3 +106,8 @@ def speed(measured: PairSpeed, a: SeriesStyle, b: SeriesStyle) -> Any:
     axis.set_xlabel(f"\u2190 {b.title} faster        speed ratio        {a.title} faster \u2192")
     axis.grid(visible=False, axis="y")
     return figure
+
+
+def _times(ratio: Ratio) -> float:
+    """Return how far the axis must reach for a ratio; a very long interval, as of two restarts, is cut off."""
+    return min(max(ratio.high, 1 / ratio.low), 4 * max(ratio.mean, 1 / ratio.mean))
