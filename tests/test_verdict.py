@@ -300,6 +300,7 @@ CASES = {
     "better, but it does not matter": (difference(*SURE), 0.05, "a_better", True),
     "no difference that matters": (difference([0.97, 0.96, 0.98], [0.971, 0.9595, 0.9798]), 0.01, "equivalent", True),
     "too noisy": (difference([0.97, 0.93, 0.99], [0.95, 0.96, 0.95]), 0.005, "inconclusive", False),
+    "apart by rounding": (difference([0.1314, 0.1262], [0.1314 + 1e-8, 0.1262 + 1.01e-8]), 0.005, "equivalent", True),
     "identical": (difference([0.97, 0.96], [0.97, 0.96]), 0.005, "equivalent", True),
 }
 

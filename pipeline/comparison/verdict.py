@@ -7,6 +7,8 @@ from typing import Literal
 from .paired_tests import LEVEL, Difference
 
 Kind = Literal["a_better", "b_better", "equivalent", "inconclusive"]
+RESOLUTION = 1e-6
+"""Smallest difference of a metric that counts: the rounding of float32 outputs moves a metric by less."""
 _POWER = 0.8
 """Chance of a verdict that "about k more seeds would settle it" promises."""
 _MOST_SEEDS = 500
@@ -27,14 +29,15 @@ class Verdict:
 def decide(difference: Difference, margin: float) -> Verdict:
     """Decide at the 5 % level.
 
-    An arm is better if the 95 % interval excludes 0. Otherwise the arms are equivalent if two one-sided tests (TOST)
-    place the difference within `margin`: the smallest difference that matters, > 0, in the metric's unit. One seed
-    decides nothing, because it cannot tell the arm from the luck of its initial weights.
+    An arm is better if the 95 % interval excludes 0, and the difference is no mere rounding (`RESOLUTION`). Otherwise
+    the arms are equivalent if two one-sided tests (TOST) place the difference within `margin`: the smallest difference
+    that matters, > 0, in the metric's unit. One seed decides nothing, because it cannot tell the arm from the luck of
+    its initial weights.
     """
     if difference.seeds == 1:
         return Verdict("inconclusive", False, 2)
     small = difference.p_equivalence(margin) < LEVEL
-    if difference.p_value < LEVEL:
+    if difference.p_value < LEVEL and abs(difference.mean) >= RESOLUTION:
         return Verdict("a_better" if difference.favours_a else "b_better", small, None)
     if small:
         return Verdict("equivalent", True, None)

@@ -74,7 +74,8 @@ def show_all(comparisons: Mapping[str, Comparison], reports: str) -> None:
     ]
     head = ("configuration", "seeds", a, b, f"{a} \u2212 {b}, points", "verdict on test accuracy")
     notes = dict.fromkeys(note for comparison in comparisons.values() for note in comparison.notes)
-    text = [*notes, f"Reports: {reports}"]
+    compared = dict.fromkeys(comparison.compared for comparison in comparisons.values())
+    text = [*compared, *notes, f"Reports: {reports}"]
     _print("mean \u00b1 standard deviation [95 % interval]", head, lines, text)
 
 
