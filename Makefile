@@ -1,6 +1,7 @@
 # make repro | test | lint | ui | docs | lock | clean      (each sets up .venv first where that is needed)
 # make test ARGS='-k sweep': those tests alone; one process, with a debugger: .venv/bin/python -m pytest -k sweep --pdb
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -20,8 +21,10 @@ endif
 
 # Packages are compiled here, on all cores, or by the commands that come first, or, where Python may not keep that, by all.
 $(STAMP): requirements.lock pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: set PYTHON=<path to Python 3.11>" >&2; exit 2; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: set PYTHON=<path to Python 3.11, 3.12 or 3.13>" >&2; exit 2; }
 	@test -z "$(SET_UP_IN)" -o "$(SET_UP_IN)" = "$(CURDIR)" || { echo "$(VENV) was set up in $(SET_UP_IN): made anew"; rm -rf $(VENV); }
+	@for python in $(PYTHON) $(wildcard $(BIN)/python); do test ! -x "$$(command -v $$python)" || $$python -c '$(SUPPORTED)' || { \
+	echo "$$python is $$($$python --version): set PYTHON=<path to Python 3.11, 3.12 or 3.13>, and remove $(VENV) if it is of another" >&2; exit 2; }; done
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock

@@ -475,11 +475,15 @@ def name_with_torchvision(_: Path) -> None:
     assert torchvision_compat.file_names(datasets.MNIST) == list(FILES)
     assert torchvision_compat.file_names(datasets.CIFAR10) == ["cifar-10-python.tar.gz"]
     assert torchvision_compat.file_names(datasets.ImageFolder) == []
+    assert torchvision_compat.file_addresses(datasets.SVHN)[0].startswith("http://ufldl.stanford.edu/")
+    assert torchvision_compat.file_addresses(datasets.ImageFolder) == []
 
 
 @in_a_process_of_its_own
 def test_torchvision_tells_the_names_of_its_files(tmp_path: Path) -> None:
     """Else see `torchvision_compat.file_names`: names alone, for the message that says what a mirror must hold.
+
+    `file_addresses` tells `doctor` the hosts.
 
     Where a data set's class no longer tells them, leave them out: they are told one by one then.
     """

@@ -132,6 +132,33 @@ def test_the_schema_is_that_of_a_store_that_is_built(tmp_path: Path, monkeypatch
     assert finding[0] == "ok"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "host"),
+    [
+        (("data=cifar10",), "www.cs.toronto.edu"),
+        (("data=fashion_mnist",), "fashion-mnist.s3-website.eu-central-1.amazonaws.com"),
+        (("data=mnist",), "ossci-datasets.s3.amazonaws.com"),
+    ],
+)
+def test_the_hosts_of_the_configured_data_are_asked(
+    project: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], host: str
+) -> None:
+    (project / "data/raw").mkdir(parents=True)
+    (project / "data/raw/of_another_data_set").touch()
+    monkeypatch.setenv("https_proxy", nobody())
+    mark, said = found(project, monkeypatch, *arguments)["data"]
+    assert mark == "FAIL"
+    assert f"{host}: " in said
+    assert "data.mirror" in said
+
+
+def test_an_unknown_data_set_is_named_with_what_is_allowed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark, said = found(project, monkeypatch, "data=mnist", "data.name=nope", "data.provider=torchvision")["data"]
+    assert mark == "FAIL"
+    assert "data.name = nope" in said
+    assert "SVHN" in said
+
+
 def test_something_bad_ends_with_1(project: Path) -> None:
     done = run_module(project, "pipeline.doctor", "data=mnist", "data.mirror=/no/such")
     assert done.returncode == 1

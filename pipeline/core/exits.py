@@ -4,16 +4,21 @@ Exit codes: 0 done, 1 failed, 2 mistake of the user, 3 another process already d
 (SIGINT, SIGTERM).
 """
 
+import atexit
 import codecs
 import errno
 import functools
 import io
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Final, NoReturn
 
@@ -33,14 +38,27 @@ _PLAIN: Final = {"\u00b1": "+-", "\u2212": "-", "\u00d7": "x", "\u2192": "->", "
 
 
 def print_anything() -> None:
-    """Let standard output and error take every character, also where their encoding lacks it, as ASCII does.
+    """Let standard output take every character, also where its encoding lacks it, as ASCII does.
 
-    A character without a spelling in `_PLAIN` becomes its escape, and so does a byte of a name that is not UTF-8.
+    Standard error does so by itself. A character without a spelling in `_PLAIN` becomes its escape, and so does a byte
+    of a name that is not UTF-8.
     """
     codecs.register_error("plain", _spell)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="plain")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="plain")
+
+
+def _keep_settings_from_libraries() -> None:
+    """Replace settings of the environment under which libraries that are imported later would raise."""
+    try:
+        Path.home()
+    except RuntimeError:  # no HOME, and no such user, as in a container with a user id of its own
+        os.environ["HOME"] = tempfile.mkdtemp(prefix="home-")
+        atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
+    os.environ["MPLBACKEND"] = "agg"  # MLflow imports matplotlib, which refuses a backend that it does not know
+    if any(option.startswith("error") for option in sys.warnoptions):  # TensorFlow and MLflow warn during import
+        warnings.filters[:] = [entry for entry in warnings.filters if entry[0] != "error"]  # type: ignore[index]
+        warnings.simplefilter("ignore", DeprecationWarning)
 
 
 def _spell(error: UnicodeError) -> tuple[str, int]:
@@ -58,6 +76,7 @@ def exit_codes() -> Iterator[None]:
     from then on fits every encoding, see `print_anything`.
     """
     print_anything()
+    _keep_settings_from_libraries()
     try:
         yield
     except UserError as error:

@@ -39,6 +39,8 @@ class Framework:
     """What compiles its steps where the execution is `compiled`."""
     ours: tuple[str, ...] = ()
     """Optimisers and types of layers that its backend computes by code of this project, not by the framework's own."""
+    variables: tuple[str, ...] = ()
+    """Patterns of the variables of the environment that may move its bits, see `machine.steering_variables`."""
     warm_imports: tuple[str, ...] = ()
     """Modules that a warm worker imports in addition to the backend, see `sweeps.workers`."""
 
@@ -80,6 +82,7 @@ register(
         flavour="mlflow.tensorflow",
         compiler="XLA",
         ours=("adam", "adamw", "sgd", "batch_norm", "max_pool", "dropout"),
+        variables=("TF_*", "TF2_*", "XLA_*"),
     )
 )
 register(
@@ -91,6 +94,7 @@ register(
         flavour="mlflow.pytorch",
         compiler="TorchInductor",
         ours=("dropout",),
+        variables=("TORCH*", "PYTORCH_*", "ATEN_*"),
         warm_imports=("torch._inductor.compile_fx", "torch.export"),  # PyTorch imports these even when it runs eagerly
     )
 )

@@ -1,8 +1,9 @@
-"""The machine of a run: processor, memory, GPUs, and the versions of the packages that compute."""
+"""The machine of a run: processor, memory, GPUs, versions of the packages that compute, variables that steer them."""
 
 import os
 import platform
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +14,17 @@ import psutil
 from .frameworks import FRAMEWORKS
 
 _PACKAGES: Final = ("torchvision", "numpy", "mlflow", "dvc", "hydra-core")  # in addition to those of the frameworks
+_STEERING: Final = (
+    *("ONEDNN_*", "DNNL_*", "MKL_*", "OPENBLAS_*", "BLIS_*", "NPY_*", "GLIBC_TUNABLES"),
+    *("CUBLAS_*", "CUDNN_*", "NVIDIA_TF32_OVERRIDE"),
+)
+"""Patterns of the variables of libraries that all frameworks may use, in addition to `Framework.variables`."""
+_HARMLESS: Final = (
+    *("*_NUM_*THREADS*", "MKL_DYNAMIC", "MKL_THREADING_LAYER"),  # `train.threads` decides
+    *("*_HOME", "*_DIR", "*_PATH", "*_CACHE*", "*LOG*", "*_VERBOSE*", "*_DEBUG*"),
+)
+_ENVIRONMENT: Final = dict(os.environ)
+"""The environment of the command: frameworks set variables during their import."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,26 @@ def machine() -> Machine:
         gpus=_gpus(),
         versions={name: version for name in packages if (version := _version(name))},
     )
+
+
+def command_environment() -> dict[str, str]:
+    """Return the environment that the command was started with."""
+    return _ENVIRONMENT
+
+
+def steering_variables(framework: str | None = None) -> dict[str, str]:
+    """Return the variables of the environment that may move the bits of a framework; None: of any framework.
+
+    They change the instructions, the order of summation or the precision that a library computes with.
+    """
+    chosen = FRAMEWORKS.values() if framework is None else [FRAMEWORKS[framework]]
+    patterns = (*_STEERING, *(pattern for entry in chosen for pattern in entry.variables))
+    return {
+        name: value
+        for name, value in sorted(command_environment().items())
+        if any(fnmatchcase(name, pattern) for pattern in patterns)
+        and not any(fnmatchcase(name, pattern) for pattern in _HARMLESS)
+    }
 
 
 def usable_cores() -> int:

@@ -2,11 +2,11 @@
 
 import json
 import os
+import pwd
 import re
 import shutil
 import socket
 import sys
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -16,23 +16,21 @@ from typing import Final
 import psutil
 
 from ..config.compose import CONF, PARAMS, compose, conf_digest
-from ..config.schema.whole import Config
 from ..core import working_tree
 from ..core.errors import UserError
-from ..core.machine import machine, usable_cores
-from ..core.paths import PREPARED
+from ..core.machine import command_environment, machine, usable_cores
 from ..core.redaction import redacted
 from ..core.working_tree import GitError
 from ..tracking import health, journal, outbox
-from ..tracking.health import ANSWER_SECONDS, Mark
+from ..tracking.health import Mark
 from ..tracking.store import store_uri
 from ..training.checkpoint import FOLDER as CHECKPOINTS
 from . import location
+from .data_check import data
 
 _GIB: Final = 2**30
 _LOW_DISK: Final = 2 * _GIB
 _FULL_DISK: Final = _GIB // 4
-_HOSTS: Final = {"torchvision": "ossci-datasets.s3.amazonaws.com", "tfds": "storage.googleapis.com"}
 
 
 @dataclass(frozen=True)
@@ -58,11 +56,12 @@ def examine(arguments: Sequence[str], root: Path) -> Iterator[Finding]:
         "machine": _machine,
         "gpu": _gpu,
         "disk": lambda: _disk(root),
+        "home": _home,
         "store": lambda: health.store(root),
         "journal": lambda: _journal(root),
         "checkpoints": lambda: _checkpoints(root),
         "configuration": lambda: _configuration(arguments, root),
-        "data": lambda: _data(compose(arguments), root),
+        "data": lambda: _data(arguments, root),
         "dvc": lambda: _dvc(root),
         "git": _git,
         "leftovers": lambda: _leftovers(root),
@@ -72,15 +71,14 @@ def examine(arguments: Sequence[str], root: Path) -> Iterator[Finding]:
             for mark, message in check():
                 yield Finding(mark, name, redacted(message))
         except UserError as error:
-            if name != "data":  # an invalid configuration, which the check `configuration` has reported
-                yield Finding("FAIL", name, redacted(str(error)))
+            yield Finding("FAIL", name, redacted(str(error)))
         except Exception as error:  # see the docstring
             yield Finding("FAIL", name, redacted(f"cannot be checked: {type(error).__name__}: {error}"))
 
 
 def _python() -> Iterator[tuple[Mark, str]]:
-    version, needed = sys.version.split()[0], "3.11"
-    good = version.startswith(f"{needed}.")
+    version, needed = sys.version.split()[0], "3.11 to 3.13"
+    good = (3, 11) <= sys.version_info[:2] <= (3, 13)
     yield (
         "ok" if good else "FAIL",
         f"{version} at {sys.executable}" + ("" if good else f"; allowed: Python {needed}"),
@@ -157,6 +155,17 @@ def _disk(root: Path) -> Iterator[tuple[Mark, str]]:
             yield "FAIL", f"{root / name}: not writable; runs write there"
 
 
+def _home() -> Iterator[tuple[Mark, str]]:
+    advice = "`dvc` and libraries keep settings and caches there; export HOME=<a writable folder>"
+    try:
+        home = Path(command_environment().get("HOME") or pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        yield "warn", f"HOME is not set, and user {os.getuid()} has no entry in passwd: {advice}"
+        return
+    writable = home.is_dir() and os.access(home, os.W_OK)
+    yield ("ok", str(home)) if writable else ("warn", f"{home}: missing or not writable: {advice}")
+
+
 def _journal(root: Path) -> Iterator[tuple[Mark, str]]:
     journals = outbox.find(root)
     refused = [entry for entry in journals if entry.refused]
@@ -200,43 +209,12 @@ def _configuration(arguments: Sequence[str], root: Path) -> Iterator[tuple[Mark,
     yield "ok", f"{CONF}: valid; {PARAMS} is {state}"
 
 
-def _data(config: Config, root: Path) -> Iterator[tuple[Mark, str]]:
-    data, prepared = config.data, root / PREPARED / "dataset.json"
-    suffix = ""
-    if prepared.exists():
-        facts = json.loads(prepared.read_text(encoding="utf-8"))
-        suffix = f"; prepared: {facts['name']}, {facts['fingerprint'][:8]}"
-    mirror = getattr(data, "mirror", None)
-    if mirror and mirror.startswith(("http://", "https://")):
-        try:
-            urllib.request.urlopen(mirror, timeout=ANSWER_SECONDS).close()
-        except urllib.error.HTTPError:
-            pass  # the server answers; it need not serve a page at this address
-        except (OSError, ValueError) as error:
-            yield "FAIL", f"data.mirror = {mirror}: {getattr(error, 'reason', error)}"
-            return
-        yield "ok", f"data.mirror = {mirror}: answers{suffix}"
-    elif mirror:
-        folder = Path(mirror.removeprefix("file://"))
-        folder = folder if folder.is_absolute() else root / folder
-        if folder.is_dir():
-            yield "ok", f"data.mirror = {mirror}: {sum(1 for _ in folder.iterdir())} files{suffix}"
-        else:
-            yield "FAIL", f"data.mirror = {mirror}: no such folder; allowed: a folder or URL with the upstream files"
-    elif host := _HOSTS.get(data.provider):
-        if (root / "data/raw").exists() and any((root / "data/raw").iterdir()):
-            yield "ok", f"{data.name}: files are in data/raw{suffix}"
-            return
-        try:
-            socket.create_connection((host, 443), timeout=ANSWER_SECONDS).close()
-            yield "ok", f"{data.name}: {host} answers{suffix}"
-        except OSError as error:
-            advice = (
-                "set data.mirror to a folder with the upstream files, or choose data=mnist_sample, which is bundled"
-            )
-            yield "FAIL", f"{data.name} by {data.provider}: {host}: {error}; {advice}"
-    else:
-        yield "ok", f"{data.name}: needs no network{suffix}"
+def _data(arguments: Sequence[str], root: Path) -> Iterator[tuple[Mark, str]]:
+    try:
+        config = compose(arguments)
+    except UserError:  # the check `configuration` has reported it
+        return
+    yield from data(config.data, root)
 
 
 def _dvc(root: Path) -> Iterator[tuple[Mark, str]]:

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import Field
+
 from ..core.frameworks import find
-from ..core.machine import machine
+from ..core.machine import machine, steering_variables
 from ..core.records import Record
 from .backend import Classifier
 
@@ -32,6 +34,8 @@ class MachineFacts(Record):
     """Host threads that operators may use."""
     python: str
     numpy: str
+    variables: dict[str, str] = Field(default_factory=dict)
+    """Variables of the environment that may move the bits of a framework."""
 
     @property
     def device_in_words(self) -> str:
@@ -83,5 +87,6 @@ class Manifest(Record):
                 threads=device.threads,
                 python=here.python,
                 numpy=here.versions["numpy"],
+                variables=steering_variables(),
             ),
         )

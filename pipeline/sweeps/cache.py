@@ -12,6 +12,7 @@ from typing import Any, Final
 from ..config.schema.whole import Config
 from ..core import fingerprint
 from ..core.files import write_json
+from ..core.machine import steering_variables
 from ..core.turns import is_waited_for, turn
 from ..data.dataset import Dataset
 from ..training.spec import INDIFFERENT
@@ -70,6 +71,7 @@ def key_of(config: Config, dataset: Dataset) -> str:
         "data": dataset.identity,
         "code": fingerprint.of_code("job", framework=config.framework),
         "versions": fingerprint.versions(config.framework),
+        "variables": steering_variables(config.framework),
     }
     return fingerprint.of_json(facts, 16)
 

@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 from ..core import fingerprint
 from ..core.errors import ResultError
 from ..core.files import atomic_file, write_text
+from ..core.machine import steering_variables
 from ..core.turns import is_waited_for, turn
 from ..models.backend import Classifier, EpochResult, State
 from . import handover
@@ -211,6 +212,7 @@ def key_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> str:
         "sweep": spec.sweep.id if spec.sweep else None,
         "code": fingerprint.of_code("train", framework=spec.framework),
         "versions": fingerprint.versions(spec.framework),
+        "variables": steering_variables(spec.framework),
         "device": asdict(classifier.device),
         "execution": classifier.execution,
     }

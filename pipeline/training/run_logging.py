@@ -12,7 +12,7 @@ import numpy as np
 
 from ..core import provenance
 from ..core.frameworks import find
-from ..core.machine import machine, peak_memory_bytes
+from ..core.machine import machine, peak_memory_bytes, steering_variables
 from ..core.paths import PREPARED
 from ..core.progress import Steps, steps
 from ..data.loader import BatchLoader
@@ -221,6 +221,7 @@ def _log_setup(run: Run, spec: RunSpec, classifier: Classifier, seed: int | None
     run.log_params(resolved | {"parameters": classifier.architecture.parameter_count})
     facts = asdict(machine()) | {
         "device": asdict(classifier.device) | {"execution": classifier.execution},
+        "variables": steering_variables(),
         "git": provenance.facts(),
         "dvc": provenance.dvc(),
     }

@@ -5,6 +5,7 @@ own files and to read these back, takes a minute for MNIST, and writes other byt
 """
 
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,6 +56,13 @@ def fetch(data: DataConfig, upstream: Upstream) -> None:
     """Fetch and verify the files with the data set's own code. Raises `UserError`."""
     with opened(data, upstream):
         pass
+
+
+def addresses(data: DataConfig) -> list[str]:
+    """Return the addresses of a data set's files. Raises `UserError` for an unknown data set."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with without_notices(), tempfile.TemporaryDirectory() as scratch:
+        return list(_builder(data, Path(scratch)).url_infos)
 
 
 @contextmanager

@@ -5,8 +5,11 @@ Read it first when the version changes.
 tests/test_compat.py has a test for each function, which says what to do when it breaks.
 """
 
+import ast
 import inspect
+import re
 import tarfile
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,6 +25,13 @@ def file_names(dataset_class: Any) -> list[str]:
     if isinstance(resources, list | tuple) and resources:
         return [str(url).rpartition("/")[2] for url, _ in resources]
     return [single] if isinstance(single, str) else []
+
+
+def file_addresses(dataset_class: Any) -> list[str]:
+    """Return the URLs in the code of a data set's class; empty if they are written elsewhere."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(dataset_class)))
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return [text for text in texts if re.fullmatch(r"https?://\S+", text)]
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from ..downloader import Upstream
 from ..remarks import Remark
 from .bundled_provider import FILES
 from .source import Example
-from .torchvision_compat import fetching_through, file_names
+from .torchvision_compat import fetching_through, file_addresses, file_names
 
 # By part, the names that upstream's splits may have; the first one that a data set accepts is used.
 _SPLITS = {"train": ("train", "trainval"), "validation": ("val", "valid"), "test": ("test", "val", "valid")}
@@ -84,6 +84,13 @@ def fetch(data: DataConfig, upstream: Upstream) -> None:
     """Fetch and verify the files with the data set's own code; discard what it unpacks. Raises `UserError`."""
     with opened(data, upstream):
         pass
+
+
+def addresses(data: DataConfig) -> list[str]:
+    """Return the addresses that a data set's files may come from. Raises `UserError` for an unknown data set."""
+    if hosts := _HOSTS.get(data.name):
+        return [f"https://{host}" for host in hosts]
+    return file_addresses(_find(data.name))
 
 
 @contextmanager

@@ -12,9 +12,17 @@ from ..backend import Device
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if Path("/proc/driver/nvidia").exists() else "3")
 
 
-with without_notices():
-    import keras
-    import tensorflow as tf
+# Keras would read its backend, layout, precision and epsilon from the user's home and environment, and write there. In
+# os.devnull it finds nothing, and can write nothing; that is no error of Keras'.
+_others = {name: os.environ.pop(name) for name in tuple(os.environ) if name.startswith("KERAS_")}
+os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": os.devnull}
+try:
+    with without_notices():
+        import keras
+        import tensorflow as tf
+finally:
+    del os.environ["KERAS_HOME"]
+    os.environ |= _others | {"KERAS_BACKEND": "tensorflow"}
 
 __all__ = ["configure", "keras", "tf"]
 

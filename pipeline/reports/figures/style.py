@@ -3,20 +3,22 @@
 import base64
 import functools
 import io
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, ParamSpec
 
+os.environ["MPLBACKEND"] = "agg"  # an unknown one in the environment would end the import
 import matplotlib as mpl
-
-from ...core.files import atomic_file
-
-mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+from ...core.files import atomic_file
 from . import fonts
+
+mpl.rcdefaults()  # the same pictures, whatever the user's matplotlibrc says
+mpl.use("Agg")
 
 P = ParamSpec("P")
 

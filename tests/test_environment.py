@@ -1,0 +1,102 @@
+"""Settings of libraries in the environment and in the home folder: fixed, or recorded and compared."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from project_copy import ROOT, clean_environment
+
+from pipeline.core import machine
+from pipeline.core.machine import steering_variables
+from pipeline.equality.fairness import differing_sections
+from pipeline.models.manifest import FrameworkFacts, MachineFacts, Manifest
+
+
+def _given(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    monkeypatch.setattr(machine, "_ENVIRONMENT", variables)
+
+
+def test_variables_that_move_bits_are_recorded_by_framework(monkeypatch: pytest.MonkeyPatch) -> None:
+    moving = {
+        **{"XLA_FLAGS": "--xla_cpu_max_isa=SSE4_2", "TF_ENABLE_ONEDNN_OPTS": "0", "TF_XLA_FLAGS": "x"},
+        **{"ATEN_CPU_CAPABILITY": "avx2", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1", "TORCHINDUCTOR_FREEZING": "1"},
+        **{"ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE", "NVIDIA_TF32_OVERRIDE": "1"},
+    }
+    names = (
+        *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "MKL_DYNAMIC"),
+        *("TF_CPP_MIN_LOG_LEVEL", "TORCH_HOME", "TORCH_LOGS", "TORCHINDUCTOR_CACHE_DIR", "ONEDNN_VERBOSE", "HOME"),
+    )
+    harmless = dict.fromkeys(names, "1")
+    _given(monkeypatch, **moving, **harmless)
+    assert steering_variables() == dict(sorted(moving.items()))
+    shared = {"ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "NVIDIA_TF32_OVERRIDE"}
+    assert set(steering_variables("tensorflow")) == shared | {"XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS"}
+    assert "XLA_FLAGS" not in steering_variables("pytorch")
+
+
+def test_arms_under_different_variables_are_not_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    def manifest() -> Manifest:
+        facts = {"cpu": "x", "cores": 2, "memory_bytes": 1, "device": "cpu", "threads": 2, "python": "3", "numpy": "2"}
+        framework = FrameworkFacts(name="x", versions={}, execution="eager")
+        return Manifest(settings={}, framework=framework, machine=MachineFacts(**facts, variables=steering_variables()))
+
+    _given(monkeypatch)
+    plain = manifest()
+    _given(monkeypatch, XLA_FLAGS="--xla_cpu_enable_fast_math=true")
+    expected = {"machine.variables.XLA_FLAGS": (None, "--xla_cpu_enable_fast_math=true")}
+    assert differing_sections(plain, manifest()) == expected
+
+
+def _python(code: str, home: Path, **environment: str) -> str:
+    command = [sys.executable, "-c", code]
+    env = clean_environment() | {"HOME": str(home), "PYTHONPATH": str(ROOT)} | environment
+    done = subprocess.run(command, cwd=home, env=env, capture_output=True, encoding="utf-8", timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.xdist_group("tensorflow")
+def test_keras_takes_nothing_from_home_and_environment(tmp_path: Path) -> None:
+    (tmp_path / ".keras").mkdir()
+    bad = {"floatx": "half", "epsilon": 1e-3, "backend": "torch", "image_data_format": "channels_first"}
+    (tmp_path / ".keras/keras.json").write_text(json.dumps(bad), encoding="utf-8")
+    code = (
+        "from pipeline.models.tensorflow.start import keras; c = keras.config;"
+        "print(c.backend(), c.floatx(), c.epsilon(), c.image_data_format())"
+    )
+    said = _python(code, tmp_path, KERAS_BACKEND="jax", KERAS_MAX_EPOCHS="x", KERAS_HOME=str(tmp_path / ".keras"))
+    assert said == "tensorflow float32 1e-07 channels_last\n"
+
+
+@pytest.mark.xdist_group("pytorch")
+def test_pytorch_has_all_of_its_threads(tmp_path: Path) -> None:
+    """With fewer, as `OMP_THREAD_LIMIT` and, on a busy machine, `OMP_DYNAMIC` give it, it waited for ever."""
+    code = (
+        "from pipeline.models import pytorch; import torch; torch.set_num_threads(2);"
+        "x = torch.rand(64, 32, 28, 28, requires_grad=True); c = torch.nn.Conv2d(32, 32, 3);"
+        "c(x).sum().backward(); print('done')"
+    )
+    assert _python(code, tmp_path, OMP_THREAD_LIMIT="1", OMP_DYNAMIC="true") == "done\n"
+
+
+def test_pictures_are_the_same_whatever_matplotlib_is_told(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from pipeline.reports.figures import style\n"
+        "figure, axes = style.subplots(); axes.plot([1, 3, 2]); axes.set_title('title')\n"
+        "import hashlib; print(hashlib.md5(style.save(figure, Path('x.png')).read_bytes()).hexdigest())"
+    )
+    plain = _python(code, tmp_path)
+    text = "savefig.dpi: 30\naxes.facecolor: black\nfont.family: serif\nbackend: qtagg\nlines.linewidth: 9\n"
+    (tmp_path / "matplotlibrc").write_text(text, encoding="utf-8")
+    assert _python(code, tmp_path, MPLBACKEND="unknown") == plain
+
+
+def test_warnings_of_libraries_end_no_command(tmp_path: Path) -> None:
+    code = (
+        "from pipeline.core.exits import exit_codes\n"
+        "with exit_codes():\n"
+        "    import warnings, os; warnings.warn('old', DeprecationWarning); print(os.environ['MPLBACKEND'])"
+    )
+    assert _python(code, tmp_path, PYTHONWARNINGS="error", MPLBACKEND="unknown") == "agg\n"
