@@ -16,6 +16,7 @@ from servers import nobody
 
 from pipeline import doctor
 from pipeline.config.compose import compose
+from pipeline.core import machine
 from pipeline.tracking import health
 from pipeline.tracking.journal import Journal
 from pipeline.tracking.tracker import Tracker
@@ -150,6 +151,21 @@ def test_the_hosts_of_the_configured_data_are_asked(
     assert mark == "FAIL"
     assert f"{host}: " in said
     assert "data.mirror" in said
+
+
+def test_a_missing_home_and_a_missing_repository_are_told_with_the_way_out(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(project / ".git")
+    monkeypatch.setattr(machine, "_ENVIRONMENT", {"HOME": "/no/such"})
+    findings = found(project, monkeypatch)
+    assert findings["home"][0] == "warn"
+    assert "export HOME=" in findings["home"][1]
+    assert findings["git"][0] == "warn"
+    assert "core.no_scm" in findings["git"][1]
+    monkeypatch.setattr(machine, "_ENVIRONMENT", {})
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    assert found(project, monkeypatch)["home"][0] == "FAIL"
 
 
 def test_an_unknown_data_set_is_named_with_what_is_allowed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,20 @@ def test_pictures_are_the_same_whatever_matplotlib_is_told(tmp_path: Path) -> No
     assert _python(code, tmp_path, MPLBACKEND="unknown") == plain
 
 
+def test_a_user_without_a_home_gets_a_temporary_one(tmp_path: Path) -> None:
+    code = (
+        "import os, pwd; os.environ.pop('HOME')\n"
+        "def nobody(uid): raise KeyError(uid)\n"
+        "pwd.getpwuid = nobody\n"
+        "from pipeline.core.exits import exit_codes; from pathlib import Path\n"
+        "with exit_codes():\n"
+        "    (Path.home() / 'x').touch(); print(Path.home())"
+    )
+    home = Path(_python(code, tmp_path).strip())
+    assert home.name.startswith("home-")
+    assert not home.exists()
+
+
 def test_warnings_of_libraries_end_no_command(tmp_path: Path) -> None:
     code = (
         "from pipeline.core.exits import exit_codes\n"

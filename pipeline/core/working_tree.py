@@ -191,6 +191,7 @@ def _reason(stderr: str) -> str:
         advice = next((line.strip() for line in stderr.splitlines() if "safe.directory" in line), "")
         return f"git does not trust this folder, which belongs to another user, so runs record no commit; `{advice}`"
     if "not a git repository" in stderr:
-        return "not a git repository, so runs record no commit; clone the repository, or `git init`"
+        without = "`dvc repro` without git needs `dvc config --local core.no_scm true`"
+        return f"not a git repository, so runs record no commit; clone the repository, or `git init`; {without}"
     first = next((line for line in stderr.splitlines() if line.startswith(("fatal:", "error:"))), stderr.strip())
     return f"git: {first}; runs record no commit"

@@ -156,14 +156,21 @@ def _disk(root: Path) -> Iterator[tuple[Mark, str]]:
 
 
 def _home() -> Iterator[tuple[Mark, str]]:
-    advice = "`dvc` and libraries keep settings and caches there; export HOME=<a writable folder>"
+    advice = "export HOME=<a writable folder>"
     try:
         home = Path(command_environment().get("HOME") or pwd.getpwuid(os.getuid()).pw_dir)
     except KeyError:
-        yield "warn", f"HOME is not set, and user {os.getuid()} has no entry in passwd: {advice}"
+        yield (
+            "FAIL",
+            f"HOME is not set, user {os.getuid()} has no entry in passwd, and `dvc` needs one of them; {advice}",
+        )
         return
     writable = home.is_dir() and os.access(home, os.W_OK)
-    yield ("ok", str(home)) if writable else ("warn", f"{home}: missing or not writable: {advice}")
+    yield (
+        ("ok", str(home))
+        if writable
+        else ("warn", f"{home}: missing or not writable, so libraries keep no caches; {advice}")
+    )
 
 
 def _journal(root: Path) -> Iterator[tuple[Mark, str]]:
@@ -240,7 +247,7 @@ def _git() -> Iterator[tuple[Mark, str]]:
     try:
         state = working_tree.read()
     except GitError as error:
-        yield "warn", f"{error}; without git, `dvc repro` needs `dvc config --local core.no_scm true`"
+        yield "warn", str(error)
         return
     commit = f"commit {state.commit[:7]}" if state.commit else "no commit yet"
     kept = f"; {state.diff_files} changed or new files, kept with every run as git.diff" if state.diff else ""
