@@ -52,7 +52,7 @@ def test_arms_under_different_variables_are_not_alike(monkeypatch: pytest.Monkey
 def _python(code: str, home: Path, **environment: str) -> str:
     command = [sys.executable, "-c", code]
     env = clean_environment() | {"HOME": str(home), "PYTHONPATH": str(ROOT)} | environment
-    done = subprocess.run(command, cwd=home, env=env, capture_output=True, encoding="utf-8", timeout=100, check=False)
+    done = subprocess.run(command, cwd=home, env=env, capture_output=True, encoding="utf-8", timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -53,6 +53,7 @@ _RELOADED: Final = ("pipeline", "hydra_plugins")
 _READ_AT_IMPORT: Final = (
     *("HOME", "XDG_", "LANG", "LC_", "LD_", "MALLOC_", "PYTHON", "GOMP_", "KMP_", "MKL_", "OMP_", "OPENBLAS_"),
     *("CUBLAS_", "CUDA_", "CUDNN_", "NCCL_", "NVIDIA_"),
+    *("ATEN_", "BLIS_", "DNNL_", "GLIBC_TUNABLES", "NPY_", "ONEDNN_"),
     *("KERAS_", "TF_", "TFDS_", "XLA_", "PYTORCH_", "TORCH", "TRITON_"),
     *("MPL", "MLFLOW_", "GIT_PYTHON_"),
 )
