@@ -4,14 +4,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from project_copy import ROOT, clean_environment
 
+from pipeline.config.compose import compose
 from pipeline.core import machine
 from pipeline.core.machine import steering_variables
 from pipeline.equality.fairness import differing_sections
 from pipeline.models.manifest import FrameworkFacts, MachineFacts, Manifest
+from pipeline.sweeps.cache import key_of
 
 
 def _given(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
@@ -47,6 +51,17 @@ def test_arms_under_different_variables_are_not_alike(monkeypatch: pytest.Monkey
     _given(monkeypatch, XLA_FLAGS="--xla_cpu_enable_fast_math=true")
     expected = {"machine.variables.XLA_FLAGS": (None, "--xla_cpu_enable_fast_math=true")}
     assert differing_sections(plain, manifest()) == expected
+
+
+def test_a_job_is_another_under_a_variable_of_its_own_framework(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset: Any = SimpleNamespace(identity="data")  # the key takes no more of it
+    tensorflow, pytorch = (compose([f"framework={name}"]) for name in ("tensorflow", "pytorch"))
+    _given(monkeypatch)
+    before = key_of(tensorflow, dataset), key_of(pytorch, dataset)
+    _given(monkeypatch, XLA_FLAGS="x", OMP_NUM_THREADS="1")
+    after = key_of(tensorflow, dataset), key_of(pytorch, dataset)
+    assert after[0] != before[0]
+    assert after[1] == before[1]
 
 
 def _python(code: str, home: Path, **environment: str) -> str:
