@@ -72,6 +72,8 @@ def test_a_folder_that_a_user_names_is_that_of_one_configuration(project: Path) 
     assert (project / "outputs/mine/summary.json").read_bytes() == before
     again = run_module(project, "pipeline.train", *QUICK, "seeds=[0]", "train.checkpoint_minutes=1", where)
     assert again.returncode == 0, again.stderr
+    written = {path.name for path in (project / "outputs/mine").iterdir()}
+    assert written - set(folders.WRITTEN) == {"hydra", "app.log"}  # Hydra's own
 
 
 def test_hydra_s_names_and_settings_of_a_sweep_are_followed(project: Path, tmp_path: Path) -> None:
@@ -134,11 +136,6 @@ def test_files_of_something_else_are_left_alone(tmp_path: Path, file: str) -> No
     with ExitStack() as stack, pytest.raises(UserError):
         folders.run_folder(tmp_path, compose(), stack, new=False)
     assert [path.name for path in tmp_path.iterdir()] == [file]
-
-
-def test_what_a_run_writes_is_known(project: Path) -> None:
-    written = {path.name for path in (project / "outputs/mine").iterdir()}
-    assert written - set(folders.WRITTEN) == {"hydra", "app.log"}  # Hydra's own
 
 
 def test_results_that_are_not_those_of_their_record_are_not_believed(tmp_path: Path) -> None:
