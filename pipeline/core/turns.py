@@ -29,6 +29,7 @@ def turn(folder: Path, label: str, output: Path | None = None) -> Iterator[bool]
     lock. Raises `BusyError` if that process writes to the same `output`: then there is nothing to wait for. None: two
     may.
     """
+    folder.mkdir(parents=True, exist_ok=True)  # an error names this path, and not where a symbolic link leads to
     lock, holder = FileLock(folder / "lock"), folder / _HOLDER
     place = str(output.resolve()) if output else None
     waited = not _taken(lock)
