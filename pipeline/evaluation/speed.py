@@ -26,7 +26,7 @@ from ..config.schema.train import TrainConfig
 from ..core.progress import steps
 from ..data.dataset import Dataset
 from .speed_result import ArmSpeed, Round, SpeedResult, mean_ratio
-from .speed_worker import CHUNK, Worker, most_images
+from .speed_worker import Worker, chunk, most_images
 from .summary import geometric_ratio
 
 KINDS: Final = ("training", "inference", "latency")
@@ -68,7 +68,7 @@ def measure(
         for number, (workers, facts) in enumerate(groups):
             if not sizes:  # the same for all restarts
                 paces = {kind: [facts[name]["pace"][kind] for name in names] for kind in KINDS}
-                sizes = {kind: _block_size(kind, paces[kind], speed, most_images(dataset)) for kind in KINDS}
+                sizes = {kind: _block_size(kind, paces[kind], speed, dataset) for kind in KINDS}
             restarts.append(_measure(number, workers, facts, sizes, speed.rounds, progress))
     return _result(restarts, sizes)
 
@@ -188,14 +188,14 @@ def _arm_speed(name: str, restarts: Sequence[_Restart], sizes: Mapping[str, int]
     )
 
 
-def _block_size(kind: str, paces: Sequence[float], speed: SpeedConfig, most: int) -> int:
+def _block_size(kind: str, paces: Sequence[float], speed: SpeedConfig, dataset: Dataset) -> int:
     """Return how many steps, images or calls fill a block for the slowest framework; all get the same number.
 
-    `paces`: seconds per step, image or call of each framework; `most`: images of an inference block, at most.
+    `paces`: seconds per step, image or call of each framework.
     """
     size = max(1, int(speed.block_seconds * _SHARES[kind] / max(paces)))
     if kind == "inference":
-        return min(most, -(-size // CHUNK) * CHUNK)
+        return min(most_images(dataset), -(-size // chunk(dataset)) * chunk(dataset))
     return max(size, 5) if kind == "latency" else size
 
 

@@ -17,7 +17,7 @@ class ArmSpeed(Record):
     training_images_per_second: float
     """Median over the rounds of all restarts."""
     inference_images_per_second: float
-    """Median over the rounds of all restarts, in batches of 512."""
+    """Median over the rounds of all restarts, in batches of `Classifier.predict_batch`."""
     latency_p50_milliseconds: float
     """Median time of one image, from array to array, over all calls."""
     latency_p95_milliseconds: float

@@ -23,16 +23,22 @@ from ..models.architecture import Architecture
 from ..models.backend import Classifier
 from .latency import latencies, seconds
 
-CHUNK: Final = 512
-"""Images that a backend predicts in one batch."""
+_MOST_IN_BATCH: Final = 512
 _MOST_IMAGES: Final = 8192
 _MOST_BYTES: Final = 1 << 28
 """Size of the images of a split that are loaded, at most."""
 
 
+def chunk(dataset: Dataset) -> int:
+    """Return a number of images that hold whole batches of every backend: 512, or a smaller power of two."""
+    fitting = min(_MOST_IN_BATCH, _MOST_BYTES // math.prod(dataset.image_shape))
+    return 1 << (max(1, fitting).bit_length() - 1)
+
+
 def most_images(dataset: Dataset) -> int:
-    """Return how many images are predicted at once, at most: a multiple of `CHUNK`."""
-    return min(_MOST_IMAGES, max(1, _MOST_BYTES // math.prod(dataset.image_shape) // CHUNK) * CHUNK)
+    """Return how many images are predicted at once, at most: a multiple of `chunk`."""
+    size = chunk(dataset)
+    return min(_MOST_IMAGES, max(1, _MOST_BYTES // math.prod(dataset.image_shape) // size) * size)
 
 
 class Worker:
@@ -101,7 +107,7 @@ class _Bench:
         plan = draw_epoch(train, examples=len(labels), seed=0, epoch=0)
         self.batch_size = min(train.batch_size, len(labels))
         self.plan = plan.segment(0, max(1, plan.full_steps))
-        most = most_images(dataset)
+        self.chunk, most = chunk(dataset), most_images(dataset)
         self.images = np.resize(test.images[:most], (most, *dataset.image_shape))
         self.position = 0
 
@@ -119,7 +125,7 @@ class _Bench:
         """
         began = time.perf_counter()
         pace = {}
-        for kind, trial in (("training", 8), ("inference", min(4 * CHUNK, len(self.images))), ("latency", 20)):
+        for kind, trial in (("training", 8), ("inference", min(4 * self.chunk, len(self.images))), ("latency", 20)):
             self.run(kind, trial)
             pace[kind] = float(np.sum(self.run(kind, trial))) / trial
         device = self.classifier.device
