@@ -290,6 +290,18 @@ def test_what_is_large_or_secret_is_left_out_by_name(
     assert _read(repository, monkeypatch).left_out[-1] == "and 9 more"
 
 
+def test_credentials_in_a_changed_file_are_hidden_and_that_is_said(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = b"url = 'https://jane:hunter22@example.org/x'  # caf\xe9\n"
+    with (repository / "code.py").open("ab") as file:
+        file.write(changed)
+    state = _read(repository, monkeypatch)
+    assert b"hunter22" not in state.diff
+    assert b"+url = 'https://***@example.org/x'  # caf\xe9\n" in state.diff
+    assert state.missing == "not kept with runs: credentials in changed files (*** in git.diff)"
+
+
 def test_reasons_without_a_state_name_the_way_out(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final
 
+from .redaction import redacted
+
 _SECONDS: Final = 20.0  # for each call of git
 _MOST_FILE: Final = 2**20  # bytes of an untracked file
 _MOST_UNTRACKED: Final = 5 * 2**20  # bytes of all untracked files
@@ -48,7 +50,10 @@ class WorkingTree:
     tree: str
     """The id of the tree: of the commit, with the changed, new and deleted files of the working folder."""
     diff: bytes
-    """What `git apply --index` makes `tree` with, from the commit or from nothing; empty if they are equal."""
+    """What `git apply --index` makes `tree` with, from the commit or from nothing; empty if they are equal.
+
+    Credentials in it are hidden, see `left_out`; then it makes another tree.
+    """
     left_out: tuple[str, ...]
     """Files that are not in `tree`, each with the reason; the last entry may say how many more there are."""
 
@@ -83,8 +88,17 @@ def read() -> WorkingTree:
         left_out = _add(temporary)
         tree = _run("write-tree", environment=temporary).decode().strip()
         start = base or _run("hash-object", "-t", "tree", "--stdin", environment=temporary).decode().strip()
-        diff = _run(*_DIFF, start, tree, environment=temporary)
+        diff, hidden = _without_secrets(_run(*_DIFF, start, tree, environment=temporary))
+        left_out = (*left_out, *hidden)
     return WorkingTree(base or None, _shown(branch.strip()), tree, diff, left_out)
+
+
+def _without_secrets(diff: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """Hide credentials in a diff, which everyone who opens the run can read; say so, as it then gives another tree."""
+    text = diff.decode("utf-8", "surrogateescape")
+    if (shown := redacted(text)) == text:
+        return diff, ()
+    return shown.encode("utf-8", "surrogateescape"), ("credentials in changed files (*** in git.diff)",)
 
 
 def _add(temporary: dict[str, str]) -> tuple[str, ...]:
