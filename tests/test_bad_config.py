@@ -3,6 +3,7 @@
 `BAD=2000 pytest tests/test_bad_config.py`: that many.
 """
 
+import logging
 import os
 import re
 from pathlib import Path
@@ -87,6 +88,7 @@ def test_a_bad_override_ends_with_2_and_one_message(
 ) -> None:
     """In process, with what begins work cut off: what a valid choice leads to is tested elsewhere."""
     monkeypatch.chdir(project)
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # `hydra.verbose` outlives its call
     before = files(project)
 
     def begin(*_: Any, **__: Any) -> Any:
