@@ -34,7 +34,6 @@ BAD = {
     "framework=jax": r"framework = 'jax': allowed: tensorflow, pytorch",
     "model=vgg": r"model = 'vgg': unknown; allowed: lenet5, resnet8, .*simple_cnn",
     "data=mnist data.mirror=/no/such/folder": r"data.mirror = /no/such/folder: .*train-images",
-    "data.max_train=20 data.validation_fraction=0.01": r"data.validation_fraction = 0.01: leaves none of 20",
     "-m train.epochs=1,0": r"train.epochs = 0",
     "-m framework=pytorch,jax": r"framework = 'jax'",
     "-m train.epocs=1,2": r"train.epocs = 1: unknown key",

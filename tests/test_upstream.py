@@ -356,8 +356,11 @@ def test_credentials_of_a_mirror_are_those_of_netrc(tmp_path: Path, monkeypatch:
 def test_a_relative_mirror_is_below_the_root_of_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mirror").mkdir()
     (tmp_path / "mirror" / "a").write_bytes(b"whole")
-    (tmp_path / ".dvc/tmp/exps/one").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / ".dvc/tmp/exps/one")
+    for root in (tmp_path, workspace := tmp_path / ".dvc/tmp/exps/one"):  # what makes a folder this project's
+        for name in ("conf/config.yaml", "pipeline/core/paths.py"):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).touch()
+    monkeypatch.chdir(workspace)
     assert place(tmp_path, mirror="mirror") == b"whole"
 
 

@@ -209,7 +209,7 @@ def _opened(source: str | Path) -> Iterator[tuple[BinaryIO, int | None]]:
 
 def _ask(url: str) -> Any:
     request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0 (experiment-tracking-pipeline)"})
-    if login := _login(request.host.partition(":")[0]):
+    if login := _login(urlparse(url).hostname or ""):
         request.add_unredirected_header("Authorization", login)  # to this host, and no other
     return urllib.request.urlopen(request, timeout=SILENCE_SECONDS)
 
