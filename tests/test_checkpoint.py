@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from pipeline.config.compose import compose
 from pipeline.core.errors import BusyError
 from pipeline.core.fingerprint import of_code, versions
+from pipeline.core.machine import steering_variables
 from pipeline.data.cache import obtain
 from pipeline.models.backend import Device, EpochResult, State
 from pipeline.training import checkpoint as checkpoints
@@ -170,6 +171,7 @@ def test_a_checkpoint_of_yesterday_is_found_today(spec: RunSpec) -> None:
     facts: dict[str, Any] = {
         **{"spec": spec.defining(), "seed": 3, "seeds": None, "sweep": None},
         **{"code": of_code("train", framework="pytorch"), "versions": versions("pytorch")},
+        **{"variables": steering_variables("pytorch")},
         **{"device": {"type": "cpu", "name": "cpu", "threads": 1}, "execution": "eager"},
     }
     for seed, seeds in ((3, None), (None, [0, 1, 2])):

@@ -26,7 +26,15 @@ def _depends_on_the_locale(call: ast.Call) -> bool:
     if name not in _TEXT or "encoding" in keywords:
         return False
     owner = getattr(getattr(call.func, "value", None), "id", "")
-    if owner in {"os", "Image", "ArrayFile", "Dataset", "cls"}:  # these open no text
+    if owner in {
+        "os",
+        "Image",
+        "ArrayFile",
+        "Dataset",
+        "cls",
+        "opener",
+        "distribution",
+    }:
         return False
     if name in {"read_text", "write_text"}:
         return isinstance(call.func, ast.Attribute)  # the functions of `core.files` are UTF-8

@@ -22,6 +22,7 @@ WRITERS = {
 """Methods and functions that write a file, whatever they belong to; `open` and `memmap` do with some modes only."""
 ALLOWED = {
     "data/build.py": "into a folder that `atomic_directory`, or the cache of data, has just made",
+    "data/decoding.py": "into a folder that `atomic_directory`, or the cache of data, has just made",
     "data/downloader.py": "`<name>.part`, which then replaces; a link or a copy where nothing is any more",
     "data/providers/bundled_provider.py": "into a folder that `atomic_directory`, or the cache of data, has just made",
     "tracking/journal.py": "the journal's own events, in a folder that is no output; `position.part`, which replaces",

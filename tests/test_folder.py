@@ -186,9 +186,12 @@ def test_images_that_change_after_the_download_are_refused(capsys: pytest.Captur
 def test_the_images_are_found_from_the_root_of_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(a=8, b=8)
     fingerprint = run().fingerprint
+    for root in (tmp_path, tmp_path / ".dvc/tmp/exps/one"):  # what makes a folder this project's
+        for name in ("conf/config.yaml", "pipeline/core/paths.py"):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).touch()
     for elsewhere in (".dvc/tmp/exps/one", "deep"):
-        (tmp_path / elsewhere).mkdir(parents=True)
-        (tmp_path / "dvc.yaml").touch()
+        (tmp_path / elsewhere).mkdir(parents=True, exist_ok=True)
         monkeypatch.chdir(tmp_path / elsewhere)
         assert run().fingerprint == fingerprint
     monkeypatch.setenv("HOME", str(tmp_path))

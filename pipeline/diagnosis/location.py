@@ -18,8 +18,8 @@ def check(root: Path) -> Iterator[tuple[Mark, str]]:
 
 def _environment(root: Path) -> Iterator[tuple[Mark, str]]:
     """Check that the virtual environment in the repository was set up where the repository is."""
-    installed = next(iter(metadata.distributions(name="experiment-tracking-pipeline")), None)
-    origin = json.loads((installed and installed.read_text("direct_url.json")) or "{}").get("url", "")
+    distribution = next(iter(metadata.distributions(name="experiment-tracking-pipeline")), None)
+    origin = json.loads((distribution and distribution.read_text("direct_url.json")) or "{}").get("url", "")
     before = Path(unquote(urlsplit(origin).path))
     if origin.startswith("file:") and before.resolve() != root.resolve() and Path(sys.prefix).is_relative_to(root):
         runs = f"`pytest` takes the code of {before}" if before.exists() else "its `dvc` does not start"
