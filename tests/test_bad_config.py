@@ -6,6 +6,7 @@
 import logging
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,19 @@ def files(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if ".git" not in path.parts and "__pycache__" not in path.parts}
 
 
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """Hydra sets handlers and levels (`hydra.verbose`, `hydra/job_logging`) for the whole process."""
+    names = [None, *logging.root.manager.loggerDict]
+    before = {name: (log.level, log.disabled, log.handlers[:]) for name in names if (log := logging.getLogger(name))}
+    yield
+    for name in [None, *logging.root.manager.loggerDict]:
+        log = logging.getLogger(name)
+        level, log.disabled, log.handlers[:] = before.get(name, (logging.NOTSET, False, []))
+        log.setLevel(level)
+
+
+@pytest.mark.usefixtures("logging_as_before")
 @pytest.mark.parametrize("sweep", [False, True], ids=["one run", "sweep"])
 def test_a_bad_override_ends_with_2_and_one_message(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sweep: bool

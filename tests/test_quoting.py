@@ -6,9 +6,10 @@ from operator import attrgetter
 import pytest
 
 from pipeline.config.compose import compose
-from pipeline.config.hydra_compat import expand, value_of
+from pipeline.config.hydra_compat import Source, value_of
 from pipeline.config.quoting import advice, for_shell, quoted
 from pipeline.core.errors import UserError
+from pipeline.sweeps.plan import expand
 
 REFUSED = [
     *(
@@ -49,7 +50,7 @@ def test_what_the_message_says_to_write_is_the_text_in_bash_and_hydra() -> None:
 @pytest.mark.parametrize("key", ["data.root", "tracking.experiment"])
 def test_every_job_of_a_sweep_gets_the_text(key: str, text: str) -> None:
     overrides = ["data=folder", "data.root=/x", f"{key}={quoted(text)}", "framework=pytorch,tensorflow"]
-    assert [attrgetter(key)(compose(job)) for job in expand(overrides)] == [text, text]
+    assert [attrgetter(key)(compose(job)) for job in expand(overrides, Source())] == [text, text]
 
 
 def test_the_message_names_the_sign() -> None:
