@@ -240,7 +240,7 @@ def test_of_two_that_train_the_same_the_second_takes_the_result_of_the_first(pro
     third = start(project, *LONG, "hydra.run.dir=outputs/first", "train.epochs=40")
     said, _ = third.communicate(timeout=60)
     assert third.returncode == 3, said  # it would write over the first
-    assert "outputs/first; wait for it, or end it" in said
+    assert "outputs/first: another process writes to it; wait for it" in said
     assert " epoch 40/40" in finish(first)
     said = finish(second)
     assert "the result of that process is taken over, with its MLflow runs" in said
