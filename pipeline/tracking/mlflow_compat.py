@@ -57,7 +57,8 @@ def ask_server(uri: str, path: str, seconds: float) -> tuple[int, str]:
         query, once = {"max_results": 1}, {"max_retries": 0, "retry_codes": (), "raise_on_status": False}
         answer = http_request(credentials, path, "GET", timeout=seconds, params=query, **once)
     except MlflowException as error:
-        cause = error.__cause__ or error.__context__
+        failed = "failed with exception" in str(error)  # else the context is what the caller is handling
+        cause = error.__cause__ or (error.__context__ if failed else None)
         if isinstance(cause, SSLError) and re.search(r"(?i)certificate|wrong.version|unknown.ca", str(cause)):
             raise CertificateError(_reason(cause)) from error
         if isinstance(cause, SSLError):  # also if the server goes away amid the first words
