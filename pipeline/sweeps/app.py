@@ -6,12 +6,13 @@ stop the others; the sweep ends with a ranking and a list of failures.
 Everything is composed, checked and claimed before Hydra starts. Hydra then hands out the jobs that were planned.
 """
 
+import io
 import os
 import re
 import shutil
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..config import hydra_compat
 from ..config.compose import CONF, compose_job, compose_sweep, one_message, parse, readable_errors, register
 from ..core.errors import UserError
-from ..core.exits import FAILED, MISTAKE
+from ..core.exits import FAILED
 from ..core.paths import main_root
 from ..tracking.store import ensure_store
 from . import cache, folders, workers
@@ -43,16 +44,19 @@ def hydra_app(arguments: Sequence[str]) -> None:
     with ExitStack() as stack:
         app = _App(command_line, stack)
         sys.argv = ["pipeline.train", *command_line.flags, *app.prepare()]
+        said = io.StringIO()
         try:
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(app.run)()
+            with redirect_stderr(said) if command_line.shows else nullcontext():
+                hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(app.run)()
         except SystemExit as ended:
-            if command_line.shows and ended.code == FAILED:  # Hydra has said what is wrong with the arguments
-                raise SystemExit(MISTAKE) from None
+            if command_line.shows and ended.code == FAILED:  # Hydra writes what is wrong, instead of raising it
+                raise UserError(" ".join(said.getvalue().split()) or "Hydra does not take these options") from None
             raise
         except Exception as error:
             if app.entered or isinstance(error, UserError):
                 raise
             raise UserError(one_message(error)) from error  # of Hydra's, before it called the task function
+        sys.stderr.write(said.getvalue())
         app.end()
     if app.code:
         raise SystemExit(app.code)
