@@ -346,6 +346,19 @@ def assert_sent_to_another_store(project: Path, arguments: Sequence[str], client
         assert stored == {"evaluate", "history.csv", "manifest.json", "model"}
     assert not sent
     assert "all 2 jobs are done" in finish(start(project, *arguments, MLFLOW_TRACKING_URI=other))
+    there.delete_run(sweep.info.run_id)
+    said = finish(start(project, *arguments, MLFLOW_TRACKING_URI=other))
+    assert "MLflow lacked the run of the sweep" in said
+    assert "sent from" not in said
+    (again,) = there.search_runs(["1"], "tags.stage = 'sweep'")
+    below = there.search_runs(["1"], "tags.stage = 'train'")
+    assert {run.data.tags["mlflow.parentRunId"] for run in below} == {again.info.run_id}
+    there.delete_run(below[0].info.run_id)
+    said = finish(start(project, *arguments, MLFLOW_TRACKING_URI=other))
+    assert "MLflow lacked the runs of 1 jobs that are done: sent from multirun/" in said
+    assert [run.info.run_id for run in there.search_runs(["1"], "tags.stage = 'sweep'")] == [again.info.run_id]
+    below = there.search_runs(["1"], "tags.stage = 'train'")
+    assert [run.data.tags["mlflow.parentRunId"] for run in below] == [again.info.run_id] * 2
 
 
 def test_a_killed_sweep_leaves_no_orphan_and_goes_on_where_it_was(project: Path) -> None:

@@ -1,6 +1,7 @@
 """Send finished jobs to a store that lacks their runs, from the files in their folders, instead of training again."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from ..tracking.references import RunReferences
 from ..tracking.runs import Run
 from ..tracking.store import configured_store
 from ..tracking.tracker import Tracker
-from ..tracking.views import LEADERBOARD, SIDE, sweep_tags
+from ..tracking.views import LEADERBOARD, SIDE, in_sweep, sweep_tags
 from ..training.results import METRICS, SPLITS, HistoryRow, history_csv, read_history
 from ..training.spec import RunSpec, SweepMembership
 from . import cache
@@ -38,6 +39,28 @@ def references_of(tracker: Tracker, folder: Path, job: SweepJob) -> list[str]:
     found = find_runs(tracker, f"tags.`sweep.key` = '{job.key}' and tags.stage = 'train' and tags.seed != ''")
     by_seed = {int(run.tags["seed"]): run.id for run in found}
     return list(by_seed.values()) if set(by_seed) >= set(job.config.seeds) else []
+
+
+def lacks_group(tracker: Tracker, folder: Path) -> bool:
+    """Return whether the store has the runs of a finished job's seeds, but not the run above them."""
+    references = RunReferences.read(folder / "runs.json", _ADVICE)
+    if tracker.unreachable or references.group is None or _has(tracker, references.group):
+        return False
+    return all(_has(tracker, seed.run) for seed in references.seeds.values())
+
+
+def tops_of(folder: Path, references: Sequence[str]) -> Sequence[str]:
+    """Return those of a job's runs that are directly below the sweep's: the run above the seeds, or the seeds'."""
+    group = RunReferences.read(folder / "runs.json", _ADVICE).group
+    return [group] if group and group in references else references
+
+
+def parent_of(tracker: Tracker, sweep: str) -> str | None:
+    """Return the id of a finished sweep's run; None if the store lacks it, or does not answer."""
+    if tracker.unreachable:
+        return None
+    found = find_runs(tracker, f"{in_sweep(sweep)} and tags.stage = 'sweep'")
+    return found[0].id if found else None
 
 
 def _has(tracker: Tracker, reference: str) -> bool:

@@ -18,7 +18,7 @@ from . import cache
 from .plan import SweepJob, SweepPlan
 from .processes import Failure, run_job
 from .ranking import Ranking
-from .resend import references_of, resend
+from .resend import lacks_group, parent_of, references_of, resend, tops_of
 
 _RERUN = "sweep.rerun=true trains them again"
 
@@ -64,14 +64,26 @@ class Sweep:
             self._look_up(job)
         lacking = [job for job in self.jobs if job.number in self.done and not self._references(job)]
         here = [number for number, path in self.done.items() if path == self._folder_of(self.jobs[number])]
-        if len(here) == len(self.jobs) and not lacking:
+        without_group = [job.number for job in self.jobs if job.number in self.done and self._lacks_group(job)]
+        if without_group:
+            listed = ", ".join(map(str, without_group))
+            print(
+                f"MLflow lacks the run above the seeds of job {listed}: restore it in MLflow, or {_RERUN}", flush=True
+            )
+        finished = len(here) == len(self.jobs)
+        parent = parent_of(self.tracker, name) if finished else None
+        if finished and (parent or self.tracker.unreachable):
+            self._resend(lacking, parent)
             print(f"{folder}: all {len(self.jobs)} jobs are done; {_RERUN}")
             return
         cache.begin(folder, name, self.keys, self.owners)
         self._open_run(overrides)
+        assert self.run
         for job in self.jobs:
             self._assign(job)
-        self._resend(lacking)
+        self._resend(lacking, self.run.reference)
+        if finished:
+            self._take_in([job for job in self.jobs if job not in lacking])
         if self.done:
             print(f"{len(self.done)} of {len(self.jobs)} jobs are done; {_RERUN}", flush=True)
 
@@ -154,13 +166,24 @@ class Sweep:
         """Return references of a finished job's runs; empty if the store lacks them."""
         return references_of(self.tracker, self.done[job.number], job)
 
-    def _resend(self, jobs: Sequence[SweepJob]) -> None:
-        """Send finished jobs whose runs the store lacks: it is another store, or new, or the runs were deleted."""
-        if not jobs:
-            return
+    def _lacks_group(self, job: SweepJob) -> bool:
+        return lacks_group(self.tracker, self.done[job.number])
+
+    def _take_in(self, jobs: Sequence[SweepJob]) -> None:
+        """Move the runs of finished jobs below the sweep's new run: the one that they were made below was deleted."""
         assert self.run
         for job in jobs:
-            resend(self.tracker, job, self.done[job.number], self.run.reference)
+            for reference in tops_of(self.done[job.number], self._references(job)):
+                self.tracker.add_tags(reference, {"mlflow.parentRunId": self.run.reference})
+        if jobs:
+            print("MLflow lacked the run of the sweep: its jobs are below a new one", flush=True)
+
+    def _resend(self, jobs: Sequence[SweepJob], parent: str | None) -> None:
+        """Send finished jobs whose runs the store lacks: it is another store, or new, or the runs were deleted."""
+        if not jobs or parent is None:
+            return
+        for job in jobs:
+            resend(self.tracker, job, self.done[job.number], parent)
         listed = ", ".join(str(self.done[job.number]) for job in jobs)
         print(f"MLflow lacked the runs of {len(jobs)} jobs that are done: sent from {listed}", flush=True)
 
