@@ -131,7 +131,8 @@ class _App:
         output = Path(hydra_config.runtime.output_dir)
         self.code = run_job(config, output)
         if not self.code:
-            print(f"{output}: models/, plots/, predictions.npz, history.csv")
+            plots = "plots/, " if config.evaluate.plots else ""
+            print(f"{output}: models/, {plots}predictions.npz, history.csv")
 
     def end(self) -> None:
         """Print and log the ranking of a sweep."""

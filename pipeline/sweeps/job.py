@@ -7,6 +7,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from ..config.call import parse_call
 from ..config.schema.evaluate import EvaluateConfig
@@ -27,6 +28,8 @@ from ..training.loop import train
 from ..training.spec import RunSpec, SweepMembership
 from . import cache
 
+_MOST_REMARKED: Final = 5  # names in a remark on the data
+
 
 @command
 def main(arguments: Sequence[str]) -> None:
@@ -37,7 +40,8 @@ def main(arguments: Sequence[str]) -> None:
     if call.output is None:
         raise UserError("--output: missing; allowed: a folder for the results")
     dataset = obtain(call.config.data, main_root())
-    print(summary(dataset.facts), flush=True)
+    remarks = (remark.sentence(_MOST_REMARKED) for remark in dataset.facts.remarks)
+    print("\n".join([summary(dataset.facts), *remarks]), flush=True)
     job = call.output / "job.json"
     sweep = SweepMembership(**read_json(job, "start the sweep again")) if job.exists() else None
     key = cache.key_of(call.config, dataset)
