@@ -212,6 +212,8 @@ def _problems(error: ValidationError, values: Mapping[Any, Any]) -> Iterable[str
             yield problem["msg"].removeprefix("Value error, ")
         elif problem["type"] == "missing":
             yield f"{key}: missing"
+        elif problem["type"] == "list_type" and problem["input"] != "???":
+            yield f"{key} = {problem['input']!r}: allowed: a list, in a shell '{key}=[{problem['input']}]'"
         elif problem["input"] != "???":  # `parse` has reported it
             yield f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
