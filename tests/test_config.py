@@ -80,7 +80,7 @@ MISTAKES = {
     "train.optimizer.learning_rate=true": r"train\.optimizer\.learning_rate = True: .*valid number",
     "train.optimizer.learning_rate=fast": r"train\.optimizer\.learning_rate = 'fast': .*valid number",
     "data.mirror=3": r"data\.mirror = 3: .*valid string",
-allowed: a list, in a shell 'seeds=\[3\]'",
+    "seeds=3": r"seeds = 3: allowed: a list, in a shell 'seeds=\[3\]'",
     "train.optimizer=null": r"train\.optimizer = None: .*valid dictionary",
     # out of range
     "train.epochs=0": r"train\.epochs = 0: .*greater than or equal to 1",
@@ -168,7 +168,7 @@ MISTAKES_IN_DATA = {
     "data.channels=grey": r"data\.channels = 'grey': .*1 or 3",
     "data.corrupt=ignore": r"data\.corrupt = 'ignore': .*'fail' or 'skip'",
     # classes and splits
-allowed: a list, in a shell 'data.classes=\[cat\]'",
+    "data.classes=cat": r"data\.classes = 'cat': allowed: a list, in a shell 'data\.classes=\[cat\]'",
     "data.classes=[]": r"data\.classes = \[\]: .*at least 2",
     "data.classes=[0,1]": r"data\.classes\[0\] = 0: .*valid string(.|\n)*data\.classes\[1\] = 1",
     "data.classes=[cat,dog,cat]": r"data\.classes = \['cat', 'dog', 'cat'\]: every name must occur once",
