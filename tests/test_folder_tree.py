@@ -259,7 +259,8 @@ def test_what_looks_like_splits_is_refused_with_the_way_out(
 ) -> None:
     make()
     told = refusal(capsys, stages=["download"])
-    assert f"images holds {named}, which look like splits, not classes" in told
+    like = "look like splits, not classes" if "," in named else "looks like a split, not a class"
+    assert f"images holds {named}, which {like}" in told
     assert "Rename them" in told
 
 
@@ -270,10 +271,52 @@ def test_splits_within_classes_are_refused(capsys: pytest.CaptureFixture[str]) -
     assert "images/cat holds test, train, which look like splits within a class" in told
 
 
-def test_classes_that_hold_the_same_folders_are_noted() -> None:
-    for fold in ("fold1", "fold2"):
-        fill(f"images/{fold}", cat=4, dog=4)
-    assert "The classes are fold1, fold2; each of them holds cat, dog" in said(run())
+@pytest.mark.parametrize("names", [("te", "tr"), ("fold1", "fold2"), ("Apprentissage", "Validierung")])
+def test_classes_that_hold_the_same_folders_must_be_named(
+    capsys: pytest.CaptureFixture[str], names: tuple[str, str]
+) -> None:
+    for name in names:
+        fill(f"images/{name}", cat=4, dog=4)
+    both = ", ".join(names)
+    told = refusal(capsys, stages=["download"])
+    assert f"{both} in {Path('images').absolute()} each hold the same folders, cat, dog" in told
+    assert "rename them to train/, test/" in told
+    assert f"data.classes=[{','.join(names)}]" in told
+    confirmed = run(f"classes=[{','.join(names)}]")
+    assert confirmed.classes == names
+    assert f"The classes are {both}; each of them holds cat, dog" in said(confirmed)
+
+
+def test_classes_that_hold_other_folders_are_read_with_their_parts() -> None:
+    fill("images/bird", owl=4, tit=4)
+    fill("images/mammal", cat=4, dog=4)
+    assert run().classes == ("bird", "mammal")
+
+
+@pytest.mark.parametrize(("link", "target"), [("test", "train"), ("test/a", "train/a"), ("test/a", "train/a/inner")])
+def test_a_split_that_is_linked_to_another_is_refused(
+    capsys: pytest.CaptureFixture[str], link: str, target: str
+) -> None:
+    fill("images/train", a=8, b=8)
+    put("images/train/a/inner/9.png", 40)
+    if link == "test/a":
+        fill("images/test", start=50, b=8)
+    Path("images", link).symlink_to(Path("images", target).absolute())
+    told = refusal(capsys, stages=["download"])
+    assert "all images of a in test are, through links, those of another split: test/a/" in told
+
+
+@pytest.mark.parametrize("hard", [True, False])
+def test_a_file_that_is_linked_into_another_split_is_named(capsys: pytest.CaptureFixture[str], hard: bool) -> None:
+    fill("images/train", a=8, b=8)
+    fill("images/test", start=50, a=8, b=8)
+    link, target = Path("images/test/a/x.png"), Path("images/train/a/3.png").absolute()
+    link.hardlink_to(target) if hard else link.symlink_to(target)
+    line = (
+        "Images of test that are, through links, in another split too (1), so that results are too good: test/a/x.png"
+    )
+    assert line in said(run())
+    assert line in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("names", [("valid", "invalid"), ("test_tube", "train_station", "bus"), ("dev", "ops")])

@@ -123,7 +123,37 @@ def test_deep_grey_is_scaled_by_the_largest_value_of_all_splits(
     assert wanted <= set(held(dataset, *SPLITS))
     line = f"Images of more than 8 bits, divided by {2 ** (bits - 8)}, as no value in the data reaches 2^{bits} (17)"
     assert line in capsys.readouterr().out
-    assert [remark.says in line for remark in dataset.facts.remarks] == [True]
+    says = [remark.says for remark in dataset.facts.remarks]
+    assert says[0] in line
+    sets = f"The largest value of more than 8 bits, {2**bits - 1:,}, in test/b/bright.{suffix}, sets the range of all"
+    assert [sets in each for each in says[1:]] == [True] * (bits > 8)
+
+
+@pytest.mark.parametrize("bright", [["test/b/7"], ["train/a/0"], [f"train/{k}/{n}" for n in range(8) for k in "ab"]])
+def test_grey_of_which_a_bright_pixel_leaves_few_levels_is_refused(
+    capsys: pytest.CaptureFixture[str], bright: list[str]
+) -> None:
+    """One such pixel in the data, or one in each image, of other values."""
+    grey = np.random.default_rng(1).integers(0, 4096, (2, 2, 8, 32, 32)).astype(np.uint16)
+    for path in (f"{part}/{kind}/{number}" for part in ("train", "test") for kind in "ab" for number in range(8)):
+        part, kind, number = path.split("/")
+        image = grey[int(part == "test"), "ab".index(kind), int(number)]
+        if path in bright:
+            image[0, 0] = 65535 - 1000 * bright.index(path)
+        put(f"images/{path}.png", image)
+    told = refusal(capsys)
+    assert f"Images of more than 8 bits (32): The largest value of more than 8 bits, 65,535, in {bright[0]}.png" in told
+    assert re.search("half of the training images keep 1[67] levels or fewer, of grey: fewer than 64 of 256", told)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_images_that_are_as_good_as_black_are_said(capsys: pytest.CaptureFixture[str], dtype: type) -> None:
+    for number in range(8):
+        put(f"images/a/{number}.png", (CONTENT[number, ..., 0] % 2).astype(dtype))
+        put(f"images/b/{number}.png", (CONTENT[number, ..., 1] % 2).astype(dtype))
+    line = "The largest value of all images is 1 of 255: they are as good as black"
+    assert line in [remark.says for remark in run().facts.remarks]
+    assert line in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16B", "I"])
@@ -174,6 +204,15 @@ def test_deep_colour_is_said_and_refused_where_little_would_be_left(
         told = refusal(capsys)
         assert re.search("these hold 1[67] levels of 256; allowed", told)
     assert "Images with 16 bits of colour, of which Pillow reads the upper 8 (16): " in told
+
+
+def test_a_bright_pixel_does_not_hide_how_dark_deep_colours_are(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(8):
+        for kind in "ab":
+            values = CONTENT[number].astype(np.uint16) << 4
+            values[0, 0, 0] = 65535 if (number, kind) == (0, "a") else 0
+            put(f"images/{kind}/{number}.png", 0).write_bytes(png_of_16_bits(values))
+    assert re.search("these hold 1[67] levels of 256; allowed", refusal(capsys))
 
 
 def test_what_is_not_kept_of_an_image_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from statistics import median_low
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -24,7 +25,8 @@ _BATCH: Final = 256  # examples that are decoded together
 _ADDRESS: Final = re.compile(r" ?<[^<>]* at 0x[0-9a-f]+>")  # in messages of Pillow; another one at every run
 _MOST_NAMES: Final = 10  # in a message
 _DEEP: Final = "Images of more than 8 bits"
-_LEAST_LEVELS: Final = 64  # of 256, that reduced colours must use
+_LEAST_LEVELS: Final = 64  # of 256, that reduced colours and greys must use
+_LEAST_PEAK: Final = 16  # of 255: images without a larger value are as good as black
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -58,6 +60,8 @@ class _Image(NamedTuple):
     """uint8 (height, width, channels)."""
     remarks: list[str]
     """What was not kept, see `images.peculiarities`."""
+    deep: np.ndarray | None = None
+    """The distinct values, sorted, of a grey image of more than 8 bits."""
 
 
 @dataclass
@@ -70,26 +74,72 @@ class Findings:
     names: dict[str, list[str]] = field(default_factory=dict)
     """By what was not kept, the names of the first images."""
     counts: dict[str, int] = field(default_factory=dict)
-    levels: int = 0
-    """The largest value, of 8 bits, in images of which Pillow reads the upper 8 of 16 bits."""
+    reduced_peaks: list[int] = field(default_factory=list)
+    """The largest value, of 8 bits, in each image of which Pillow reads the upper 8 of 16 bits."""
+    peak: int = 0
+    """The largest value, of 8 bits, of all images."""
+    brightest: tuple[int, str] = (0, "")
+    """The largest value in grey images of more than 8 bits, and the name of the first image that holds it."""
+    deep_values: set[int] = field(default_factory=set)
+    """Values of these images in the training part; no more are added where there are more than 256."""
+    kept: list[tuple[int, int]] = field(default_factory=list)
+    """By such image, its distinct values and those that are left of them."""
+    kept_levels: set[int] = field(default_factory=set)
+    """Values, of 8 bits, that are left in all such images."""
 
-    def add(self, name: str, image: _Image) -> None:
-        """Note what was not kept of an image."""
+    def add(self, name: str, image: _Image, *, train: bool) -> None:
+        """Note what was not kept of an image, which may be of the training part."""
+        self.peak = max(self.peak, int(image.pixels.max()))
+        if image.deep is not None:
+            self.brightest = max(self.brightest, (int(image.deep[-1]), name), key=lambda found: found[0])
+            if train:
+                levels = np.unique(image.deep >> (self.form.depth - 8)).tolist()
+                self.kept.append((len(image.deep), len(levels)))
+                self.kept_levels.update(levels)
+                if len(self.deep_values) <= 256:
+                    self.deep_values.update(image.deep.tolist())
         for remark in image.remarks:
             self.counts[remark] = self.counts.get(remark, 0) + 1
             if len(names := self.names.setdefault(remark, [])) < MOST_NAMED:
                 names.append(name)
         if REDUCED in image.remarks:
-            self.levels = max(self.levels, int(image.pixels.max()))
+            self.reduced_peaks.append(int(image.pixels.max()))
+
+    def levels(self) -> int:
+        """Return how many levels nine of ten images reach at most, of which Pillow reads the upper 8 of 16 bits."""
+        return int(np.quantile(self.reduced_peaks, 0.9, method="lower")) + 1  # a bright pixel somewhere does not count
 
     def remarks(self) -> list[Remark]:
         """Return what was not kept, with counts and names."""
         depth = self.form.depth
         rule = f"{_DEEP}, divided by {1 << (depth - 8)}, as no value in the data reaches 2^{depth}"
+        notes = []
+        if depth > 8:
+            notes.append(self.range_set())
+        if self.peak < _LEAST_PEAK:
+            notes.append(f"The largest value of all images is {self.peak} of 255: they are as good as black")
         return [
-            Remark(says=rule if says == _DEEP else says, count=self.counts[says], first=tuple(names))
-            for says, names in self.names.items()
+            *(
+                Remark(says=rule if says == _DEEP else says, count=self.counts[says], first=tuple(names))
+                for says, names in self.names.items()
+            ),
+            *(Remark(says=note, count=1, first=()) for note in notes),
         ]
+
+    def range_set(self) -> str:
+        """Return a sentence on the image that sets the range of greys, and what most images keep."""
+        value, name = self.brightest
+        says = f"The largest value of more than 8 bits, {value:,}, in {name}, sets the range of all"
+        if not self.kept:
+            return says
+        return f"{says}; half of the training images keep {median_low([left for _, left in self.kept])} levels or fewer"
+
+    def too_few_levels(self) -> bool:
+        """Return whether fewer than 64 levels of grey are left of more than 256, in all or in most training images."""
+        if len(self.deep_values) > 256 and len(self.kept_levels) < _LEAST_LEVELS:
+            return True
+        lost = [before > 256 and left < _LEAST_LEVELS for before, left in self.kept]
+        return 2 * sum(lost) > len(lost)
 
 
 def decode_all(source: Source, data: DataConfig, folder: Path) -> tuple[dict[str, Part], Findings]:
@@ -127,11 +177,16 @@ def _store_all(source: Source, data: DataConfig, folder: Path, found: Findings) 
         print(f"left out, as they cannot be decoded:{_lines(found.problems)}")
     if empty := source.parts.keys() - parts.keys():
         raise UserError(f"data.name = {data.name}: no image for {' and '.join(sorted(empty))}")
-    if REDUCED in found.counts and found.levels < _LEAST_LEVELS:
+    if REDUCED in found.counts and found.levels() < _LEAST_LEVELS:
         raise UserError(
             f"{REDUCED} ({found.counts[REDUCED]:,}): {', '.join(found.names[REDUCED][:_MOST_NAMES])}: their values are "
-            f"so low that these hold {found.levels + 1} levels of 256; allowed: values that use all 16 bits, or images "
+            f"so low that these hold {found.levels()} levels of 256; allowed: values that use all 16 bits, or images "
             "of 8 bits, so convert them"
+        )
+    if found.too_few_levels():
+        raise UserError(
+            f"{_DEEP} ({found.counts[_DEEP]:,}): {found.range_set()}, of grey: fewer than {_LEAST_LEVELS} of 256, "
+            "though they hold more values; allowed: images that use the range, so clip that value, or convert to 8 bits"
         )
     for remark in found.remarks():
         print(remark.sentence(_MOST_NAMES // 2))
@@ -161,7 +216,7 @@ def _store(
                 if isinstance(image, str):
                     found.problems[example.name] = image
                     continue
-                found.add(example.name, image)
+                found.add(example.name, image, train=part == "train")
                 if shape is None:
                     shape, first = image.pixels.shape, example.name
                 if image.pixels.shape != shape:
@@ -195,7 +250,10 @@ def _load(example: Example, form: Form) -> _Image | str:
     """Return the decoded image in its form, or why it cannot be decoded."""
     try:
         raw = example.load()
-        return _Image(form.apply(raw), [*peculiarities(raw), *([_DEEP] if is_deep(raw) else [])])
+        pixels, remarks = form.apply(raw), peculiarities(raw)
+        if is_deep(raw):
+            return _Image(pixels, [*remarks, _DEEP], np.unique(np.asarray(raw)))
+        return _Image(pixels, remarks)
     except (UserError, DeeperError):
         raise
     except Image.DecompressionBombError as error:

@@ -122,7 +122,7 @@ def opened(data: DataConfig, upstream: Upstream) -> Iterator[FolderSource]:
 
 def _survey(data: DataConfig) -> Tree:
     """Return the tree below `data.root`. Raises `UserError` also for a class that `data.classes` lacks or adds."""
-    tree = survey(root_of(data), f"data.root = {data.root}")
+    tree = survey(root_of(data), f"data.root = {data.root}", classes_given=bool(data.classes))
     _ordered(data, tree.parts["train"])
     return tree
 

@@ -36,6 +36,8 @@ class Tree:
     """Sentences on how the folder was read, where that is not obvious."""
     classes: dict[Path, str] = field(default_factory=dict)
     """The class that a folder was read for, by its real path."""
+    classes_given: bool = False
+    """Whether the configuration names the classes, which confirms that the folders are classes."""
 
     def leave_out(self, reason: str, path: Path, *, folder: bool = False) -> None:
         """Note a file or folder that is not read."""
@@ -67,12 +69,14 @@ class _Entries:
         return [path for path in self.files if path.suffix.lower() in _suffixes()]
 
 
-def survey(root: Path, key: str) -> Tree:
+def survey(root: Path, key: str, *, classes_given: bool = False) -> Tree:
     """Return the tree below `root`. `key`: how a message calls it, such as `data.root = images`.
+
+    `classes_given`: see `Tree`.
 
     Raises `UserError` naming the folder or class that does not fit the layout, or cannot be read.
     """
-    tree = Tree(root)
+    tree = Tree(root, classes_given=classes_given)
     try:
         if not root.is_dir():
             raise UserError(f"{key}: {root} is not a folder; allowed: one that holds a sub-folder per class")
@@ -80,6 +84,7 @@ def survey(root: Path, key: str) -> Tree:
         splits = _splits(base, key, tree)
         for role, folder in (splits or {"train": base}).items():
             tree.parts[role] = _by_class(_unwrapped(folder, tree, within_split=True) if splits else folder, key, tree)
+        _compare_files(tree, key)
     except OSError as error:
         raise UserError(f"{key}: {error.filename}: cannot be read: {error.strerror}") from error
     _compare_classes(tree, key, drawn={"test", "validation"} - tree.parts.keys())
@@ -132,8 +137,9 @@ def _splits(folder: Path, key: str, tree: Tree) -> dict[str, Path] | None:
     else:
         suspects = [path for path in nested if top[path]]
     if suspects:
+        like = "look like splits, not classes" if len(suspects) > 1 else "looks like a split, not a class"
         raise UserError(
-            f"{key}: {folder} holds {some([path.name for path in suspects])}, which look like splits, not classes; "
+            f"{key}: {folder} holds {some([path.name for path in suspects])}, which {like}; "
             "allowed: train and, beside it, test and validation, which hold the class folders. Rename them, and move "
             "other folders away; if they are classes, put their images directly into them, or rename them"
         )
@@ -171,7 +177,7 @@ def _by_class(folder: Path, key: str, tree: Tree) -> dict[str, list[Path]]:
             f"classes{_instead(tree)}"
         )
     _note_alike(images, folder, tree)
-    _note_nested(list(homes.values()), tree)
+    _refuse_nested(list(homes.values()), key, tree)
     return images
 
 
@@ -274,15 +280,56 @@ def _note_alike(classes: Mapping[str, object], folder: Path, tree: Tree) -> None
             tree.notes.append(f"Classes whose names are alike: {', '.join(map(repr, names))} in {shown(folder.name)}")
 
 
-def _note_nested(homes: Sequence[Path], tree: Tree) -> None:
-    """Note classes that hold no images of their own, but folders of the same names: these may be the classes."""
-    inner = {home: [path.name for path in _entries(home).folders] for home in homes if _is_nested(home)}
-    first = next(iter(inner.values()), [])
-    if len(inner) > 1 and len(inner) == len(homes) and all(names == first for names in inner.values()):
-        tree.notes.append(
-            f"The classes are {some([home.name for home in homes])}; each of them holds {some(first)}, which are read "
-            "as parts of it. If these are the classes, put them into train, test and validation"
-        )
+def _refuse_nested(homes: Sequence[Path], key: str, tree: Tree) -> None:
+    """Raise `UserError` if all classes hold folders of the same names and no images of their own, as splits do.
+
+    Splits in a language or of a kind that `SPLIT_NAMES` lacks would be learnt as classes. Noted if classes are given.
+    """
+    inner = {frozenset(path.name.casefold() for path in _entries(home).folders) for home in homes if _is_nested(home)}
+    if len(inner) != 1 or not all(_is_nested(home) for home in homes):
+        return
+    names, parts = [home.name for home in homes], some([path.name for path in _entries(homes[0]).folders])
+    if tree.classes_given:
+        tree.notes.append(f"The classes are {some(names)}; each of them holds {parts}, which are read as parts of it")
+        return
+    raise UserError(
+        f"{key}: {some(names)} in {homes[0].parent} each hold the same folders, {parts}: these may be the classes, and "
+        f"those splits; allowed: if they are splits, rename them to train/, test/ and validation/; if {some(names)} "
+        f"are the classes, name all: data.classes=[{','.join(map(shown, names))}]"
+    )
+
+
+def _compare_files(tree: Tree, key: str) -> None:
+    """Note images that are in two parts through links, hard ones too.
+
+    Raises `UserError` if they are all those of a class in a part.
+    """
+    seen: dict[tuple[int, int], str] = {}
+    for part, by_class in tree.parts.items() if len(tree.parts) > 1 else ():
+        mine: dict[tuple[int, int], str] = {}
+        again: list[str] = []
+        for name, paths in by_class.items():
+            found = [(path, (status.st_dev, status.st_ino)) for path in paths for status in [path.stat()]]
+            both = [f"{_below(tree, path)} (in {seen[node]})" for path, node in found if node in seen]
+            if len(both) == len(paths):
+                raise UserError(
+                    f"{key}: all images of {shown(name)} in {part} are, through links, those of another split: "
+                    f"{', '.join(both[:2])}; allowed: other images in each split, as a test on those that were learnt "
+                    "shows nothing"
+                )
+            again += both
+            mine.update({node: part for _, node in found})
+        if again:
+            more = f" and {len(again) - 3:,} more" if len(again) > 3 else ""
+            tree.notes.append(
+                f"Images of {part} that are, through links, in another split too ({len(again):,}), so that results are "
+                f"too good: {', '.join(again[:3])}{more}"
+            )
+        seen |= {node: role for node, role in mine.items() if node not in seen}
+
+
+def _below(tree: Tree, path: Path) -> str:
+    return shown(str(path.relative_to(tree.root)))
 
 
 def _compare_classes(tree: Tree, key: str, drawn: set[str]) -> None:
