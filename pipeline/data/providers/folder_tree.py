@@ -12,6 +12,7 @@ from PIL import Image
 
 from ...core.errors import UserError
 from ..remarks import MOST_NAMED, Remark
+from .folder_links import shared_files
 from .folder_names import SPLIT_NAMES, looks_like, printable, shown, some, split_of
 
 _DEEPEST: Final = 64  # folders below a class: more than a path has room for
@@ -84,7 +85,7 @@ def survey(root: Path, key: str, *, classes_given: bool = False) -> Tree:
         splits = _splits(base, key, tree)
         for role, folder in (splits or {"train": base}).items():
             tree.parts[role] = _by_class(_unwrapped(folder, tree, within_split=True) if splits else folder, key, tree)
-        _compare_files(tree, key)
+        tree.notes += shared_files(root, tree.parts, key)
     except OSError as error:
         raise UserError(f"{key}: {error.filename}: cannot be read: {error.strerror}") from error
     _compare_classes(tree, key, drawn={"test", "validation"} - tree.parts.keys())
@@ -297,39 +298,6 @@ def _refuse_nested(homes: Sequence[Path], key: str, tree: Tree) -> None:
         f"those splits; allowed: if they are splits, rename them to train/, test/ and validation/; if {some(names)} "
         f"are the classes, name all: data.classes=[{','.join(map(shown, names))}]"
     )
-
-
-def _compare_files(tree: Tree, key: str) -> None:
-    """Note images that are in two parts through links, hard ones too.
-
-    Raises `UserError` if they are all those of a class in a part.
-    """
-    seen: dict[tuple[int, int], str] = {}
-    for part, by_class in tree.parts.items() if len(tree.parts) > 1 else ():
-        mine: dict[tuple[int, int], str] = {}
-        again: list[str] = []
-        for name, paths in by_class.items():
-            found = [(path, (status.st_dev, status.st_ino)) for path in paths for status in [path.stat()]]
-            both = [f"{_below(tree, path)} (in {seen[node]})" for path, node in found if node in seen]
-            if len(both) == len(paths):
-                raise UserError(
-                    f"{key}: all images of {shown(name)} in {part} are, through links, those of another split: "
-                    f"{', '.join(both[:2])}; allowed: other images in each split, as a test on those that were learnt "
-                    "shows nothing"
-                )
-            again += both
-            mine.update({node: part for _, node in found})
-        if again:
-            more = f" and {len(again) - 3:,} more" if len(again) > 3 else ""
-            tree.notes.append(
-                f"Images of {part} that are, through links, in another split too ({len(again):,}), so that results are "
-                f"too good: {', '.join(again[:3])}{more}"
-            )
-        seen |= {node: role for node, role in mine.items() if node not in seen}
-
-
-def _below(tree: Tree, path: Path) -> str:
-    return shown(str(path.relative_to(tree.root)))
 
 
 def _compare_classes(tree: Tree, key: str, drawn: set[str]) -> None:
