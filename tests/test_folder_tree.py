@@ -306,6 +306,15 @@ def test_a_split_that_is_linked_to_another_is_refused(
     assert "all images of a in test are, through links, those of another split: test/a/" in told
 
 
+def test_a_training_class_that_is_part_of_a_test_class_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    fill("images/train", b=8)
+    fill("images/test", start=50, a=8, b=8)
+    fill("images/test/a", start=80, inner=8)
+    Path("images/train/a").symlink_to(Path("images/test/a/inner").absolute())
+    told = refusal(capsys, stages=["download"])
+    assert "all images of a in train are, through links, those of another split" in told
+
+
 @pytest.mark.parametrize("hard", [True, False])
 def test_a_file_that_is_linked_into_another_split_is_named(capsys: pytest.CaptureFixture[str], hard: bool) -> None:
     fill("images/train", a=8, b=8)

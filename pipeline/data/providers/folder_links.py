@@ -15,20 +15,25 @@ def shared_files(root: Path, parts: Mapping[str, Mapping[str, Sequence[Path]]], 
     """
     notes: list[str] = []
     seen: dict[tuple[int, int], str] = {}
+    whole: list[tuple[str, str, set[tuple[int, int]]]] = []
     for part, by_class in parts.items() if len(parts) > 1 else ():
         mine: dict[tuple[int, int], str] = {}
         again: list[str] = []
         for name, paths in by_class.items():
             found = [(path, (status.st_dev, status.st_ino)) for path in paths for status in [path.stat()]]
             both = [f"{shown(str(path.relative_to(root)))} (in {seen[node]})" for path, node in found if node in seen]
-            if len(both) == len(paths):
+            nodes = {node for _, node in found}
+            inside = [f"{old} in {split}" for split, old, those in whole if split != part and those <= nodes]
+            inside = [f"{shown(name)} in {part}"] if len(both) == len(paths) else inside
+            if inside:
                 raise UserError(
-                    f"{key}: all images of {shown(name)} in {part} are, through links, those of another split: "
-                    f"{', '.join(both[:2])}; allowed: other images in each split, as a test on those that were learnt "
-                    "shows nothing"
+                    f"{key}: all images of {inside[0]} are, through links, those of another "
+                    f"split: {', '.join(both[:2])}; allowed: other images in each split, as a test on those that "
+                    "were learnt shows nothing"
                 )
             again += both
-            mine.update({node: part for _, node in found})
+            mine |= dict.fromkeys(nodes, part)
+            whole.append((part, shown(name), nodes))
         if again:
             more = f" and {len(again) - 3:,} more" if len(again) > 3 else ""
             notes.append(
