@@ -39,6 +39,7 @@ from .evaluation.speed_result import SpeedResult
 from .models.manifest import Manifest
 from .reports.publish import publish
 from .reports.table import show, show_all
+from .tracking.store import ensure_store
 from .tracking.tracker import Tracker
 
 SECTIONS = stage_sections("compare", "evaluate", "compare", "tracking")
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def compare_results(*, evaluate: EvaluateConfig, compare: CompareConfig, tracking: TrackingConfig) -> None:
     """Compare each framework with the reference; write `results/comparison/` and print the table."""
+    ensure_store(main_root())  # before the work
     parity = require_fair(RESULTS)
     speed = SpeedResult.read(RESULTS / "speed/speed.json", outdated="run `dvc repro speed`")
     busy = speed.others_cpu_share

@@ -15,6 +15,7 @@ from .core.signals import end_on_signals
 from .data.cache import obtain
 from .data.dataset import Dataset
 from .reports.data_page import describe
+from .tracking.store import ensure_store
 
 stage_sections("describe", "tracking")
 
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str]) -> None:
     """Describe the prepared data (`--params`), or any data set."""
     end_on_signals()
     call = parse_call("describe", arguments, __doc__, output=True)
+    ensure_store(main_root())  # before the work
     dataset = Dataset.open(PREPARED) if call.snapshot else obtain(call.config.data, main_root())
     describe(dataset, call.output or RESULTS / "data", call.config.tracking)
 

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -325,3 +326,12 @@ def test_an_absent_snapshot_is_refused_with_the_command_that_makes_it(tmp_path: 
 def test_a_folder_in_place_of_the_snapshot_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=re.escape(str(tmp_path))):
         load(tmp_path)
+
+
+def test_a_file_of_conf_that_is_not_utf8_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(CONF, tmp_path / "conf")
+    bad = tmp_path / "conf/config.yaml"
+    bad.write_bytes(b"# gr\xfc\xdfe\n" + bad.read_bytes())
+    monkeypatch.setattr("pipeline.config.compose.CONF", tmp_path / "conf")
+    with pytest.raises(UserError, match=r"/conf/config\.yaml: is not UTF-8: .*save it as UTF-8"):
+        compose()

@@ -76,6 +76,17 @@ def _unreadable_lock(project: Path) -> None:
     (project / ".dvc/tmp/rwlock").write_text(json.dumps({"/x": {"write": {"pid": 2**22 + 5, "cmd": "dvc repro"}}}))
 
 
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _deleted(project: Path) -> None:
+    tracking = compose().tracking
+    tracker = Tracker(tracking, project)
+    tracker.client.delete_experiment(tracker.experiment_id)
+
+
 DEFECTS: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str, str, str]] = {
     "a store of another version": (_old_schema, (), "store", "FAIL", "mlflow db upgrade"),
     "no database": (lambda p: (p / "mlflow.db").write_text("x" * 5000), (), "store", "FAIL", "not a database"),
@@ -91,6 +102,12 @@ DEFECTS: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str, str, str]
     "unsent runs": (_unsent, (), "journal", "warn", "python -m pipeline.sync"),
     "a trainer": (_trains, (), "checkpoints", "ok", f"process {os.getpid()} trains"),
     "a dead lock": (_unreadable_lock, (), "dvc", "ok", "has ended"),
+    "no locks": (lambda p: _write(p / ".dvc/tmp/rwlock", "{garbage"), (), "dvc", "FAIL", "rwlock: cannot be read"),
+    "bad stages": (lambda p: _write(p / "dvc.yaml", "a: [1"), (), "dvc", "FAIL", "/dvc.yaml: cannot be read"),
+    "a bad lock": (lambda p: _write(p / "dvc.lock", "<<<<<<< a\n"), (), "dvc", "FAIL", "/dvc.lock: cannot be read"),
+    "a bad snapshot": (lambda p: _write(p / "params.yaml", "- 1\n"), (), "dvc", "FAIL", "pipeline.config"),
+    "bad settings of dvc": (lambda p: _write(p / ".dvc/config", "[core\n"), (), "dvc", "FAIL", ".dvc/config"),
+    "a deleted experiment": (_deleted, (), "store", "FAIL", "tracking.experiment = "),
     "no dvc": (lambda p: shutil.rmtree(p / ".dvc"), (), "dvc", "FAIL", "no .dvc folder"),
     "leftovers": (
         lambda p: (p / "data/prepared.building").mkdir(parents=True),
@@ -151,6 +168,13 @@ def test_the_hosts_of_the_configured_data_are_asked(
     assert mark == "FAIL"
     assert f"{host}: " in said
     assert "data.mirror" in said
+
+
+def test_a_folder_for_temporary_files_that_is_none_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    mark, said = found(project, monkeypatch)["disk"]
+    assert mark == "warn"
+    assert "TMPDIR = /nowhere" in said
 
 
 def test_a_missing_home_and_a_missing_repository_are_told_with_the_way_out(

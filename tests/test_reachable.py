@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from servers import Mlflow, answering, gate, nobody, served
 
+from pipeline import describe
 from pipeline.config.compose import compose
 from pipeline.config.schema.tracking import TrackingConfig
 from pipeline.core.errors import UserError
@@ -26,7 +27,7 @@ from pipeline.core.redaction import redacted, without_credentials
 from pipeline.tracking import address, health
 from pipeline.tracking.outbox import find, send
 from pipeline.tracking.reachable import RefusedError, unreachable_reason
-from pipeline.tracking.store import configured_store
+from pipeline.tracking.store import configured_store, ensure_store
 from pipeline.tracking.tracker import Tracker
 
 PASSWORD = "s3cr3t/pw@home"
@@ -334,6 +335,79 @@ def test_passwords_and_tokens_of_the_environment_are_not_shown(monkeypatch: pyte
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", TOKEN)
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "abc")  # any word may contain it
     assert redacted(f"Bearer {TOKEN}, abcd") == "Bearer ***, abcd"
+
+
+MALFORMED = {
+    "http://bob:s3c/retPW@127.0.0.1:9": "http://***@127.0.0.1:9",
+    "http://bob:123/retPW@127.0.0.1:9": "http://***@127.0.0.1:9",
+    "http://bob:s3c#retPW@127.0.0.1:9": "http://***@127.0.0.1:9",
+    "http://bob:s3c?retPW@127.0.0.1:9": "http://***@127.0.0.1:9",
+    "http://bob:s3[c]retPW@127.0.0.1:9": "http://***@127.0.0.1:9",
+    "http://bob:s3c\\retPW@127.0.0.1:9": "http://***@127.0.0.1:9",
+    'http://bob:s3c"retPW@127.0.0.1:9': "http://***@127.0.0.1:9",
+    "http://bob:s3c retPW@127.0.0.1:9": "http://***@127.0.0.1:9",
+    "http:// bob:s3c-retPW@127.0.0.1:9": "http://***@127.0.0.1:9",
+    "http://bob:s3c-retPW@127.0.0.1:port": "http://***@127.0.0.1:port",
+    "http://bob:s3c-retPW@": "http://***@",
+    "http://bob:s3c://retPW@127.0.0.1:9": "http://***@127.0.0.1:9",
+    "bob:s3c-retPW@127.0.0.1:9": "***@127.0.0.1:9",
+    "//bob:s3c-retPW@127.0.0.1:9": "***@127.0.0.1:9",
+    "http:bob:s3c-retPW@127.0.0.1:9": "***@127.0.0.1:9",
+    "ftp://bob:s3c/retPW@h": "ftp://***@h",
+    "postgresql:bob:s3c-retPW@h/db": "***@h/db",
+    "postgresql://bob:s3c'retPW@h/db": "postgresql://***@h/db",
+    "postgresql://bob:s3c retPW@h/db": "postgresql://***@h/db",
+    "postgresql://bob:x@s3c/retPW@h/db": "postgresql://***@h/db",
+    "http://127.0.0.1 :9": "http://127.0.0.1 :9",
+}
+
+
+@pytest.mark.parametrize("uri", MALFORMED)
+def test_a_malformed_uri_is_refused_without_its_password(root: Path, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    shown = MALFORMED[uri]
+    with pytest.raises(UserError) as to:
+        ensure_store(root, uri)
+    assert str(to.value).startswith(f"--to = {shown}: ")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    for use in (configured_store, ensure_store, lambda root: list(health.store(root))):
+        with pytest.raises(UserError) as error:
+            use(root)
+        assert str(error.value).startswith(f"MLFLOW_TRACKING_URI = {shown}: ")
+        if "@" in uri:
+            assert "percent-encode" in str(error.value)
+        assert "s3c" not in str(error.value)
+        assert "retPW" not in str(error.value)
+    password = uri.rpartition("@")[0].partition("bob:")[2]
+    assert "retPW" not in redacted(f"refused: {uri}, {password} is wrong")
+    assert not list(root.iterdir())
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"http://ann:{IN_URL}@h:5000/p",
+        "https://token@h",
+        "http://[::1]:5000",
+        "postgresql://u:p/q@h/db",
+        "mysql+pymysql://u:p#q?@h/db",
+        "postgresql:///runs?host=/run/x&user=a@b",
+        "mssql+pyodbc://u:p@h\\I/db?driver=ODBC+Driver+18",
+    ],
+)
+def test_a_good_uri_is_not_refused(root: Path, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert configured_store(root)
+
+
+def test_describe_asks_for_the_store_before_its_work(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://bob:s3c/retPW@h")
+    with pytest.raises(SystemExit) as end:
+        describe.main(["data=mnist_sample"])
+    assert "http://***@h: is malformed" in capsys.readouterr().err
+    assert end.value.code == 2
+    assert not list(root.iterdir())
 
 
 def test_the_same_store_has_one_name_whoever_asks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

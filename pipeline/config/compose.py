@@ -100,9 +100,20 @@ def readable_errors(overrides: Sequence[str]) -> Iterator[None]:
         raise
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(one_message(error)) from error
+    except UnicodeDecodeError as error:
+        file = next((path for path in sorted(CONF.rglob("*.yaml")) if path.is_file() and not _is_text(path)), CONF)
+        raise UserError(f"{file}: is not UTF-8: {error}; save it as UTF-8") from error
     except Exception as error:  # Hydra lets ValueError, TypeError, YAMLError and others through
         given = " with " + " ".join(overrides) if overrides else ""
         raise UserError(f"conf/{given}: cannot be composed: {one_message(error)}") from error
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        path.read_bytes().decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _forced(overrides: Sequence[str]) -> list[str]:

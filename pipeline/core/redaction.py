@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import unquote
 
 HIDDEN: Final = "***"
 _WITHOUT_PASSWORD: Final = ("ssh", "git+ssh", "svn+ssh", "sftp", "postgresql", "mysql", "mssql")
@@ -29,11 +30,38 @@ def without_credentials(text: str) -> str:
 
 def redacted(text: str) -> str:
     """Return the text as it may be shown: see `without_credentials`, and no password or token of the environment."""
+    for secret in _of_store(os.environ.get("MLFLOW_TRACKING_URI", "").strip()):
+        text = text.replace(secret, HIDDEN)
     text = without_credentials(text)
     for name, value in os.environ.items():
         if len(value) >= _SHORTEST and _VARIABLE.fullmatch(name):
             text = text.replace(value, HIDDEN)
     return text
+
+
+def without_user(uri: str) -> str:
+    """Return a malformed URI with everything hidden that may be its user and password: all up to the last `@`."""
+    start, user, rest = _parts(uri)
+    return without_credentials(f"{start}{HIDDEN}@{rest}" if user else uri)
+
+
+def _parts(uri: str) -> tuple[str, str, str]:
+    """Split a URI, which may be malformed, into scheme with `://`, what stands before the last `@`, and the rest."""
+    scheme = re.match(r"[a-zA-Z][\w+.-]*://", uri)
+    start = scheme.group() if scheme else ""
+    user, _, rest = uri.removeprefix(start).rpartition("@")
+    return start, user, rest
+
+
+def _of_store(uri: str) -> list[str]:
+    """Return what to hide of a store's URI as it was given, the longest first: user with password, and password."""
+    start, user, _ = _parts(uri)
+    _, colon, password = user.partition(":")
+    if start.startswith("sqlite:") or (not colon and start.startswith(_WITHOUT_PASSWORD)):
+        return []
+    whole = [user] if colon and password else []
+    last = user.rpartition(":")[2]  # the password, where a scheme without `//` is before the user
+    return [*whole, *(part for part in (user, password, last, unquote(password)) if len(part) >= _SHORTEST)]
 
 
 def without_credentials_inside(value: Any) -> Any:

@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -27,6 +28,7 @@ from ..tracking.store import store_uri
 from ..training.checkpoint import FOLDER as CHECKPOINTS
 from . import location
 from .data_check import data
+from .dvc_check import dvc
 
 _GIB: Final = 2**30
 _LOW_DISK: Final = 2 * _GIB
@@ -57,12 +59,12 @@ def examine(arguments: Sequence[str], root: Path) -> Iterator[Finding]:
         "gpu": _gpu,
         "disk": lambda: _disk(root),
         "home": _home,
-        "store": lambda: health.store(root),
+        "store": lambda: health.store(root, _experiment(arguments)),
         "journal": lambda: _journal(root),
         "checkpoints": lambda: _checkpoints(root),
         "configuration": lambda: _configuration(arguments, root),
         "data": lambda: _data(arguments, root),
-        "dvc": lambda: _dvc(root),
+        "dvc": lambda: dvc(root),
         "git": _git,
         "leftovers": lambda: _leftovers(root),
     }
@@ -140,7 +142,11 @@ def _gpu() -> Iterator[tuple[Mark, str]]:
 
 
 def _disk(root: Path) -> Iterator[tuple[Mark, str]]:
-    places = {root: "the repository", Path(os.environ.get("TMPDIR", "/tmp")): "temporary files"}
+    temporary = Path(os.environ.get("TMPDIR") or "/tmp")
+    if not temporary.is_dir():
+        yield "warn", f"TMPDIR = {temporary}: is not a folder, so another takes temporary files; export TMPDIR=/tmp"
+        temporary = Path(tempfile.gettempdir())
+    places = {root: "the repository", temporary: "temporary files"}
     for place, what in places.items():
         free = shutil.disk_usage(place).free
         text = f"{free / _GIB:,.1f} GiB free for {what} ({place})"
@@ -216,28 +222,19 @@ def _configuration(arguments: Sequence[str], root: Path) -> Iterator[tuple[Mark,
     yield "ok", f"{CONF}: valid; {PARAMS} is {state}"
 
 
+def _experiment(arguments: Sequence[str]) -> str:
+    try:
+        return compose(arguments).tracking.experiment
+    except UserError:  # the check `configuration` reports it
+        return ""
+
+
 def _data(arguments: Sequence[str], root: Path) -> Iterator[tuple[Mark, str]]:
     try:
         config = compose(arguments)
     except UserError:  # the check `configuration` has reported it
         return
     yield from data(config.data, root)
-
-
-def _dvc(root: Path) -> Iterator[tuple[Mark, str]]:
-    if not (root / ".dvc").is_dir():
-        yield "FAIL", f"{root}: has no .dvc folder, so `dvc repro` cannot run; clone the repository"
-        return
-    locks = root / ".dvc/tmp/rwlock"
-    owners = json.loads(locks.read_text(encoding="utf-8") or "{}") if locks.exists() else {}
-    pids = {int(pid) for pid in re.findall(r'"pid": (\d+)', json.dumps(owners))}
-    dead = [pid for pid in pids if not psutil.pid_exists(pid)]
-    if pids - set(dead):
-        yield "warn", f"`dvc` is running: process {', '.join(map(str, pids - set(dead)))}"
-    elif dead:
-        yield "ok", f"a lock of process {dead[0]}, which has ended; the next `dvc` command removes it"
-    else:
-        yield "ok", f"dvc {metadata.version('dvc')}, no locks" + ("" if (root / "dvc.lock").exists() else "; never run")
 
 
 def _git() -> Iterator[tuple[Mark, str]]:

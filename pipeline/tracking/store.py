@@ -29,10 +29,14 @@ for _name, _value in _DEFAULTS.items():  # mlflow reads them when it is imported
 def configured_store(root: Path) -> str:
     """Return `MLFLOW_TRACKING_URI` without credentials, which `address` keeps.
 
-    Empty for the default, `mlflow.db` at the main root, wherever that is moved.
+    Empty for the default, `mlflow.db` at the main root, wherever that is moved. Raises `UserError` if the variable is
+    not the URI of a store.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
-    return "" if uri == _default_uri(root) else address.remember(uri)  # MLflow sets the variable, too
+    if uri in ("", _default_uri(root)):  # MLflow sets the variable, too
+        return ""
+    address.require_kind(uri)
+    return address.remember(uri)
 
 
 def store_uri(root: Path, store: str | None = None) -> str:
@@ -63,8 +67,9 @@ def ensure_store(root: Path, uri: str = "") -> str:
     cannot be created. The file is built under a lock in a temporary file that is renamed into place: two processes that
     initialise one MLflow database at once destroy it.
     """
-    named, uri = ("--to", address.remember(uri)) if uri else ("MLFLOW_TRACKING_URI", store_uri(root))
-    require_kind(uri, named)
+    if uri:
+        address.require_kind(uri, "--to")
+    uri = address.remember(uri) if uri else store_uri(root)
     if uri.startswith("sqlite:///"):
         path = file_of(uri)
         try:
@@ -87,12 +92,6 @@ def first_connection(root: Path, uri: str) -> Iterator[None]:
         return
     with FileLock(root / "mlflow.db.lock"):
         yield
-
-
-def require_kind(uri: str, named: str = "MLFLOW_TRACKING_URI") -> None:
-    """Raise `UserError` if `uri` is not of a kind of store that can be written to. `named`: the setting it is from."""
-    if not uri.startswith(("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql")):
-        raise UserError(f"{named} = {uri}: allowed: sqlite:///<absolute path>, http(s)://<server>, or a database URL")
 
 
 def file_of(uri: str) -> Path:
