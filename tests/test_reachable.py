@@ -337,6 +337,18 @@ def test_passwords_and_tokens_of_the_environment_are_not_shown(monkeypatch: pyte
     assert redacted(f"Bearer {TOKEN}, abcd") == "Bearer ***, abcd"
 
 
+def test_a_deleted_experiment_on_a_server_is_told_before(
+    root: Path, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    client = mlflow.MlflowClient(server)
+    client.delete_experiment(client.create_experiment("gone & lost"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    assert [mark for mark, _ in health.store(root, "never made")] == ["ok"]
+    (_, (mark, said)) = health.store(root, "gone & lost")
+    assert mark == "FAIL"
+    assert said.startswith("tracking.experiment = gone & lost: is deleted in ")
+
+
 MALFORMED = {
     "http://bob:s3c/retPW@127.0.0.1:9": "http://***@127.0.0.1:9",
     "http://bob:123/retPW@127.0.0.1:9": "http://***@127.0.0.1:9",
