@@ -29,6 +29,7 @@ from .core import frameworks
 from .core.claim import create_new, lock
 from .core.errors import ParityError, UserError
 from .core.exits import command
+from .core.files import make_folder
 from .core.paths import PREPARED, RESULTS, main_root
 from .core.progress import steps
 from .core.signals import end_on_signals
@@ -154,6 +155,7 @@ def compare_sweep(tracker: Tracker, sweep: str, config: Config) -> None:
 
 def compare_two(tracker: Tracker, a: str, b: str, config: Config) -> None:
     """Compare the runs that match two MLflow filters; write below `outputs/`."""
+    make_folder(Path("outputs"))
     with tempfile.TemporaryDirectory() as scratch:
         stored = compare_filters(tracker, a, b, config, Path(scratch))
     output = create_new(Path("outputs") / time.strftime("%Y-%m-%d_%H-%M-%S-comparison"))

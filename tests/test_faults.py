@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
@@ -16,7 +16,12 @@ from safetensors.numpy import load_file
 
 from pipeline.config.compose import compose
 from pipeline.core.errors import DataChangedError
+from pipeline.core.exits import MISTAKE, exit_codes
+from pipeline.core.files import write_text
+from pipeline.core.turns import turn
 from pipeline.data.dataset import Dataset
+from pipeline.tracking.journal import Journal
+from pipeline.tracking.store import ensure_store
 from pipeline.tracking.tracker import Tracker
 
 TRAIN = ("pipeline.train", "framework=pytorch", "evaluate.plots=false", *TINY)
@@ -105,6 +110,38 @@ def test_folders_that_cannot_be_written_are_named_before_any_work(small_disk: Pa
         (project / name).unlink()
     client = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     assert not client.search_runs([e.experiment_id for e in client.search_experiments()])
+
+
+USES_OF_A_FOLDER: dict[str, Callable[[Path], object]] = {
+    "journal": lambda path: Journal.create(path.parent),
+    "store": lambda path: ensure_store(path.parent),
+    "turn": lambda path: turn(path / "x", "label").__enter__(),
+    "write": lambda path: write_text(path / "x/file", ""),
+    "mkdir": lambda path: path.mkdir(exist_ok=True),
+    "touch": lambda path: (path / "file").touch(),
+}
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("use", USES_OF_A_FOLDER)
+def test_what_stands_in_place_of_a_folder_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], use: str, link: bool
+) -> None:
+    path = tmp_path / "journal"
+    path.symlink_to("/dev/null/x") if link else path.touch()
+    with pytest.raises(SystemExit) as ended, exit_codes():
+        USES_OF_A_FOLDER[use](path)
+    assert ended.value.code == MISTAKE
+    said = capsys.readouterr().err
+    assert str(path) in said
+    assert "is no folder" in said
+    assert "move it away" in said
+    assert said.count("\n") == 1
+
+
+def test_a_missing_file_keeps_its_traceback(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), exit_codes():
+        (tmp_path / "missing/file").open()
 
 
 def test_a_clock_that_goes_backwards_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

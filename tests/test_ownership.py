@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from project_copy import TINY, clone_project, run_module, start
 
-from pipeline.config.compose import compose
+from pipeline.config.compose import compose, compose_sweep
 from pipeline.core import claim
 from pipeline.core.errors import BusyError, UserError
 from pipeline.core.paths import main_root
@@ -128,6 +128,29 @@ def test_a_folder_of_the_repository_is_refused(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(UserError, match=rf"^hydra.run.dir = {name}: .*choose a folder of its own"):
         folders.free("hydra.run.dir", name)
     assert folders.free("hydra.run.dir", "outputs/x") == Path("outputs/x")
+
+
+@pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.dir", "--output"])
+@pytest.mark.parametrize(
+    "name", ["file/x", "file/x/y", "/dev/null/x", "dead", "dead/x", "outputs", "multirun/", "/proc/x"]
+)
+def test_a_folder_that_cannot_be_one_of_its_own_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, key: str
+) -> None:
+    ours(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "dead").symlink_to("missing")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    with ExitStack() as stack, pytest.raises(UserError, match=rf"^{key} = {Path(name)}: .*; choose "):
+        claim.lock(folders.free(key, name), stack, key)
+    assert folders.free(key, "multirun/x") == Path("multirun/x")
+
+
+@pytest.mark.parametrize("name", ["a/../../b", "/b", "a" * 241])
+def test_a_log_stays_in_the_folder_of_its_run(name: str) -> None:
+    with pytest.raises(UserError, match=r"^hydra.job.name = .*: allowed: the name of a file, without /"):
+        command_line.require_supported(compose_sweep([f"hydra.job.name={name}"]).hydra)
 
 
 @pytest.mark.parametrize("file", ["history.csv", "models", "params.yaml"])

@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Final, NoReturn
 
 from .errors import BusyError, ResultError, UserError
+from .files import in_the_way
 from .redaction import redacted
 
 FAILED: Final = 1
@@ -72,8 +73,9 @@ def _spell(error: UnicodeError) -> tuple[str, int]:
 def exit_codes() -> Iterator[None]:
     """Turn an error of the body into a message on stderr and `SystemExit` with its exit code.
 
-    Errors that are neither the user's, a result's nor the disk's pass through with their traceback. What is printed
-    from then on fits every encoding, see `print_anything`.
+    A file, or a link that leads nowhere, where a folder is needed is the user's mistake, too. Errors that are neither
+    the user's, a result's nor the disk's pass through with their traceback. What is printed from then on fits every
+    encoding, see `print_anything`.
     """
     print_anything()
     _keep_settings_from_libraries()
@@ -89,12 +91,24 @@ def exit_codes() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(128 + signal.SIGPIPE) from None
     except OSError as error:
+        if blocked := _blocked(error):
+            _end(f"error: {blocked}: is no folder, and one is needed there; move it away", MISTAKE)
         if error.errno not in _DISK_ERRORS:
             raise
         where = f"{error.filename}: " if error.filename else ""
         _end(f"error: {where}{error.strerror}; fix that, then run the same command to continue", FAILED)
     except KeyboardInterrupt:
         _end("interrupted", INTERRUPTED)
+
+
+def _blocked(error: OSError) -> Path | None:
+    """Return the file, or the link that leads nowhere, that stood in place of a folder; None: something else failed."""
+    if not isinstance(error.filename, str | bytes | os.PathLike):
+        return None
+    path = Path(os.fsdecode(error.filename))
+    if isinstance(error, FileExistsError):  # of `mkdir`
+        return in_the_way(path)
+    return in_the_way(path.parent) if isinstance(error, NotADirectoryError | FileNotFoundError) else None
 
 
 def _end(message: str, code: int) -> NoReturn:

@@ -1,14 +1,41 @@
 """Atomic writes of files and folders; text is always UTF-8."""
 
+import errno
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from .errors import UserError
+
+_NO_FOLDER: Final = (errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
+
+
+def make_folder(folder: Path, name: str = "") -> None:
+    """Make the folder and those above it, where missing.
+
+    Raises `UserError`, which begins with `name` (default: the folder), if there can be none; OSError if the disk is
+    full or may not be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER:
+            raise
+        blocked = in_the_way(folder)
+        reason = f"{blocked} is no folder" if blocked else error.strerror
+        way_out = "choose another folder, such as outputs/mine" if name else "move it away, or choose another folder"
+        raise UserError(f"{name or folder}: cannot be made ({reason}); {way_out}") from error
+
+
+def in_the_way(path: Path) -> Path | None:
+    """Return what stands in place of a folder of this path, itself included: a file, or a link that leads nowhere."""
+    above = (part for part in (path, *path.parents) if os.path.lexists(part))
+    nearest = next(above, None)
+    return nearest if nearest and not nearest.is_dir() else None
 
 
 @contextmanager
@@ -20,7 +47,8 @@ def atomic_directory(folder: Path) -> Iterator[Path]:
     target = folder.resolve() if folder.is_symlink() else folder
     building = target.with_name(f"{target.name}.building")
     shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
+    make_folder(building.parent, str(target))
+    building.mkdir()
     try:
         yield building
         shutil.rmtree(target, ignore_errors=True)
@@ -38,7 +66,7 @@ def atomic_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
     matplotlib go by that. `durable`: flush it to the disk, so that after a crash either content is complete. Creates
     missing parent folders.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     part = path.with_name(f"{path.stem}.part{path.suffix}")
     part.unlink(missing_ok=True)  # a killed process may have left it
     try:

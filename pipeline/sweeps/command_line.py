@@ -72,6 +72,9 @@ def require_supported(hydra: Any) -> None:
     size = hydra.sweeper.get("max_batch_size")
     if size is not None and size != -1 and size < 1:
         raise UserError(f"hydra.sweeper.max_batch_size = {size}: allowed: 1 or more, or null")
+    name = str(hydra.job.get("name"))
+    if "/" in name or not name.isprintable() or len(name.encode(errors="replace")) > 240:
+        raise UserError(f"hydra.job.name = {name[:80]!r}: allowed: the name of a file, without /, of 240 bytes at most")
     subdir = hydra.output_subdir
     if subdir is not None and (Path(subdir).is_absolute() or ".." in Path(subdir).parts or subdir in WRITTEN):
         raise UserError(f"hydra.output_subdir = {subdir}: allowed: null, or a folder of its own inside that of the run")

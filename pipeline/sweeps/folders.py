@@ -60,7 +60,7 @@ def run_folder(folder: Path, config: Config, stack: ExitStack, *, new: bool) -> 
     if new:
         folder = claim.create_new(folder)
         stack.callback(_remove_if_empty, folder)
-    claim.lock(folder, stack)
+    claim.lock(folder, stack, key)
     _require_nothing_of(key, folder, ("job.json", "sweep.json"))  # a sweep's
     params = folder / "params.yaml"
     if not params.exists():
@@ -79,7 +79,7 @@ def sweep_folder(folder: Path, keys: Sequence[str], owners: Sequence[str], stack
     if new:
         folder = claim.create_new(folder)
         stack.callback(_remove_if_empty, folder)
-    claim.lock(folder, stack)
+    claim.lock(folder, stack, key)
     if record := cache.record_of(folder):
         if not record.same(keys, owners):
             raise UserError(f"{key} = {folder}: has the results of another sweep; {_WAY_OUT}")

@@ -9,7 +9,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from ..core.errors import UserError
+from ..core.files import in_the_way
 from . import address, mlflow_compat, relocation
+from .journal import FOLDER as JOURNAL
 
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -64,12 +66,14 @@ def ensure_store(root: Path, uri: str = "") -> str:
     A SQLite store that was moved gets the present paths of its artifacts (see `relocation`).
 
     `uri`: of the store; empty: the configured one. Raises `UserError` if the URI is not that of a store, or the file
-    cannot be created. The file is built under a lock in a temporary file that is renamed into place: two processes that
-    initialise one MLflow database at once destroy it.
+    cannot be created, or there can be no journal. The file is built under a lock in a temporary file that is renamed
+    into place: two processes that initialise one MLflow database at once destroy it.
     """
     if uri:
         address.require_kind(uri, "--to")
     uri = address.remember(uri) if uri else store_uri(root)
+    if blocked := in_the_way((root / JOURNAL).resolve()):  # a link to a folder that is yet to be made is good
+        raise UserError(f"{root / JOURNAL}: cannot be made ({blocked} is no folder); move it away")
     if uri.startswith("sqlite:///"):
         path = file_of(uri)
         try:
