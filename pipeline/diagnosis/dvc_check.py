@@ -40,7 +40,7 @@ def dvc(root: Path) -> Iterator[tuple[Mark, str]]:
 def _problem(path: Path) -> str:
     """Return what keeps a file from being a YAML mapping; empty if it is one."""
     try:
-        content = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        content = yaml.safe_load(path.read_bytes())
     except (OSError, ValueError, yaml.YAMLError) as error:
         return " ".join(str(error).split())
     return "" if content is None or isinstance(content, dict) else "it is not a YAML mapping"
