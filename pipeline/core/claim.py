@@ -41,8 +41,7 @@ def lock(folder: Path, stack: ExitStack, key: str = "") -> None:
     """Create the folder if it is missing, and lock it until `stack` closes or the process ends.
 
     Raises `BusyError` if another process holds the lock, and `UserError`, which begins with `key`, if there can be no
-    such folder. On a file system that cannot lock folders, as some network
-    file systems, the folder stays unlocked.
+    such folder. On a file system that cannot lock folders, as some network file systems, the folder stays unlocked.
     """
     make_folder(folder, f"{key} = {folder}" if key else "")
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -41,12 +41,10 @@ def references_of(tracker: Tracker, folder: Path, job: SweepJob) -> list[str]:
     return list(by_seed.values()) if set(by_seed) >= set(job.config.seeds) else []
 
 
-def lacks_group(tracker: Tracker, folder: Path) -> bool:
-    """Return whether the store has the runs of a finished job's seeds, but not the run above them."""
-    references = RunReferences.read(folder / "runs.json", _ADVICE)
-    if tracker.unreachable or references.group is None or _has(tracker, references.group):
-        return False
-    return all(_has(tracker, seed.run) for seed in references.seeds.values())
+def lacks_group(tracker: Tracker, folder: Path, references: Sequence[str]) -> bool:
+    """Return whether the store lacks the run above a finished job's seeds; `references`: see `references_of`."""
+    group = RunReferences.read(folder / "runs.json", _ADVICE).group
+    return bool(group and group in references and not tracker.unreachable and not _has(tracker, group))
 
 
 def tops_of(folder: Path, references: Sequence[str]) -> Sequence[str]:

@@ -1,7 +1,7 @@
 """A sweep from its first job to its ranking: finished jobs, the MLflow run, remaining jobs."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -62,9 +62,10 @@ class Sweep:
         self._finished = cache.FinishedJobs(main_root())
         for job in self.jobs:
             self._look_up(job)
-        lacking = [job for job in self.jobs if job.number in self.done and not self._references(job)]
+        references = {job.number: self._references(job) for job in self.jobs if job.number in self.done}
+        lacking = [job for job in self.jobs if references.get(job.number) == []]
         here = [number for number, path in self.done.items() if path == self._folder_of(self.jobs[number])]
-        without_group = [job.number for job in self.jobs if job.number in self.done and self._lacks_group(job)]
+        without_group = [n for n, runs in references.items() if lacks_group(self.tracker, self.done[n], runs)]
         if without_group:
             listed = ", ".join(map(str, without_group))
             print(
@@ -83,7 +84,7 @@ class Sweep:
             self._assign(job)
         self._resend(lacking, self.run.reference)
         if finished:
-            self._take_in([job for job in self.jobs if job not in lacking])
+            self._take_in(references)
         if self.done:
             print(f"{len(self.done)} of {len(self.jobs)} jobs are done; {_RERUN}", flush=True)
 
@@ -166,16 +167,13 @@ class Sweep:
         """Return references of a finished job's runs; empty if the store lacks them."""
         return references_of(self.tracker, self.done[job.number], job)
 
-    def _lacks_group(self, job: SweepJob) -> bool:
-        return lacks_group(self.tracker, self.done[job.number])
-
-    def _take_in(self, jobs: Sequence[SweepJob]) -> None:
-        """Move the runs of finished jobs below the sweep's new run: the one that they were made below was deleted."""
+    def _take_in(self, references: Mapping[int, Sequence[str]]) -> None:
+        """Move the runs of finished jobs, by number, below the sweep's new run: the one above them was deleted."""
         assert self.run
-        for job in jobs:
-            for reference in tops_of(self.done[job.number], self._references(job)):
+        for number, runs in references.items():
+            for reference in tops_of(self.done[number], runs):
                 self.tracker.add_tags(reference, {"mlflow.parentRunId": self.run.reference})
-        if jobs:
+        if any(references.values()):
             print("MLflow lacked the run of the sweep: its jobs are below a new one", flush=True)
 
     def _resend(self, jobs: Sequence[SweepJob], parent: str | None) -> None:
