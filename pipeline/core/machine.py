@@ -99,6 +99,13 @@ def usable_cores() -> int:
         return cores
 
 
+def visible_gpus() -> list[str]:
+    """Return the GPUs that this process may use, as values for `CUDA_VISIBLE_DEVICES`."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    every = [str(position) for position in range(len(machine().gpus))]
+    return every if chosen is None else [name for name in chosen.split(",") if name and every]
+
+
 def memory_limit(mebibytes: float | None, device: str) -> int:
     """Return how many bytes of training images may be loaded onto `device` (`cpu` or `gpu`).
 
@@ -107,12 +114,12 @@ def memory_limit(mebibytes: float | None, device: str) -> int:
     """
     if mebibytes is not None:
         return int(mebibytes * 2**20)
-    fitting = _free_bytes() // 3
+    fitting = free_bytes() // 3
     free = _free_gpu_bytes() if device == "gpu" else None
     return fitting if free is None else min(fitting, free // 2)
 
 
-def _free_bytes() -> int:
+def free_bytes() -> int:
     """Return the free memory of the host, or of this process's control group if that is less."""
     free = psutil.virtual_memory().available
     try:

@@ -1,5 +1,8 @@
 """`python -m pipeline.train` as a Hydra application: one run, or with `-m` a sweep, each job in its own process.
 
+Hydra's launcher hands out the jobs: the basic one in this process, others in processes of their own, also on other
+machines (see `planned`).
+
 The processes of a sweep are forks of warm workers (see `workers`), which import a framework once. A failed job does not
 stop the others; the sweep ends with a ranking and a list of failures.
 
@@ -13,8 +16,9 @@ import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, redirect_stderr
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,10 +27,13 @@ from ..config.compose import CONF, compose_job, compose_sweep, one_message, pars
 from ..core.errors import UserError
 from ..core.exits import FAILED
 from ..core.paths import main_root
+from ..data.cache import obtain
 from ..tracking.store import ensure_store
 from . import cache, folders, workers
-from .command_line import CommandLine, require_supported
+from .capacity import of_launcher, of_this_machine
+from .command_line import CommandLine, is_basic, require_supported
 from .plan import SweepPlan, check, expand
+from .planned import run_planned
 from .processes import run_job
 from .sweep import Sweep
 
@@ -39,15 +46,15 @@ def hydra_app(arguments: Sequence[str]) -> None:
     import hydra
 
     command_line = CommandLine.parse(arguments)
-    register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, which are reported below
     with ExitStack() as stack:
-        app = _App(command_line, stack)
+        app = _App.current = _App(command_line, stack)
+        stack.callback(setattr, _App, "current", None)
         sys.argv = ["pipeline.train", *command_line.flags, *app.prepare()]
         said = io.StringIO()
         try:
             with redirect_stderr(said) if command_line.shows else nullcontext():
-                hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(app.run)()
+                hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
         except SystemExit as ended:
             if command_line.shows and ended.code == FAILED:  # Hydra writes what is wrong, instead of raising it
                 raise UserError(" ".join(said.getvalue().split()) or "Hydra does not take these options") from None
@@ -62,8 +69,22 @@ def hydra_app(arguments: Sequence[str]) -> None:
         raise SystemExit(app.code)
 
 
+register()  # at import: a launcher's process imports this module, and composes
+
+
+def task(composed: DictConfig) -> None:
+    """Run one job; Hydra calls this for a run and for each job of a sweep, in the process of its launcher."""
+    if _App.current:
+        _App.current.run(composed)
+    else:
+        run_planned()
+
+
 class _App:
-    """The application: configurations composed before Hydra starts, and the task that Hydra calls."""
+    """The application: configurations composed before Hydra starts, and what to do with each that Hydra composes."""
+
+    current: ClassVar["_App | None"] = None
+    """The application that this process runs; None in the processes of other launchers."""
 
     def __init__(self, command_line: CommandLine, stack: ExitStack) -> None:
         self.command_line, self.stack, self.code = command_line, stack, 0
@@ -80,16 +101,16 @@ class _App:
         shared = compose_sweep(asked.overrides, source)
         with readable_errors(asked.overrides):
             require_supported(shared.hydra)
-            task, own = hydra_compat.split(asked.overrides)
-            swept = [f"{key}={value}" for key, value in (shared.hydra.sweeper.get("params") or {}).items()] + task
+            overrides, own = hydra_compat.split(asked.overrides)
+            swept = [f"{key}={value}" for key, value in (shared.hydra.sweeper.get("params") or {}).items()] + overrides
             sweep = asked.multirun or str(shared.hydra.mode).endswith("MULTIRUN")
             place = OmegaConf.select(shared, "hydra.sweep.dir") if sweep else None
             new = folders.named_by_time(shared, "sweep" if sweep else "run")
         ensure_store(main_root())
         if sweep:
             chosen = folders.free("hydra.sweep.dir", place)
-            folder = self._begin(SweepPlan(expand(swept, source), own, source), chosen, task, new=new)
-            self.stack.enter_context(workers.available())
+            plan = SweepPlan(expand(swept, source), own, source)
+            folder = self._begin(plan, shared.hydra, chosen, overrides, new=new)
             return [*asked.overrides, _quoted("hydra.sweep.dir", folder)]
         self.config, named = compose_job(asked.overrides, source)
         chosen = folders.free("hydra.run.dir", named["run.dir"])
@@ -103,8 +124,17 @@ class _App:
         if not self.entered:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _begin(self, plan: SweepPlan, chosen: Path, task: Sequence[str], *, new: bool) -> Path:
-        """Begin the sweep in a folder of its own, or in that of an earlier one with the same jobs; return it."""
+    def _begin(self, plan: SweepPlan, hydra: Any, chosen: Path, overrides: Sequence[str], *, new: bool) -> Path:
+        """Begin the sweep in a folder of its own, or in that of an earlier one with the same jobs; return it.
+
+        `hydra`: the node of Hydra's settings.
+        """
+        first = plan.job(0, plan.combinations[0]).config
+        if is_basic(hydra):
+            capacity = of_this_machine(first, obtain(first.data, main_root()), len(plan.combinations))
+        else:
+            capacity = of_launcher(hydra.launcher, first, len(plan.combinations))
+        plan = replace(plan, threads=capacity.threads)
         sweep = self.sweep = Sweep(plan, self.stack)
         earlier = cache.latest(main_root(), sweep.keys) if new and not sweep.rerun else None
         if earlier:
@@ -114,7 +144,9 @@ class _App:
         if record:
             sweep.reorder(record.order(sweep.keys, sweep.owners))
         self.stack.enter_context(hydra_compat.handing_out([job.overrides for job in sweep.jobs]))
-        sweep.begin(folder, record.name if record else folders.name_of(folder), task)
+        sweep.begin(folder, record.name if record else folders.name_of(folder), overrides)
+        self.stack.enter_context(workers.available())
+        sweep.open(capacity, here=is_basic(hydra))
         return folder
 
     def run(self, composed: DictConfig) -> None:

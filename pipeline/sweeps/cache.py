@@ -106,6 +106,11 @@ def mark_done(folder: Path, key: str, sweeps: Sequence[str]) -> None:
     write_json(folder / _DONE, {"key": key, "sweeps": list(sweeps), "summary": _summary_of(folder)})
 
 
+def is_marked_done(folder: Path) -> bool:
+    """Return whether there is a record that the job in `folder` is finished; `FinishedJobs` verifies what it says."""
+    return (folder / _DONE).exists()
+
+
 def unmark(folder: Path) -> None:
     """Delete the record that the job in `folder` is finished, so that it is trained again."""
     (folder / _DONE).unlink(missing_ok=True)

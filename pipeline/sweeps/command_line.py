@@ -11,7 +11,17 @@ from ..core.errors import UserError
 from .folders import WRITTEN
 
 _SHOWN: Final = ("cfg", "info", "hydra_help")
-_BASIC: Final = {"sweeper": "BasicSweeper", "launcher": "BasicLauncher"}
+_BASIC: Final = "basic"
+_ALLOWED: Final = {
+    "sweeper": {"BasicSweeper": _BASIC},
+    "launcher": {
+        "BasicLauncher": _BASIC,
+        "JoblibLauncher": "joblib",
+        "LocalLauncher": "submitit_local",
+        "SlurmLauncher": "submitit_slurm",
+    },
+}
+"""Plugins of Hydra's by the class that runs, and their names in `hydra/launcher=...`."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +76,10 @@ def require_supported(hydra: Any) -> None:
     """Raise `UserError` for a setting of Hydra's that this application cannot follow; `hydra`: the composed node."""
     if hydra.job.chdir:
         raise UserError("hydra.job.chdir = true: code and data are found from the folder of the call; allowed: false")
-    for part, name in _BASIC.items():
-        if not str(hydra[part].get("_target_")).endswith(f".{name}"):
-            raise UserError(f"hydra/{part} = {hydra[part].get('_target_')}: allowed: basic")
+    for part, allowed in _ALLOWED.items():
+        if _class_of(hydra, part) not in allowed:
+            names = ", ".join(allowed.values())
+            raise UserError(f"hydra/{part} = {hydra[part].get('_target_')}: allowed: {names}")
     size = hydra.sweeper.get("max_batch_size")
     if size is not None and size != -1 and size < 1:
         raise UserError(f"hydra.sweeper.max_batch_size = {size}: allowed: 1 or more, or null")
@@ -78,6 +89,15 @@ def require_supported(hydra: Any) -> None:
     subdir = hydra.output_subdir
     if subdir is not None and (Path(subdir).is_absolute() or ".." in Path(subdir).parts or subdir in WRITTEN):
         raise UserError(f"hydra.output_subdir = {subdir}: allowed: null, or a folder of its own inside that of the run")
+
+
+def is_basic(hydra: Any) -> bool:
+    """Return whether Hydra's own launcher hands out the jobs, in this process; another one does so in its own."""
+    return _ALLOWED["launcher"][_class_of(hydra, "launcher")] == _BASIC
+
+
+def _class_of(hydra: Any, part: str) -> str:
+    return str(hydra[part].get("_target_")).rpartition(".")[2]
 
 
 def _flags(given: dict[str, Any]) -> list[str]:

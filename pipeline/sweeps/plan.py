@@ -55,6 +55,8 @@ class SweepPlan:
     hydra: Sequence[str] = ()
     """Overrides of Hydra's own settings."""
     source: Source = field(default_factory=Source)
+    threads: int | None = None
+    """`train.threads` of the jobs that leave it null, see `capacity`."""
 
     @property
     def varying(self) -> set[str]:
@@ -79,6 +81,9 @@ class SweepPlan:
         """Compose and check one job; `config`: what Hydra composed for it. Raises `UserError`."""
         composed, folders = compose_job([*self.hydra, *overrides], self.source, number)
         config = config or composed
+        if self.threads is not None and config.train.threads is None:
+            config = config.model_copy(update={"train": config.train.model_copy(update={"threads": self.threads})})
+            overrides = (*overrides, f"train.threads={self.threads}")
         pairs = (override.split("=", 1) for override in overrides)
         shown = {key: value for key, value in pairs if key in self.varying and key not in _UNLABELLED}
         folder = path_of("hydra.sweep.subdir", folders["sweep.subdir"], below=True)

@@ -4,10 +4,15 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from threading import Lock
 
+from ..config.compose import write
 from ..config.schema.whole import Config
+from ..core.exits import FAILED
 from ..core.files import read_json, write_json
+from ..core.machine import visible_gpus
 from ..core.paths import main_root
 from ..tracking.runs import Run
 from ..tracking.tracker import Tracker
@@ -15,8 +20,11 @@ from ..tracking.views import sweep_key, sweep_tags, view_page
 from ..training.results import TrainingSummary
 from ..training.spec import SweepMembership
 from . import cache
+from .capacity import Capacity
+from .display import Display
 from .plan import SweepJob, SweepPlan
-from .processes import Failure, run_job
+from .pool import Pool, Train
+from .processes import LOG, Failure
 from .ranking import Ranking
 from .resend import lacks_group, parent_of, references_of, resend, tops_of
 
@@ -24,7 +32,7 @@ _RERUN = "sweep.rerun=true trains them again"
 
 
 class Sweep:
-    """The state of one sweep: `begin`, then `run_job` for each job that Hydra hands out, then `end`."""
+    """The state of one sweep: `begin` and `open`, then `run_job` for each job that Hydra hands out, then `end`."""
 
     def __init__(self, plan: SweepPlan, stack: ExitStack) -> None:
         """Create a sweep; `stack`: closed when the application ends, so that the run gets the error if there is one."""
@@ -33,6 +41,9 @@ class Sweep:
         """Folders of the finished jobs, which are not trained again, by number."""
         self.run: Run | None = None
         """The MLflow run of the sweep; None if all jobs are done."""
+        self._pool: Pool | None = None
+        self._display: Display | None = None
+        self._lock = Lock()  # jobs end in threads of the pool
 
     @property
     def keys(self) -> list[str]:
@@ -88,38 +99,68 @@ class Sweep:
         if self.done:
             print(f"{len(self.done)} of {len(self.jobs)} jobs are done; {_RERUN}", flush=True)
 
+    def open(self, capacity: Capacity, *, here: bool) -> None:
+        """Make ready for the jobs; `here`: they run in this process, `capacity.jobs` at a time.
+
+        Else processes of a launcher run them, which find in `params.yaml` what to train.
+        """
+        remaining = {_name_of(job): self._folder_of(job) for job in self.jobs if job.number not in self.done}
+        if here:
+            gpus = visible_gpus() if capacity.jobs > 1 else []
+            devices = [gpus[position % len(gpus)] if gpus else None for position in range(capacity.jobs)]
+            self._pool = self._stack.enter_context(Pool(devices))
+        else:
+            for job in self.jobs:
+                if job.number not in self.done:
+                    write(job.config, self._folder_of(job) / "params.yaml")
+        if remaining and (not here or capacity.jobs > 1):
+            print(f"{len(remaining)} jobs{capacity}; log of each: {self.folder}/<job>/{LOG}", flush=True)
+            self._display = self._stack.enter_context(Display(remaining))
+
     def run_job(self, number: int, config: Config) -> None:
-        """Train and evaluate job `number` as Hydra composed it, unless it is done; wait for another sweep's turn."""
+        """Have job `number` trained and evaluated as Hydra composed it, unless it is done."""
+        assert self._pool
         job = self.jobs[number]
         if config != job.config:  # an interpolation gives another value each time, as `${now:%f}` does
-            job = self.jobs[number] = self.plan.job(number, job.overrides, config)
-            self._look_up(job)
-            if self.run is None:
-                self._open_run(job.overrides)
-            self._assign(job)
-        if number in self.done:
-            return
-        if self.rerun:
-            run_job(job.config, self._folder_of(job))
-            return
-        with cache.turn_of(main_root(), job.key, f"job {number}") as waited:
-            if waited:  # another sweep may have finished it
-                self._finished = cache.FinishedJobs(main_root())
+            with self._lock:
+                job = self.jobs[number] = self.plan.job(number, job.overrides, config)
                 self._look_up(job)
-            if number in self.done:
+                if self.run is None:
+                    self._open_run(job.overrides)
                 self._assign(job)
-            else:
-                run_job(job.config, self._folder_of(job))
+        if number not in self.done:
+            self._pool.submit(partial(self._train, job))
+
+    def _train(self, job: SweepJob, train: Train) -> None:
+        """Train a job, or wait for another sweep that does and take its result."""
+        if self.rerun:
+            train(job.config, self._folder_of(job))
+            return
+        with cache.turn_of(main_root(), job.key, f"job {job.number}") as waited:
+            with self._lock:
+                if waited:  # another sweep may have finished it
+                    self._finished = cache.FinishedJobs(main_root())
+                    self._look_up(job)
+                if job.number in self.done:
+                    self._assign(job)
+                    return
+            train(job.config, self._folder_of(job))
 
     def end(self) -> bool:
-        """Print and log ranking and failures; return whether a job failed."""
+        """Wait for all jobs, print and log ranking and failures; return whether a job failed."""
+        if self._pool:
+            self._pool.wait()
+        else:
+            self._take_over_elsewhere()
+        if self._display:
+            self._display.close()
         if self.run:
             cache.begin(self.folder, self.name, self.keys, self.owners)  # those that Hydra has handed out
         ranking = Ranking(self.folder, self.name)
         for job in self.jobs:
             folder = self.done.get(job.number, self._folder_of(job))
-            if (folder / "failure.json").exists():
-                ranking.failures.append((job, Failure(**read_json(folder / "failure.json"))))
+            if not (folder / "summary.json").exists():
+                ranking.failures.append((job, self._failure_of(folder)))
             else:
                 ranking.add(job, TrainingSummary(**read_json(folder / "summary.json")))
         ranking.show()
@@ -132,6 +173,21 @@ class Sweep:
             if not ranking.failures:  # else the same command resumes this run
                 self._stack.callback(self.tracker.release, self.folder / "run")
         return bool(ranking.failures)
+
+    def _take_over_elsewhere(self) -> None:
+        """Take over the results of jobs that other sweeps have finished while a launcher's processes waited."""
+        self._finished = cache.FinishedJobs(main_root())
+        for job in self.jobs:
+            folder = self._folder_of(job)
+            if job.number not in self.done and not cache.is_marked_done(folder):
+                self._look_up(job)
+                if job.number in self.done:
+                    self._adopt(job)
+
+    def _failure_of(self, folder: Path) -> Failure:
+        if (folder / "failure.json").exists():
+            return Failure(**read_json(folder / "failure.json"))
+        return Failure(f"its process ended without a word; {folder / LOG} may say more", FAILED, "")
 
     def _folder_of(self, job: SweepJob) -> Path:
         return self.folder / job.folder
@@ -191,6 +247,8 @@ class Sweep:
         folder = self._folder_of(job)
         folder.mkdir(parents=True, exist_ok=True)
         cache.unmark(folder)
+        for name in ("summary.json", "failure.json"):  # of an earlier attempt
+            (folder / name).unlink(missing_ok=True)
         membership = SweepMembership(self.name, self.run.reference, job.number, job.label, job.key)
         write_json(folder / "job.json", asdict(membership))
 
@@ -204,6 +262,10 @@ class Sweep:
         for reference in self._references(job):
             self.tracker.add_tags(reference, sweep_tags(sweeps))
         cache.mark_done(folder, job.key, sweeps)
+
+
+def _name_of(job: SweepJob) -> str:
+    return " ".join(filter(None, (f"job {job.number}:", job.config.framework, job.label)))
 
 
 def _without_year(name: str) -> str:

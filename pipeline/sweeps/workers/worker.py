@@ -60,7 +60,10 @@ _READ_AT_IMPORT: Final = (
 """Prefixes of the environment variables that a library may read during import."""
 _REQUEST_SECONDS: Final = 2.0
 """Longest wait for each part of a request."""
-_READ_LATER: Final = ("MLFLOW_TRACKING_", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_", "MLFLOW_SERVER_", "PYTHONUNBUFFERED")
+_READ_LATER: Final = (
+    *("MLFLOW_TRACKING_", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_", "MLFLOW_SERVER_", "PYTHONUNBUFFERED"),
+    "CUDA_VISIBLE_DEVICES",
+)
 """Prefixes of variables among them that are read only after import, and may differ."""
 
 
