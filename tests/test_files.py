@@ -28,6 +28,7 @@ ALLOWED = {
     "tracking/journal.py": "the journal's own events, in a folder that is no output; `position.part`, which replaces",
     "tracking/lines.py": "cuts off what was not written whole, in the journal's own file",
     "tracking/mlflow_compat.py": "MLflow's own description of a model, in the copy that the journal has just made",
+    "sweeps/processes.py": "appends to the log of a job, in a folder that is no output",
     "sweeps/resend.py": "into a temporary folder",
     "sweeps/workers/worker.py": "a stream on a descriptor",
     "training/run_logging.py": "into a temporary folder",

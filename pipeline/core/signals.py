@@ -1,4 +1,8 @@
-"""Handling of SIGINT and SIGTERM: end the process at once, or after the step that must not be interrupted."""
+"""Handling of SIGINT, SIGTERM and their like: end the process at once, or after the step that must not be interrupted.
+
+Like SIGTERM are SIGHUP (the terminal was closed), and SIGUSR1 and SIGUSR2, with which Slurm warns of a time limit
+(`--signal`): their default would end a training without a checkpoint.
+"""
 
 import ctypes
 import os
@@ -10,6 +14,7 @@ from types import FrameType
 from typing import ClassVar, Final
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+_LIKE_TERM: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _REPEAT_SECONDS: Final = 5.0  # Ctrl-C reaches the whole process group, and the parent then also sends SIGTERM
 
 
@@ -20,11 +25,13 @@ class _Signals:
 
 
 def end_on_signals() -> None:
-    """Raise `SystemExit` on SIGTERM and `KeyboardInterrupt` on SIGINT, so that open runs and files are closed.
+    """Raise `SystemExit` on SIGTERM and its like, `KeyboardInterrupt` on SIGINT, so that open runs and files are closed.
 
-    A DVC stage also ends when its `dvc` process ends.
+    A DVC stage also ends when its `dvc` process ends. What is ignored, as SIGHUP is under `nohup`, stays ignored.
     """
-    signal.signal(signal.SIGTERM, _handle)
+    for number in _LIKE_TERM:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _handle)
     signal.signal(signal.SIGINT, _handle)
     if os.environ.get("DVC_STAGE"):
         end_with_parent()
@@ -40,7 +47,7 @@ def end_with_parent() -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Delay SIGINT and SIGTERM until the body ends; an error of the body takes precedence."""
+    """Delay SIGINT, SIGTERM and its like until the body ends; an error of the body takes precedence."""
     _Signals.delayed = True
     try:
         yield
@@ -64,4 +71,4 @@ def _end(number: int) -> None:
     _Signals.ended = time.monotonic()
     if number == signal.SIGINT:
         raise KeyboardInterrupt
-    raise SystemExit(128 + number)
+    raise SystemExit(128 + signal.SIGTERM)

@@ -146,7 +146,7 @@ class _App:
         self.stack.enter_context(hydra_compat.handing_out([job.overrides for job in sweep.jobs]))
         sweep.begin(folder, record.name if record else folders.name_of(folder), overrides)
         self.stack.enter_context(workers.available())
-        sweep.open(capacity, here=is_basic(hydra))
+        sweep.make_ready(capacity, here=is_basic(hydra))
         return folder
 
     def run(self, composed: DictConfig) -> None:

@@ -45,6 +45,9 @@ class Pool:
             with self._lock:
                 self._ending = True
                 running = list(self._processes)
+            if self.several and running:
+                counted = f"{len(running)} running job{'s' * (len(running) > 1)}"
+                print(f"ending {counted}, with a checkpoint each; run the same command to continue", flush=True)
             for process in running:
                 process.end()
         self._executor.shutdown(wait=True, cancel_futures=True)

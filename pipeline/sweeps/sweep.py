@@ -1,5 +1,6 @@
 """A sweep from its first job to its ranking: finished jobs, the MLflow run, remaining jobs."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -32,7 +33,7 @@ _RERUN = "sweep.rerun=true trains them again"
 
 
 class Sweep:
-    """The state of one sweep: `begin` and `open`, then `run_job` for each job that Hydra hands out, then `end`."""
+    """The state of one sweep: `begin` and `make_ready`, then `run_job` for each job that Hydra hands out, then `end`."""
 
     def __init__(self, plan: SweepPlan, stack: ExitStack) -> None:
         """Create a sweep; `stack`: closed when the application ends, so that the run gets the error if there is one."""
@@ -99,7 +100,7 @@ class Sweep:
         if self.done:
             print(f"{len(self.done)} of {len(self.jobs)} jobs are done; {_RERUN}", flush=True)
 
-    def open(self, capacity: Capacity, *, here: bool) -> None:
+    def make_ready(self, capacity: Capacity, *, here: bool) -> None:
         """Make ready for the jobs; `here`: they run in this process, `capacity.jobs` at a time.
 
         Else processes of a launcher run them, which find in `params.yaml` what to train.
@@ -116,6 +117,7 @@ class Sweep:
         if remaining and (not here or capacity.jobs > 1):
             print(f"{len(remaining)} jobs{capacity}; log of each: {self.folder}/<job>/{LOG}", flush=True)
             self._display = self._stack.enter_context(Display(remaining))
+            logging.getLogger("hydra._internal.core_plugins").setLevel(logging.WARNING)  # it lists every job again
 
     def run_job(self, number: int, config: Config) -> None:
         """Have job `number` trained and evaluated as Hydra composed it, unless it is done."""

@@ -29,8 +29,8 @@ def tell_start(spec: RunSpec, classifier: Classifier, loader: BatchLoader, compi
 
 
 def tell_left_over(root: Path, size: int) -> None:
-    """Print the size of the checkpoints of other trainings, in bytes, unless it is 0."""
-    if size:
+    """Print the size of the checkpoints of other trainings, in bytes, unless it is less than 1 MiB."""
+    if size >= 2**20:
         print(f"{root / FOLDER}: {size / 2**20:,.0f} MiB of interrupted or running trainings", flush=True)
 
 
