@@ -63,8 +63,8 @@ def test_a_sweep_fails_in_part_and_goes_on(project: Path, launcher: str) -> None
     arguments = (*LAUNCHERS[launcher], "train.epochs=1", f"{RATE}=1e-3,1e38,2e-3", "train/optimizer=sgd")
     said = sweep(project, *arguments, code=1)
     assert "2 done, 1 failed" in said
-    assert re.search(r"failed: job 1: .* 1e\+38.*: the training loss is (nan|inf)", said)
-    assert "job 1: pytorch 1e+38: failed: " in said
+    assert re.search(r"failed: job 1: .*1e\+?38: the training loss is (nan|inf)", said)
+    assert re.search(r"(?m)^job 1: pytorch 1e\+?38: failed: the training loss is", said)
     assert Counter(run.info.status for run in jobs(project)) == {"FINISHED": 2, "FAILED": 1}
     (folder,) = (project / "multirun").iterdir()
     for number in (0, 1, 2):
@@ -73,8 +73,7 @@ def test_a_sweep_fails_in_part_and_goes_on(project: Path, launcher: str) -> None
         assert ("error: " in log) == (number == 1)
     again = sweep(project, *arguments, code=1)
     assert "2 of 3 jobs are done" in again
-    assert "1 jobs" in again or "job 1: pytorch 1e+38: failed" in again
-    assert Counter(run.info.status for run in jobs(project)) == {"FINISHED": 2, "FAILED": 2}
+    assert Counter(run.info.status for run in jobs(project)) == {"FINISHED": 2, "FAILED": 1}  # the same run
     other = ("sweep.parallel=2", "train.epochs=1", f"{RATE}=2e-3,3e-3", "train/optimizer=sgd")
     assert "1 of 2 jobs are done" in sweep(project, *other)
     single = run_module(
@@ -103,8 +102,10 @@ def running(project: Path, process: "subprocess.Popen[str]") -> Path:
 
 @pytest.mark.parametrize(
     ("launcher", "number", "code"),
-    [("basic", signal.SIGKILL, -9), ("basic", signal.SIGINT, 130), ("basic", signal.SIGUSR2, 143)]
-    + [("joblib", signal.SIGKILL, -9), ("joblib", signal.SIGINT, 130), ("joblib", signal.SIGTERM, 143)],
+    [
+        *(("basic", signal.SIGKILL, -9), ("basic", signal.SIGINT, 130), ("basic", signal.SIGUSR2, 143)),
+        *(("joblib", signal.SIGKILL, -9), ("joblib", signal.SIGINT, 130), ("joblib", signal.SIGTERM, 143)),
+    ],
 )
 def test_all_running_jobs_go_on_where_they_were(project: Path, launcher: str, number: int, code: int) -> None:
     """Ctrl-C reaches the whole group, as from a terminal; the other signals the sweep alone."""

@@ -25,7 +25,7 @@ class _Signals:
 
 
 def end_on_signals() -> None:
-    """Raise `SystemExit` on SIGTERM and its like, `KeyboardInterrupt` on SIGINT, so that open runs and files are closed.
+    """Raise `SystemExit` on SIGTERM and its like, and `KeyboardInterrupt` on SIGINT: open runs and files are closed.
 
     A DVC stage also ends when its `dvc` process ends. What is ignored, as SIGHUP is under `nohup`, stays ignored.
     """

@@ -60,9 +60,12 @@ def hydra_app(arguments: Sequence[str]) -> None:
                 raise UserError(" ".join(said.getvalue().split()) or "Hydra does not take these options") from None
             raise
         except Exception as error:
-            if app.entered or isinstance(error, UserError):
+            if app.sweep and app.sweep.elsewhere:  # a job ended without a result, and others may run
+                print(f"the launcher gave up: {one_message(error)}", file=sys.stderr)
+            elif app.entered or isinstance(error, UserError):
                 raise
-            raise UserError(one_message(error)) from error  # of Hydra's, before it called the task function
+            else:
+                raise UserError(one_message(error)) from error  # of Hydra's, before it called the task function
         sys.stderr.write(said.getvalue())
         app.end()
     if app.code:

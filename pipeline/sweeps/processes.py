@@ -35,6 +35,10 @@ class Failure:
     """The command line that runs it again."""
 
 
+class InterruptedJobError(KeyboardInterrupt):
+    """The job was interrupted, and perhaps not this process."""
+
+
 def run_job(config: Config, output: Path) -> int:
     """Train and evaluate one job on this terminal, see `JobProcess.run`."""
     return JobProcess(config, output).run()
@@ -58,13 +62,12 @@ class JobProcess:
         """Run the job, and return the exit code (1 if a signal ended it).
 
         Writes `params.yaml` and, if the job fails, `failure.json`; a finished job has written `summary.json`. Raises
-        `KeyboardInterrupt` if the job was interrupted.
+        `InterruptedJobError` if the job was interrupted.
         """
         write(self.config, self.output / "params.yaml")
         for name in ("summary.json", "failure.json", "done.json"):
             (self.output / name).unlink(missing_ok=True)
-        arguments = ["--params", str(self.output / "params.yaml"), "--output", str(self.output)]
-        command = workers.command(self.config.framework, _MODULE, *arguments)
+        command = workers.command(self.config.framework, _MODULE, *self._arguments)
         code, last = self._run_logged(command) if self.logged else self._run(command)
         if code < 0:  # a signal killed it before it could print a message
             last = f"error: its process was ended by {signal.Signals(-code).name}; run the same command to continue"
@@ -74,11 +77,19 @@ class JobProcess:
         if code:
             (self.output / "summary.json").unlink(missing_ok=True)
             reason = last.removeprefix("error: ") or f"ended with code {code}"
-            again = " ".join([sys.executable, "-m", _MODULE, *arguments])
-            write_json(self.output / "failure.json", asdict(Failure(reason, code, again)))
+            self.record_failure(reason, code)
         if code in (INTERRUPTED, TERMINATED):
-            raise KeyboardInterrupt
+            raise InterruptedJobError
         return code
+
+    def record_failure(self, reason: str, code: int = FAILED) -> None:
+        """Write `failure.json`."""
+        again = " ".join([sys.executable, "-m", _MODULE, *self._arguments])
+        write_json(self.output / "failure.json", asdict(Failure(reason, code, again)))
+
+    @property
+    def _arguments(self) -> list[str]:
+        return ["--params", str(self.output / "params.yaml"), "--output", str(self.output)]
 
     def end(self) -> None:
         """Send SIGTERM to the job, which then saves a checkpoint; one that has not begun does not begin."""
@@ -96,7 +107,7 @@ class JobProcess:
                 for line in process.stderr:
                     sys.stderr.write(line)
                     last = line.strip() or last
-            except (SystemExit, KeyboardInterrupt):  # the signal may have reached this process only
+            except BaseException:  # a signal may have reached this process only
                 process.terminate()
                 process.wait()
                 raise
@@ -113,7 +124,7 @@ class JobProcess:
             with self._started(command, stdout=log, stderr=subprocess.STDOUT) as process:
                 try:
                     process.wait()
-                except (SystemExit, KeyboardInterrupt):
+                except BaseException:  # a launcher's handlers of signals raise errors of their own
                     process.terminate()
                     process.wait()
                     raise

@@ -33,7 +33,7 @@ _RERUN = "sweep.rerun=true trains them again"
 
 
 class Sweep:
-    """The state of one sweep: `begin` and `make_ready`, then `run_job` for each job that Hydra hands out, then `end`."""
+    """The state of one sweep: `begin`, `make_ready`, `run_job` for each job that Hydra hands out, and `end`."""
 
     def __init__(self, plan: SweepPlan, stack: ExitStack) -> None:
         """Create a sweep; `stack`: closed when the application ends, so that the run gets the error if there is one."""
@@ -60,6 +60,11 @@ class Sweep:
     def rerun(self) -> bool:
         """Whether finished jobs are trained again."""
         return self.jobs[0].config.sweep.rerun
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether a launcher's processes run the jobs."""
+        return self._display is not None and self._pool is None
 
     def reorder(self, order: Sequence[int]) -> None:
         """Number the jobs as the sweep that goes on numbered them: chance (`shuffle`) may have ordered them anew."""
@@ -189,7 +194,7 @@ class Sweep:
     def _failure_of(self, folder: Path) -> Failure:
         if (folder / "failure.json").exists():
             return Failure(**read_json(folder / "failure.json"))
-        return Failure(f"its process ended without a word; {folder / LOG} may say more", FAILED, "")
+        return Failure(f"has no result; {folder / LOG} may say why, or it still runs", FAILED, "")
 
     def _folder_of(self, job: SweepJob) -> Path:
         return self.folder / job.folder
