@@ -62,7 +62,7 @@ _REQUEST_SECONDS: Final = 2.0
 """Longest wait for each part of a request."""
 _READ_LATER: Final = (
     *("MLFLOW_TRACKING_", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_", "MLFLOW_SERVER_", "PYTHONUNBUFFERED"),
-    "CUDA_VISIBLE_DEVICES",
+    *("CUDA_VISIBLE_DEVICES", "KMP_INIT_AT_FORK"),  # joblib sets the latter when it is imported
 )
 """Prefixes of variables among them that are read only after import, and may differ."""
 
