@@ -199,7 +199,7 @@ def test_a_folder_reaches_hydra_as_it_is_called(name: str) -> None:
 
 
 def test_jobs_that_would_share_a_folder_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.sweeps.plan.check", lambda _: "key")
+    monkeypatch.setattr("pipeline.sweeps.plan.PreparedData.check", lambda *_: "key")
     plan = SweepPlan([["train.epochs=1"], ["train.epochs=2"]], ["hydra.sweep.subdir=x"])
     with pytest.raises(UserError, match=r"hydra.sweep.subdir = x: the folder of 2 jobs"):
         plan.jobs()

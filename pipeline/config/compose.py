@@ -50,7 +50,7 @@ def compose(overrides: Sequence[str] = (), source: Source = _PROJECT) -> Config:
     if own := [override for override in overrides if re.match(r"[+~]*hydra\b[./@=]", override)]:
         raise UserError(f"{own[0]}: a setting of Hydra's own; only `python -m pipeline.train` runs within Hydra")
     with readable_errors(overrides), hydra_compat.started(CONF, source) as hydra:
-        return parse(_task_part(hydra_compat.compose(hydra, source, _forced(overrides))))
+        return parse(task_part(hydra_compat.compose(hydra, source, _forced(overrides))))
 
 
 def compose_job(
@@ -64,14 +64,14 @@ def compose_job(
         try:
             composed = hydra_compat.compose(hydra, source, overrides, number=number)
         except Exception:
-            parse(_task_part(hydra_compat.compose(hydra, source, _forced(overrides))))  # if it can, it says more
+            parse(task_part(hydra_compat.compose(hydra, source, _forced(overrides))))  # if it can, it says more
             raise
     with readable_errors(overrides), hydra_compat.resolving(composed):
         key = "run.dir" if number is None else "sweep.subdir"
-        return parse(_task_part(composed)), {key: OmegaConf.select(composed, f"hydra.{key}")}
+        return parse(task_part(composed)), {key: OmegaConf.select(composed, f"hydra.{key}")}
 
 
-def _task_part(composed: Any) -> Any:
+def task_part(composed: Any) -> Any:
     """Return the configuration without its node `hydra`, as Hydra hands it to the task function."""
     task = copy.deepcopy(composed)
     with read_write(task), open_dict(task):

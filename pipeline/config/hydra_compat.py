@@ -4,10 +4,12 @@ tests/test_compat.py has a test for each function, which says what to do when it
 so the functions import it, not this module.
 """
 
+import re
 from argparse import ArgumentParser
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,54 @@ def handing_out(jobs: Sequence[Sequence[str]]) -> Iterator[None]:
         yield
     finally:
         BasicSweeper.split_arguments = staticmethod(original)
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """An override as Hydra's parser reads it."""
+
+    text: str
+    key: str
+    """The key, or the group, without a package."""
+    value: Any
+    """For a sweep one of Hydra's objects; texts are without their quotes."""
+    sets: bool
+    """Whether it sets a key, as `a=1` and `++a=1` do: `+a=1` only adds one, `~a` removes one, `a@b=1` is of a group."""
+    of_hydra: bool
+
+
+@lru_cache(maxsize=1 << 14)
+def parsed(override: str) -> Parsed:
+    """Parse one override. Raises `HydraException` if it is malformed."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import OverrideType
+
+    (found,) = OverridesParser.create().parse_overrides([override])
+    sets = found.type in (OverrideType.CHANGE, OverrideType.FORCE_ADD) and found.package is None
+    return Parsed(override, found.key_or_group, found.value(), sets, found.is_hydra_override())
+
+
+def is_group(hydra: Any, key: str) -> bool:
+    """Return whether a folder of this name holds choices, so that `key=...` chooses one of them."""
+    return bool(hydra.config_loader.repository.group_exists(key))
+
+
+def names_of_jobs(composed: Any) -> tuple[str, Mapping[str, Any], Any]:
+    """Return `sweep.subdir` and `job.config.override_dirname` of the node `hydra`, not resolved, and `searchpath`."""
+    from omegaconf import OmegaConf
+
+    node: Any = OmegaConf.to_container(composed.hydra, resolve=False)
+    return node["sweep"]["subdir"], node["job"]["config"]["override_dirname"], node["searchpath"]
+
+
+def override_dirname(overrides: Sequence[Parsed], config: Mapping[str, Any]) -> str:
+    """Return `hydra.job.override_dirname`; `config`: its separators and the keys that it leaves out.
+
+    As `get_overrides_dirname` does, for which a separator is a replacement of `re`. Raises what that raises.
+    """
+    leaves_out, between, equals = config["exclude_keys"], config["item_sep"], config["kv_sep"]
+    texts = sorted(each.text for each in overrides if not each.of_hydra and each.key not in leaves_out)
+    return re.sub("=", equals, between.join(texts))
 
 
 def value_of(override: str) -> Any:

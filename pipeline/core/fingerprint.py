@@ -126,7 +126,7 @@ INERT: Final = (
     *_below("core", "claim.py", "errors.py", "exits.py", "fingerprint.py", "frameworks.py", "paths.py", "progress.py"),
     *_below("core", "provenance.py", "quiet.py", "redaction.py", "signals.py", "turns.py"),
     *_below("core", "working_tree.py"),
-    *_below("config", "__main__.py", "call.py", "compose.py", "hydra_compat.py", "quoting.py"),
+    *_below("config", "__main__.py", "call.py", "compose.py", "composer.py", "hydra_compat.py", "quoting.py"),
     *_below("config/schema", "tracking.py", "whole.py"),
     *_below("data", "cache.py"),
     *_below("training", "console.py", "recorder.py", "run_logging.py"),
@@ -165,7 +165,8 @@ def files(*stages: str, framework: str) -> list[Path]:
     return sorted(path for path in paths | nested if path.is_file())
 
 
-def versions(framework: str) -> dict[str, str]:
+@lru_cache
+def versions(framework: str) -> Mapping[str, str]:
     """Return the versions of NumPy and of the framework's packages by name: these decide the bits."""
     return {name: metadata.version(name) for name in (*frameworks.find(framework).packages, "numpy")}
 

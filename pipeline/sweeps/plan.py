@@ -3,16 +3,19 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ..config import hydra_compat
 from ..config.compose import CONF, compose_job, readable_errors
+from ..config.composer import Composer
 from ..config.hydra_compat import Source
 from ..config.schema.whole import Config
 from ..core.errors import UserError
 from ..core.paths import main_root
 from ..data.cache import obtain
+from ..data.dataset import Dataset
 from ..data.plan import require_visible
 from ..models.architecture import Architecture
 from . import cache
@@ -58,7 +61,7 @@ class SweepPlan:
     threads: int | None = None
     """`train.threads` of the jobs that leave it null, see `capacity`."""
 
-    @property
+    @cached_property
     def varying(self) -> set[str]:
         """The keys whose values differ between jobs."""
         common = set.intersection(*(set(combination) for combination in self.combinations))
@@ -68,9 +71,13 @@ class SweepPlan:
 
     def jobs(self) -> list[SweepJob]:
         """Compose and check each job. Raises `UserError` if one is invalid, or if two would share a folder."""
-        jobs = [self.job(number, overrides) for number, overrides in enumerate(self.combinations)]
-        folders = Counter(job.folder for job in jobs)
-        if shared := [job for job in jobs if folders[job.folder] > 1]:
+        composer, data = Composer(self.source), PreparedData()
+        jobs: list[SweepJob] = []
+        for number, overrides in enumerate(self.combinations):
+            config, folders = composer.compose([*self.hydra, *overrides], number)
+            jobs.append(self._job(number, overrides, config, folders["sweep.subdir"], data))
+        chosen = Counter(job.folder for job in jobs)
+        if shared := [job for job in jobs if chosen[job.folder] > 1]:
             raise UserError(
                 f"hydra.sweep.subdir = {shared[0].folder}: the folder of {len(shared)} jobs; every job needs its own, "
                 "as ${hydra.job.num} gives it"
@@ -81,13 +88,16 @@ class SweepPlan:
         """Compose and check one job; `config`: what Hydra composed for it. Raises `UserError`."""
         composed, folders = compose_job([*self.hydra, *overrides], self.source, number)
         config = config or composed
+        return self._job(number, overrides, config, folders["sweep.subdir"], PreparedData())
+
+    def _job(self, number: int, overrides: Sequence[str], config: Config, subdir: str, data: "PreparedData") -> SweepJob:
         if self.threads is not None and config.train.threads is None:
             config = config.model_copy(update={"train": config.train.model_copy(update={"threads": self.threads})})
             overrides = (*overrides, f"train.threads={self.threads}")
         pairs = (override.split("=", 1) for override in overrides)
         shown = {key: value for key, value in pairs if key in self.varying and key not in _UNLABELLED}
-        folder = path_of("hydra.sweep.subdir", folders["sweep.subdir"], below=True)
-        return SweepJob(number, tuple(overrides), config, check(config), shown, folder)
+        folder = path_of("hydra.sweep.subdir", subdir, below=True)
+        return SweepJob(number, tuple(overrides), config, data.check(config), shown, folder)
 
 
 def expand(overrides: Sequence[str], source: Source) -> list[list[str]]:
@@ -97,11 +107,25 @@ def expand(overrides: Sequence[str], source: Source) -> list[list[str]]:
 
 
 def check(config: Config) -> str:
-    """Return the key of a job, see `cache.key_of`. Prepares its data if the cache lacks them.
+    """Return the key of a job, see `PreparedData.check`."""
+    return PreparedData().check(config)
 
-    Raises `UserError` if the network or the augmentation does not fit the data.
-    """
-    dataset = obtain(config.data, main_root())
-    Architecture.of(config.model, dataset)
-    require_visible(config.train.augment, dataset.image_shape)
-    return cache.key_of(config, dataset)
+
+class PreparedData:
+    """The prepared data of several jobs, each obtained once."""
+
+    def __init__(self) -> None:
+        self._obtained: dict[str, Dataset] = {}
+
+    def check(self, config: Config) -> str:
+        """Return the key of a job, see `cache.key_of`. Prepares its data if the cache lacks them.
+
+        Raises `UserError` if the network or the augmentation does not fit the data.
+        """
+        name = repr(config.data)
+        if name not in self._obtained:
+            self._obtained[name] = obtain(config.data, main_root())
+        dataset = self._obtained[name]
+        Architecture.of(config.model, dataset)
+        require_visible(config.train.augment, dataset.image_shape)
+        return cache.key_of(config, dataset)
