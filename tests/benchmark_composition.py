@@ -68,7 +68,7 @@ def planned(sweep: list[str]) -> list[Any]:
 def begun_anew(sweep: list[str]) -> None:
     """Start the sweep, up to its first training."""
     from pipeline import train
-    from pipeline.sweeps import sweep as module
+    from pipeline.sweeps.sweep import Sweep
 
     class FirstJob(BaseException):
         pass
@@ -76,14 +76,14 @@ def begun_anew(sweep: list[str]) -> None:
     def stop(*_: Any) -> None:
         raise FirstJob
 
-    original, module.run_job = module.run_job, stop
+    original, Sweep.run_job = Sweep.run_job, stop
     with (
         timed("begun, until the first would be trained"),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.suppress(FirstJob),
     ):
         train.main(["-m", *sweep, "hydra.sweep.dir=multirun/stopped", "train.batch_size=64"])
-    module.run_job = original
+    Sweep.run_job = original
     shutil.rmtree("multirun/stopped")
 
 

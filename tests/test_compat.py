@@ -252,6 +252,53 @@ def test_hydra_hands_out_the_jobs_that_it_is_given() -> None:
     assert BasicSweeper.split_arguments is before
 
 
+def test_hydra_leaves_out_the_jobs_that_are_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else see `hydra_compat.handing_out`: what does `BasicSweeper.sweep` do before, and `BasicLauncher` with each?
+
+    The sweeper must not compose all jobs before the first is launched, and numbers must stay those of the whole sweep.
+    """
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/config.yaml").write_text("a: 0\nhydra: {sweep: {dir: out}}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["x", "-m", "a=range(7)"])
+    seen: list[tuple[int, int]] = []
+
+    def task(composed: Any) -> None:
+        seen.append((HydraConfig.get().job.num, composed.a))
+
+    jobs = [[f"a={10 * number}"] for number in range(7)]
+    with hydra_compat.aside(), hydra_compat.handing_out(jobs, {0, 3, 4}.__contains__):
+        hydra.main(version_base="1.3", config_path=str(tmp_path / "conf"), config_name="config")(task)()
+    assert seen == [(1, 10), (2, 20), (5, 50), (6, 60)]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["1", "2", "5", "6"]
+
+
+def test_an_override_is_read_as_hydra_does() -> None:
+    """Else see `parsed`, `is_group`, `names_of_jobs` and `override_dirname` of `hydra_compat`.
+
+    tests/test_composer.py compares whatever is made of them with what Hydra composes. `defaults_list.Overrides` tells
+    a group from a key, `config_loader_impl.get_overrides_dirname` builds the name.
+    """
+    read = [hydra_compat.parsed(text) for text in ("a.b='c,d'", "++a=1", "+a=1", "~a", "a@b=1", "hydra.verbose=true")]
+    assert [each.sets for each in read] == [True, True, False, False, False, True]
+    assert [each.of_hydra for each in read] == [False] * 5 + [True]
+    assert (read[0].key, read[0].value, read[0].text) == ("a.b", "c,d", "a.b='c,d'")
+    source = hydra_compat.Source()
+    with hydra_compat.started(CONF, source) as hydra:
+        assert [hydra_compat.is_group(hydra, key) for key in ("model", "train/optimizer", "seeds")] == [
+            True,
+            True,
+            False,
+        ]
+        composed = hydra_compat.compose(hydra, source, ["hydra.job.config.override_dirname.exclude_keys=[a.b]"])
+    subdir, config, path = hydra_compat.names_of_jobs(composed)
+    assert (subdir, path) == ("${hydra.job.num}", [])
+    assert hydra_compat.override_dirname(read, config) == "++a=1,+a=1,a@b=1,~a"
+
+
 def test_a_job_is_composed_with_hydra_s_own_settings(tmp_path: Path) -> None:
     """Else see `started`, `compose`, `compose_sweep`, `resolving` and `split` of `hydra_compat`.
 

@@ -18,6 +18,17 @@ _DIGEST: Final = "${conf_digest:}"  # the same for all jobs
 _NAMED: Final = re.compile(r"\$\{hydra[.:]job\.(num|override_dirname)\}")
 
 
+@dataclass(frozen=True)
+class ComposedJob:
+    """A job of a sweep as Hydra will compose it, checked."""
+
+    config: Config
+    subdir: str
+    """`hydra.sweep.subdir`, resolved."""
+    fixed: bool
+    """Whether Hydra is known to compose the same again: `${now:%f}` and its like are not in it."""
+
+
 class Composer:
     """Composes one job of a sweep after the other, with the results and the errors of `compose_job`.
 
@@ -33,11 +44,14 @@ class Composer:
         self._groups: dict[str, bool] = {}
         self._hydra: Any = None
 
-    def compose(self, overrides: Sequence[str], number: int) -> tuple[Config, Mapping[str, Any]]:
-        """Compose and check job `number`; return it with `sweep.subdir`. Raises `UserError` listing every problem."""
-        return self._quickly(overrides, number) or compose_job(overrides, self._source, number)
+    def compose(self, overrides: Sequence[str], number: int) -> ComposedJob:
+        """Compose and check job `number`. Raises `UserError` listing every problem."""
+        if quickly := self._quickly(overrides, number):
+            return quickly
+        config, folders = compose_job(overrides, self._source, number)
+        return ComposedJob(config, folders["sweep.subdir"], fixed=False)
 
-    def _quickly(self, overrides: Sequence[str], number: int) -> tuple[Config, Mapping[str, Any]] | None:
+    def _quickly(self, overrides: Sequence[str], number: int) -> ComposedJob | None:
         """Return what `compose_job` does; None: that takes more than values, or fails."""
         if any("${" in override for override in overrides if not override.startswith("hydra.")):
             return None
@@ -55,7 +69,7 @@ class Composer:
                         return None
                     values = changed
                     missing.discard(each.key)
-                return None if missing else (Config.model_validate(values), {"sweep.subdir": folder})
+                return None if missing else ComposedJob(Config.model_validate(values), folder, fixed=True)
         except UserError:  # `compose_job` says what is wrong
             return None
 

@@ -4,9 +4,10 @@ tests/test_compat.py has a test for each function, which says what to do when it
 so the functions import it, not this module.
 """
 
+import itertools
 import re
 from argparse import ArgumentParser
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -130,8 +131,13 @@ def expand(hydra: Any, overrides: Sequence[str]) -> list[list[str]]:
 
 
 @contextmanager
-def handing_out(jobs: Sequence[Sequence[str]]) -> Iterator[None]:
-    """Have Hydra's sweeper hand out these jobs: a second expansion differs where chance expands (`shuffle`)."""
+def handing_out(jobs: Sequence[Sequence[str]], is_done: Callable[[int], bool] = lambda _: False) -> Iterator[None]:
+    """Have Hydra's sweeper hand out these jobs: a second expansion differs where chance expands (`shuffle`).
+
+    They were composed and checked, so the sweeper does not compose all of them before the first. Hydra's basic launcher
+    leaves out the jobs, by number, that are done when it begins; it would compose each, and write what it composed.
+    """
+    from hydra._internal.core_plugins.basic_launcher import BasicLauncher
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     def split_arguments(_: Any, max_batch_size: int | None) -> list[list[list[str]]]:
@@ -139,12 +145,24 @@ def handing_out(jobs: Sequence[Sequence[str]]) -> Iterator[None]:
         size = len(every) if max_batch_size in (None, -1) else max_batch_size
         return [every[start : start + size] for start in range(0, len(every), size)]
 
-    original = BasicSweeper.split_arguments
+    def launch(self: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
+        returns: list[Any] = []
+        numbered = enumerate(job_overrides, initial_job_idx)
+        for done, group in itertools.groupby(numbered, key=lambda each: is_done(each[0])):
+            numbers, batch = zip(*group, strict=True)
+            returns += [] if done else original_launch(self, batch, numbers[0])
+        return returns
+
+    original_split, original_launch = BasicSweeper.split_arguments, BasicLauncher.launch
+    original_check = BasicSweeper.validate_batch_is_legal
     BasicSweeper.split_arguments = staticmethod(split_arguments)
+    BasicSweeper.validate_batch_is_legal = lambda *_: None
+    BasicLauncher.launch = launch
     try:
         yield
     finally:
-        BasicSweeper.split_arguments = staticmethod(original)
+        BasicSweeper.split_arguments = staticmethod(original_split)
+        BasicSweeper.validate_batch_is_legal, BasicLauncher.launch = original_check, original_launch
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ class _App:
         record = cache.record_of(folder)
         if record:
             sweep.reorder(record.order(sweep.keys, sweep.owners))
-        self.stack.enter_context(hydra_compat.handing_out([job.overrides for job in sweep.jobs]))
+        self.stack.enter_context(hydra_compat.handing_out([job.overrides for job in sweep.jobs], sweep.is_done))
         sweep.begin(folder, record.name if record else folders.name_of(folder), overrides)
         self.stack.enter_context(workers.available())
         sweep.make_ready(capacity, here=is_basic(hydra))

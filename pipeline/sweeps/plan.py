@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ..config import hydra_compat
 from ..config.compose import CONF, compose_job, readable_errors
-from ..config.composer import Composer
+from ..config.composer import ComposedJob, Composer
 from ..config.hydra_compat import Source
 from ..config.schema.whole import Config
 from ..core.errors import UserError
@@ -38,6 +38,8 @@ class SweepJob:
     """This job's value of each key that differs between jobs, as in the overrides; without framework and seeds."""
     folder: Path
     """Its folder, relative to that of the sweep: `hydra.sweep.subdir`, which is its number unless it was changed."""
+    fixed: bool = False
+    """See `ComposedJob.fixed`."""
 
     @property
     def label(self) -> str:
@@ -74,8 +76,8 @@ class SweepPlan:
         composer, data = Composer(self.source), PreparedData()
         jobs: list[SweepJob] = []
         for number, overrides in enumerate(self.combinations):
-            config, folders = composer.compose([*self.hydra, *overrides], number)
-            jobs.append(self._job(number, overrides, config, folders["sweep.subdir"], data))
+            job = composer.compose([*self.hydra, *overrides], number)
+            jobs.append(self._job(number, overrides, job, data))
         chosen = Counter(job.folder for job in jobs)
         if shared := [job for job in jobs if chosen[job.folder] > 1]:
             raise UserError(
@@ -87,17 +89,18 @@ class SweepPlan:
     def job(self, number: int, overrides: Sequence[str], config: Config | None = None) -> SweepJob:
         """Compose and check one job; `config`: what Hydra composed for it. Raises `UserError`."""
         composed, folders = compose_job([*self.hydra, *overrides], self.source, number)
-        config = config or composed
-        return self._job(number, overrides, config, folders["sweep.subdir"], PreparedData())
+        composed_job = ComposedJob(config or composed, folders["sweep.subdir"], fixed=False)
+        return self._job(number, overrides, composed_job, PreparedData())
 
-    def _job(self, number: int, overrides: Sequence[str], config: Config, subdir: str, data: "PreparedData") -> SweepJob:
+    def _job(self, number: int, overrides: Sequence[str], job: ComposedJob, data: "PreparedData") -> SweepJob:
+        config = job.config
         if self.threads is not None and config.train.threads is None:
             config = config.model_copy(update={"train": config.train.model_copy(update={"threads": self.threads})})
             overrides = (*overrides, f"train.threads={self.threads}")
         pairs = (override.split("=", 1) for override in overrides)
         shown = {key: value for key, value in pairs if key in self.varying and key not in _UNLABELLED}
-        folder = path_of("hydra.sweep.subdir", subdir, below=True)
-        return SweepJob(number, tuple(overrides), config, data.check(config), shown, folder)
+        folder = path_of("hydra.sweep.subdir", job.subdir, below=True)
+        return SweepJob(number, tuple(overrides), config, data.check(config), shown, folder, job.fixed)
 
 
 def expand(overrides: Sequence[str], source: Source) -> list[list[str]]:

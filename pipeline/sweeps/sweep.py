@@ -124,6 +124,10 @@ class Sweep:
             self._display = self._stack.enter_context(Display(remaining))
             logging.getLogger("hydra._internal.core_plugins").setLevel(logging.WARNING)  # it lists every job again
 
+    def is_done(self, number: int) -> bool:
+        """Return whether Hydra need not hand out job `number`: it is done, and what Hydra composes cannot differ."""
+        return number in self.done and self.jobs[number].fixed
+
     def run_job(self, number: int, config: Config) -> None:
         """Have job `number` trained and evaluated as Hydra composed it, unless it is done."""
         assert self._pool
