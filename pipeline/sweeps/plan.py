@@ -46,7 +46,7 @@ class SweepJob:
         """The values of `varied`, separated by spaces."""
         return " ".join(self.varied.values())
 
-    @property
+    @cached_property
     def owner(self) -> str:
         """See `cache.owner_of`."""
         return cache.owner_of(self.config)

@@ -1,11 +1,14 @@
 """Send finished jobs to a store that lacks their runs, from the files in their folders, instead of training again."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
+from ..core.errors import UserError
 from ..core.files import read_json, read_text
 from ..core.frameworks import find
 from ..core.paths import main_root
@@ -25,26 +28,49 @@ from . import cache
 from .plan import SweepJob
 
 _ADVICE = "sweep.rerun=true trains it again"
+_ASKED_AT_ONCE: Final = 200
 
 
-def references_of(tracker: Tracker, folder: Path, job: SweepJob) -> list[str]:
+def present(tracker: Tracker, folders: Iterable[Path]) -> frozenset[str]:
+    """Return which runs of the finished jobs in these folders the store certainly has, asked for in few requests.
+
+    A run that is missing here may be there all the same: in another experiment, or not finished.
+    """
+    named = (run for folder in folders for run in RunReferences.read(folder / "runs.json", _ADVICE).runs)
+    ids = [] if tracker.unreachable else [run for run in named if not journals.is_local(run)]
+    found: set[str] = set()
+    for start in range(0, len(ids), _ASKED_AT_ONCE):
+        listed = ", ".join(f"'{run}'" for run in ids[start : start + _ASKED_AT_ONCE])
+        with suppress(UserError):  # each is asked for alone, then
+            found |= {run.id for run in find_runs(tracker, f"attributes.run_id IN ({listed})")}
+    return frozenset(found)
+
+
+def references_of(tracker: Tracker, folder: Path, job: SweepJob, present: Set[str] = frozenset()) -> list[str]:
     """Return references of a finished job's runs in this store; empty if it lacks the run of a seed.
+
+    `present`: runs that it is known to have, see the function of this name.
 
     `runs.json` names the runs in the store that the job was trained under; runs that were sent again are searched by
     the job's key. If the store does not answer, it is taken to have those that `runs.json` names.
     """
     references = RunReferences.read(folder / "runs.json", _ADVICE)
-    if tracker.unreachable or all(_has(tracker, seed.run) for seed in references.seeds.values()):
+    if tracker.unreachable or all(seed.run in present or _has(tracker, seed.run) for seed in references.seeds.values()):
         return references.runs
     found = find_runs(tracker, f"tags.`sweep.key` = '{job.key}' and tags.stage = 'train' and tags.seed != ''")
     by_seed = {int(run.tags["seed"]): run.id for run in found}
     return list(by_seed.values()) if set(by_seed) >= set(job.config.seeds) else []
 
 
-def lacks_group(tracker: Tracker, folder: Path, references: Sequence[str]) -> bool:
-    """Return whether the store lacks the run above a finished job's seeds; `references`: see `references_of`."""
+def lacks_group(tracker: Tracker, folder: Path, references: Sequence[str], present: Set[str] = frozenset()) -> bool:
+    """Return whether the store lacks the run above a finished job's seeds.
+
+    `references`, `present`: see `references_of`.
+    """
     group = RunReferences.read(folder / "runs.json", _ADVICE).group
-    return bool(group and group in references and not tracker.unreachable and not _has(tracker, group))
+    if not group or group not in references or group in present or tracker.unreachable:
+        return False
+    return not _has(tracker, group)
 
 
 def tops_of(folder: Path, references: Sequence[str]) -> Sequence[str]:

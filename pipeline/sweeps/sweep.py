@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
@@ -27,7 +27,7 @@ from .plan import SweepJob, SweepPlan
 from .pool import Pool, Train
 from .processes import LOG, Failure
 from .ranking import Ranking
-from .resend import lacks_group, parent_of, references_of, resend, tops_of
+from .resend import lacks_group, parent_of, present, references_of, resend, tops_of
 
 _RERUN = "sweep.rerun=true trains them again"
 
@@ -79,10 +79,11 @@ class Sweep:
         self._finished = cache.FinishedJobs(main_root())
         for job in self.jobs:
             self._look_up(job)
-        references = {job.number: self._references(job) for job in self.jobs if job.number in self.done}
+        known = present(self.tracker, self.done.values())
+        references = {job.number: self._references(job, known) for job in self.jobs if job.number in self.done}
         lacking = [job for job in self.jobs if references.get(job.number) == []]
         here = [number for number, path in self.done.items() if path == self._folder_of(self.jobs[number])]
-        without_group = [n for n, runs in references.items() if lacks_group(self.tracker, self.done[n], runs)]
+        without_group = [n for n, runs in references.items() if lacks_group(self.tracker, self.done[n], runs, known)]
         if without_group:
             listed = ", ".join(map(str, without_group))
             print(
@@ -230,9 +231,9 @@ class Sweep:
         else:
             self._reset_folder(job)
 
-    def _references(self, job: SweepJob) -> list[str]:
+    def _references(self, job: SweepJob, known: Set[str] = frozenset()) -> list[str]:
         """Return references of a finished job's runs; empty if the store lacks them."""
-        return references_of(self.tracker, self.done[job.number], job)
+        return references_of(self.tracker, self.done[job.number], job, known)
 
     def _take_in(self, references: Mapping[int, Sequence[str]]) -> None:
         """Move the runs of finished jobs, by number, below the sweep's new run: the one above them was deleted."""
