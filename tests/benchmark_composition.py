@@ -1,7 +1,7 @@
 """`python tests/benchmark_composition.py [jobs]`: seconds before the first job of a large sweep is trained.
 
-Prints what 1,000 jobs take: to be expanded, composed and checked; to be looked up; to be begun anew, until the first
-would be trained; and started again, by the real command, when all are done. One job is trained; the others are copies
+Prints what 1,000 jobs take: to be expanded, composed and checked; to be looked up; to be begun anew, until Hydra hands
+out the first; and started again, by the real command, when all are done. One job is trained; the others are copies
 of it, with a run each.
 """
 
@@ -66,7 +66,7 @@ def planned(sweep: list[str]) -> list[Any]:
 
 
 def begun_anew(sweep: list[str]) -> None:
-    """Start the sweep, up to its first training."""
+    """Start the sweep, until Hydra hands out its first job."""
     from pipeline import train
     from pipeline.sweeps.sweep import Sweep
 
@@ -78,7 +78,7 @@ def begun_anew(sweep: list[str]) -> None:
 
     original, Sweep.run_job = Sweep.run_job, stop
     with (
-        timed("begun, until the first would be trained"),
+        timed("begun, until the first is handed out"),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.suppress(FirstJob),
     ):

@@ -4,6 +4,7 @@ import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from test_journal import COUNTS, log_everything, model_of, synchronise
 
 from pipeline.config.compose import compose
 from pipeline.core.errors import UserError
+from pipeline.sweeps import resend
 from pipeline.tracking.journal import folder_of
+from pipeline.tracking.references import RunReferences, SeedReference
 from pipeline.tracking.store import ensure_store
 from pipeline.tracking.tracker import Tracker
 
@@ -204,3 +207,28 @@ def test_nothing_of_a_deleted_experiment_is_lost(
         assert points_of(tracker, found) == points
         assert found.info.status == "FINISHED"
     assert folder_of(root, run.journal.uid) is None
+
+
+def test_the_runs_of_finished_jobs_are_asked_for_together(
+    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def finished(name: str, seed: int) -> Path:
+        with tracker.run(name, tags={}) as run:
+            assert tracker.drain()
+        references = RunReferences(group=None, seeds={seed: SeedReference(run=run.reference, model=None)})
+        references.write(tmp_path / name / "runs.json")
+        return tmp_path / name
+
+    folders = [finished(str(number), number) for number in range(4)]
+    runs = [RunReferences.read(folder / "runs.json").runs[0] for folder in folders]
+    tracker.client.delete_run(runs[1])
+    tracker.client.set_terminated(runs[2], "FAILED")
+    monkeypatch.setattr(resend, "_ASKED_AT_ONCE", 3)
+    assert resend.present(tracker, folders) == {runs[0], runs[3]}
+    asked = []
+    monkeypatch.setattr(resend, "has_run", lambda _, run: asked.append(run) or run == runs[2])
+    job: Any = SimpleNamespace(key="none", config=SimpleNamespace(seeds=[1]))
+    known = resend.present(tracker, folders)
+    given = [resend.references_of(tracker, folder, job, known) for folder in folders]
+    assert given == [[runs[0]], [], [runs[2]], [runs[3]]], "what is not found together is asked for alone"
+    assert asked == [runs[1], runs[2]]

@@ -32,9 +32,9 @@ class ComposedJob:
 class Composer:
     """Composes one job of a sweep after the other, with the results and the errors of `compose_job`.
 
-    A plain value, as in `train.epochs=2`, chooses no file: it is set in what was composed without it. This takes some
-    milliseconds less than a hundred. Whatever is not so plain goes to `compose_job`: interpolations, a dictionary, a
-    key that there is not, a value that is refused.
+    A plain value, as in `train.epochs=2`, chooses no file: it is set in what was composed without it, which takes a
+    hundredth of the time. Whatever is not so plain goes to `compose_job`: interpolations, a dictionary, a key that
+    there is not, a value that is refused.
     """
 
     def __init__(self, source: Source) -> None:
