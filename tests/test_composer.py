@@ -152,6 +152,19 @@ def test_values_choose_no_file() -> None:
         assert fixed, outcome
 
 
+IN_THIS_ORDER = [
+    "train.epochs=3 ++train={epochs:4}", "++train={epochs:4} train.epochs=3", "train.epochs=3 ~train.epochs=3",
+    "train.epochs=3 train.epochs=4", "data.max_train=9 data=mnist", "train.epochs=2 ~train.epochs +train.epochs=5",
+    "hydra.job.config.override_dirname.kv_sep=\\1 train.epochs=3", "train.epochs=2,3", "train.epochs=[",
+    "data.root=???",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", IN_THIS_ORDER)
+def test_overrides_are_heeded_in_hydra_s_order(overrides: str) -> None:
+    alike(Composer(Source()), Source(), *overrides.split())
+
+
 OF_A_FOLDER = [
     "experiment=tied train.epochs=3", "experiment=missing", "experiment=missing train.threads=2", "framework=jax",
     "framework=pytorch", "model=own train.epochs=2", "+framework=jax train.epochs=2", "experiment=tied train.threads=1",
