@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from .mlflow_compat import sampled_system_metrics
 
 _POINTS_PER_EVENT = 500
 _NAMES_PER_EVENT = 100
+DESCRIPTION_LENGTH: Final = 7000
+"""Characters of a description: MLflow's limit on a tag is 8,000, and placeholders grow when they are filled in."""
 _VALUE_LENGTH = 6000  # MLflow's limit on the value of a parameter
 
 P = ParamSpec("P")
@@ -116,7 +118,12 @@ class Run:
 
     @_timed
     def describe(self, markdown: str) -> None:
-        """Set the run's description; placeholders in it (`delivery.RUN_ID`, `EXPERIMENT_ID`) are filled in."""
+        """Set the run's description; placeholders in it (`delivery.RUN_ID`, `EXPERIMENT_ID`) are filled in.
+
+        MLflow would cut a long one within a word, or a link. It is cut at the end of a line, and says so.
+        """
+        if len(markdown) > DESCRIPTION_LENGTH:
+            markdown = markdown[:DESCRIPTION_LENGTH].rpartition("\n")[0] + "\n\n(cut: MLflow's limit)"
         self._add_named("tags", {"mlflow.note.content": markdown})
 
     @_timed
