@@ -1,6 +1,7 @@
 """A folder of results has one owner, and results carry the key of what made them."""
 
 import json
+import re
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
@@ -145,6 +146,31 @@ def test_a_folder_that_cannot_be_one_of_its_own_is_refused(
     with ExitStack() as stack, pytest.raises(UserError, match=rf"^{key} = {Path(name)}: .*; choose "):
         claim.lock(folders.free(key, name), stack, key)
     assert folders.free(key, "multirun/x") == Path("multirun/x")
+
+
+@pytest.mark.parametrize(("key", "home"), [("hydra.sweep.dir", "multirun"), ("hydra.run.dir", "outputs")])
+def test_a_plain_name_lies_beside_the_others_and_a_path_stays_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, home: str
+) -> None:
+    ours(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    for name in ("lr_study", "a b", "lr,0.1", "...", "数据"):
+        assert folders.free(key, name) == Path(home, name)
+    for path in ("./lr_study", "multirun/lr_study", "lr_study/", "a/b", str(tmp_path / "x"), "../x"):
+        assert folders.free(key, path) == Path(path)
+    for name in (".", "..", "conf", "multirun"):  # nobody means a folder of that name in another place
+        with pytest.raises(UserError, match=rf"^{key} = {re.escape(name)}: "):
+            folders.free(key, name)
+    (tmp_path / home).mkdir()
+    (tmp_path / home / "taken").touch()
+    with pytest.raises(UserError, match=rf"^{key} = {home}/taken: is a file"):
+        folders.free(key, "taken")
+    for record in ("sweep.json", "params.yaml"):  # results that an earlier version left there go on
+        (tmp_path / record.partition(".")[0]).mkdir()
+        (tmp_path / record.partition(".")[0] / record).touch()
+        assert folders.free(key, record.partition(".")[0]) == Path(record.partition(".")[0])
+    assert folders.free("--output", "mine") == Path("mine")
 
 
 @pytest.mark.parametrize("name", ["a/../../b", "/b", "a" * 241])

@@ -21,6 +21,8 @@ WRITTEN: Final = (
     *("failure.json", "done.json", "job.json"),
 )
 """What a run writes into its folder, beside Hydra's own files."""
+_HOMES: Final = {"hydra.run.dir": Path("outputs"), "hydra.sweep.dir": cache.FOLDER}
+"""Where a folder of a plain name lies, by the key that names it: that of the default in `conf/`."""
 _WAY_OUT: Final = "choose another folder, or delete this one"
 
 
@@ -40,9 +42,17 @@ def path_of(key: str, value: Any, *, below: bool = False) -> Path:
 
 
 def free(key: str, value: Any) -> Path:
-    """Return a folder that an override named, see `path_of`. Raises `UserError` if it is the repository's."""
+    """Return a folder that an override named, see `path_of`. Raises `UserError` if it is the repository's.
+
+    A plain name, as in `hydra.sweep.dir=lr_study`, lies beside the folders that are named by the time; a path, as
+    `./lr_study`, stays what it is. Hydra takes both from the working folder, where an earlier version left results.
+    """
     folder = path_of(key, value)
     claim.require_free(key, folder)
+    has_results = any((folder / name).exists() for name in ("sweep.json", "params.yaml"))
+    if key in _HOMES and "/" not in str(value) and folder.name not in ("", "..") and not has_results:
+        folder = _HOMES[key] / folder
+        claim.require_free(key, folder)
     return folder
 
 
@@ -84,7 +94,7 @@ def sweep_folder(folder: Path, keys: Sequence[str], owners: Sequence[str], stack
         if not record.same(keys, owners):
             raise UserError(f"{key} = {folder}: has the results of another sweep; {_WAY_OUT}")
     else:
-        _require_nothing_of(key, folder, (*WRITTEN, "run", "multirun.yaml", *map(str, range(len(keys)))))
+        _require_nothing_of(key, folder, (*WRITTEN, "run", "multirun.yaml", "ranking.md", *map(str, range(len(keys)))))
     return folder
 
 
