@@ -139,7 +139,7 @@ def compare_sweep(tracker: Tracker, sweep: str, config: Config) -> None:
                 output,
                 stored.dataset,
                 config.tracking,
-                label=stored.label.rpartition("=")[2],
+                label=stored.brief,
                 parent=arms.parent,
                 tags={"sweep": sweep},
             )

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.comparison import from_mlflow
 from pipeline.comparison.arm import Arm
 from pipeline.comparison.result import compare_arms
 from pipeline.config.compose import compose
+from pipeline.config.labels import short_label
 from pipeline.core.errors import UserError
 from pipeline.core.frameworks import FRAMEWORKS
 from pipeline.models.manifest import FrameworkFacts, MachineFacts, Manifest
@@ -117,3 +119,20 @@ def test_two_seeds_get_any_verdict_and_one_gets_none(wrong: int, kind: str) -> N
     for seeds, expected in ((range(2), kind), (range(1), "inconclusive")):
         found = compare_arms(arm("tensorflow", seeds), arm("pytorch", seeds, wrong=wrong), CONFIG.compare, 15)
         assert found.verdicts["accuracy"].kind == expected, found.sentence("accuracy")
+
+
+def test_a_comparison_s_run_is_named_by_all_that_tells_it_from_the_others() -> None:
+    settings = [
+        {
+            "model": {"name": "lenet5"},
+            "train": {"batch_size": size, "optimizer": {"name": "adam", "learning_rate": rate}},
+        }
+        for size in (32, 64)
+        for rate in (0.1, 0.2)
+    ]
+    names = [short_label(each) for each in from_mlflow._telling(settings)]
+    assert {" ".join(sorted(name.split())) for name in names} == {
+        f"bs={n} lr={r}" for n in (32, 64) for r in (0.1, 0.2)
+    }
+    networks = [{"model": {"name": name}} for name in ("lenet5", "resnet8")]
+    assert [short_label(each) for each in from_mlflow._telling(networks)] == ["lenet5", "resnet8"]

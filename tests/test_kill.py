@@ -365,14 +365,14 @@ def test_a_killed_sweep_leaves_no_orphan_and_goes_on_where_it_was(project: Path)
     given = ["pipeline.train", "-m", "framework=pytorch", *TINY, "seeds=[0]", "train.epochs=40", "sweep.parallel=1"]
     arguments = [*given, "train.optimizer.learning_rate=1e-3,2e-3", "tracking.log_model=false", "evaluate.plots=false"]
     process = start(project, *arguments, cold=True, **{workers.VARIABLE: ""})  # with workers of its own
-    until(process, "pytorch 0.002 s0 epoch 2/")
+    until(process, "pytorch lr=0.002 s0 epoch 2/")
     assert len(psutil.Process(process.pid).children(recursive=True)) >= 4  # who keeps them, one, its fork, its client
     assert_no_orphan_when_killed(project, process)
     said = finish(start(project, *arguments))
     assert "multirun/" in said.split(": goes on")[0]
     assert "1 of 2 jobs are done" in said
-    assert "pytorch 0.002 s0 goes on at epoch " in said
-    assert re.search(r"train pytorch 0.002: [\d,]+ of [\d,]+ images in ", said)
+    assert "pytorch lr=0.002 s0 goes on at epoch " in said
+    assert re.search(r"train pytorch lr=0.002: [\d,]+ of [\d,]+ images in ", said)
     assert "2 done, 0 failed" in said
     (folder,) = (project / "multirun").iterdir()
     assert Counter(run.info.status for run in runs(project)) == {"FINISHED": 2}

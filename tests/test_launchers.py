@@ -64,7 +64,7 @@ def test_a_sweep_fails_in_part_and_goes_on(project: Path, launcher: str) -> None
     said = sweep(project, *arguments, code=1)
     assert "2 done, 1 failed" in said
     assert re.search(r"failed: job 1: .*1e\+?38: the training loss is (nan|inf)", said)
-    assert re.search(r"(?m)^job 1: pytorch 1e\+?38: failed: the training loss is", said)
+    assert re.search(r"(?m)^job 1: pytorch lr=1e\+?38: failed: the training loss is", said)
     assert Counter(run.info.status for run in jobs(project)) == {"FINISHED": 2, "FAILED": 1}
     (folder,) = (project / "multirun").iterdir()
     for number in (0, 1, 2):

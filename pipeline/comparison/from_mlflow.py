@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from ..config.labels import short_label
 from ..config.schema.whole import Config
 from ..core import frameworks
 from ..core.errors import UserError
@@ -36,6 +37,8 @@ class StoredComparison:
     comparison: Comparison
     dataset: Dataset | None
     """None if the data are not on this machine."""
+    brief: str = ""
+    """As `label`, shorter: for the name of a run."""
 
 
 class SweepArms:
@@ -82,11 +85,15 @@ class SweepArms:
         loaded = [
             [_arm(self._tracker, runs, folder, find(name).style) for name, runs in pair.items()] for pair in self._pairs
         ]
-        labels = _labels([a.manifest.settings for a, _ in loaded])
+        telling = _telling([a.manifest.settings for a, _ in loaded])
         several = len({b.title for _, b in loaded}) > 1
-        for (a, b), label in zip(loaded, labels, strict=True):
-            full_label = ", ".join(filter(None, (label, b.title if several else "")))
-            yield StoredComparison(full_label, *_compare(a, b, config))
+        for (a, b), settings in zip(loaded, telling, strict=True):
+            other = b.title if several else ""
+            label, brief = (
+                separator.join(filter(None, (text, other)))
+                for separator, text in ((", ", _label(settings)), (" ", short_label(settings)))
+            )
+            yield StoredComparison(label, *_compare(a, b, config), brief)
 
 
 def compare_filters(tracker: Tracker, a: str, b: str, config: Config, folder: Path) -> StoredComparison:
@@ -179,7 +186,16 @@ def _read(tracker: Tracker, run: StoredRun, folder: Path, path: str) -> Path:
 
 
 def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return for each configuration the settings that tell it from the others: `batch_size=64, ...`.
+    """Return for each configuration what tells it from the others: `batch_size=64, ...`."""
+    return list(map(_label, _telling(settings)))
+
+
+def _label(settings: Mapping[str, str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
+
+
+def _telling(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return for each configuration the settings that tell it from the others.
 
     A key is shortened to its last part where that is unambiguous. Names of networks or optimisers that differ stand for
     all that differs with them.
@@ -190,16 +206,16 @@ def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
         varying |= dict.fromkeys(differences(compared[0], configuration))
     named = [key.removesuffix(".name") for key in varying if key.endswith(".name")]
     brief = [key for key in varying if key.endswith(".name") or not key.startswith(tuple(f"{n}." for n in named))]
-    labels = _labels_of(compared, brief)
+    telling = _values_of(compared, brief)
     distinct = len({repr(each) for each in compared})
-    return labels if len(set(labels)) == distinct else _labels_of(compared, list(varying))
+    return telling if len(set(map(_label, telling))) == distinct else _values_of(compared, list(varying))
 
 
-def _labels_of(settings: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
+def _values_of(settings: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[dict[str, str]]:
     shown = {key: key.removesuffix(".name") for key in keys}  # `model=lenet5`
     last_parts = [key.rpartition(".")[2] for key in shown.values()]
     short = {key: part if last_parts.count(part) == 1 else key for key, part in zip(shown, last_parts, strict=True)}
-    return [", ".join(f"{short[key]}={_value_at(each, key)}" for key in keys) for each in settings]
+    return [{short[key]: str(_value_at(each, key)) for key in keys} for each in settings]
 
 
 def _value_at(settings: Mapping[str, Any], key: str) -> Any:

@@ -11,6 +11,7 @@ from ..config import hydra_compat
 from ..config.compose import CONF, compose_job, readable_errors
 from ..config.composer import ComposedJob, Composer
 from ..config.hydra_compat import Source
+from ..config.labels import short_label
 from ..config.schema.whole import Config
 from ..core.errors import UserError
 from ..core.paths import main_root
@@ -18,6 +19,7 @@ from ..data.cache import obtain
 from ..data.dataset import Dataset
 from ..data.plan import require_visible
 from ..models.architecture import Architecture
+from ..training.spec import SweepMembership
 from . import cache
 from .folders import path_of
 
@@ -43,13 +45,18 @@ class SweepJob:
 
     @property
     def label(self) -> str:
-        """The values of `varied`, separated by spaces."""
-        return " ".join(self.varied.values())
+        """What tells it from the others in short, see `labels.short_label`."""
+        return short_label(self.varied)
 
     @cached_property
     def owner(self) -> str:
         """See `cache.owner_of`."""
         return cache.owner_of(self.config)
+
+    def membership(self, sweep: str, parent: str) -> SweepMembership:
+        """Return what `job.json` holds. `sweep`: the sweep's name. `parent`: reference of its run."""
+        values = " ".join(f"{key}={value}" for key, value in self.varied.items())
+        return SweepMembership(sweep, parent, self.number, self.label, self.key, values)
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,8 @@ class SweepPlan:
 
     def jobs(self) -> list[SweepJob]:
         """Compose and check each job. Raises `UserError` if one is invalid, or if two would share a folder."""
+        if own := sorted(key for key in self.varying if key.lstrip("+~").startswith("sweep.")):
+            raise UserError(f"{own[0]}: several values; allowed: one, as it is of the whole sweep and of no job")
         composer, data = Composer(self.source), PreparedData()
         jobs: list[SweepJob] = []
         for number, overrides in enumerate(self.combinations):

@@ -23,7 +23,7 @@ from ..tracking.store import configured_store
 from ..tracking.tracker import Tracker
 from ..tracking.views import LEADERBOARD, SIDE, in_sweep, sweep_tags
 from ..training.results import METRICS, SPLITS, HistoryRow, history_csv, read_history
-from ..training.spec import RunSpec, SweepMembership
+from ..training.spec import RunSpec
 from . import cache
 from .plan import SweepJob
 
@@ -103,7 +103,7 @@ def resend(tracker: Tracker, job: SweepJob, folder: Path, parent: str) -> None:
     MLflow's own format of the model are not among the files. Raises `UserError` if a file is missing.
     """
     sweeps = cache.sweeps_of(folder)
-    membership = SweepMembership(sweeps[-1], parent, job.number, job.label, job.key)
+    membership = job.membership(sweeps[-1], parent)
     dataset = obtain(job.config.data, main_root())
     spec = RunSpec.of(job.config, dataset=dataset, output=folder, sweep=membership)
     earlier = RunReferences.read(folder / "runs.json", _ADVICE)
@@ -130,6 +130,7 @@ def _tags(spec: RunSpec, seed: int, sweeps: list[str]) -> dict[str, object]:
         **sweep_tags(sweeps),
         "sweep.job": spec.sweep.job,
         "sweep.key": spec.sweep.key,
+        "sweep.values": spec.sweep.values or None,
         "data": spec.dataset.name,
         "data.fingerprint": spec.dataset.fingerprint,
         "model": spec.model.name,

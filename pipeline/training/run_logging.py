@@ -195,6 +195,7 @@ def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str
         **(sweep_tags([spec.sweep.id]) if spec.sweep else {}),
         "sweep.job": spec.sweep.job if spec.sweep else None,
         "sweep.key": spec.sweep.key if spec.sweep else None,
+        "sweep.values": (spec.sweep.values if spec.sweep else "") or None,
         "data": spec.dataset.name,
         "data.fingerprint": spec.dataset.fingerprint,
         "model": spec.model.name,

@@ -29,9 +29,11 @@ class SweepMembership:
     job: int
     """Number of the job: 0, 1, ...."""
     label: str
-    """The values in which the job differs from the others of its sweep."""
+    """What tells the job from the others of its sweep, in short: `lr=0.001 adam`."""
     key: str
     """See `sweeps.cache.key_of`."""
+    values: str = ""
+    """The same in full, as overrides: `train.optimizer.learning_rate=0.001 train/optimizer=adam`."""
 
 
 @dataclass(frozen=True)
