@@ -37,6 +37,9 @@ _METRICS = {f"metrics.`{name}`": width for name, width in _RESULTS.items()}
 _COUNTS = {"train_images": 125, "validation_images": 152, "test_images": 120, "classes": 95}
 _DATA_METRICS = {f"metrics.`data/{name}`": width for name, width in _COUNTS.items()}
 _DATA_COLUMNS = _DATA_METRICS | {"metrics.`data/test_images_in_train`": 190, "tags.`data.fingerprint`": 255}
+_SELECTION = {"validation/accuracy": 136, "validation/loss": 115, _SPEED: 130}
+"""Metrics of a sweep's view, best first by the first one: no test scores, as one chooses by what is on top."""
+_SHOWN_BARS = "FIRST_20_RUNS"  # more are unreadable lines; the UI has 10, 20 and all
 _COLUMNS = _METRICS | {f"params.`{name}`": width for name, width in _SETTINGS.items()} | {"tags.`device`": 58}
 
 
@@ -77,8 +80,11 @@ def views(current: Sequence[str] = (), sweeps: Mapping[str, Sequence[str]] | Non
     }
     for sweep, varied in (sweeps or {}).items():
         filter_ = f"{GROUPS} AND {in_sweep(sweep)}"
-        columns = _COLUMNS | {f"params.`{name}`": 110 for name in varied}
-        shown[sweep_key(sweep)] = _view(f"Sweep {sweep}", filter_, columns, _sweep(varied))
+        columns = {f"metrics.`{name}`": width for name, width in _SELECTION.items()}
+        columns |= {f"params.`{name}`": min(max(90, 7 * len(name)), 200) for name in ("framework", *varied)}
+        columns |= {"tags.`sweep.job`": 85}
+        view = _view(f"Sweep {sweep}", filter_, columns, _sweep(varied), order="validation/accuracy")
+        shown[sweep_key(sweep)] = view
     return {TAG + key: value for key, value in shown.items()}
 
 
@@ -128,9 +134,15 @@ def _only(runs: Sequence[str]) -> str:
     return f"attributes.run_id IN ({ids})" if runs else f"{SEEDS} AND tags.sweep IS NULL"
 
 
-def _view(name: str, filter_: str, columns: Mapping[str, int], charts: Mapping[str, Any] | None = None) -> str:
+def _view(
+    name: str,
+    filter_: str,
+    columns: Mapping[str, int],
+    charts: Mapping[str, Any] | None = None,
+    order: str = "test/accuracy",
+) -> str:
     # ordered by a metric: ordered by time, the UI would nest children below their parents
-    state = {"searchFilter": filter_, "orderByKey": "metrics.`test/accuracy`", "orderByAsc": False}
+    state = {"searchFilter": filter_, "orderByKey": f"metrics.`{order}`", "orderByAsc": False}
     state |= {"selectedColumns": list(columns), "columnOrder": list(columns), "columnWidths": columns, **(charts or {})}
     return pack_view(name, state)
 
@@ -151,11 +163,11 @@ def _curves() -> dict[str, Any]:
 
 
 def _sweep(varied: Sequence[str]) -> dict[str, Any]:
-    metrics = ["validation/accuracy", "test/accuracy", _SPEED]
-    charts = [_chart("BAR", "results", metricKey=name, runsCountToCompare=30) for name in metrics]
-    lines = {"selectedParams": ["framework", *varied], "selectedMetrics": metrics[:1], "showAllRuns": True}
+    charts = [_chart("BAR", "results", metricKey=name) for name in _SELECTION]
+    lines = {"selectedParams": ["framework", *varied], "selectedMetrics": [*_SELECTION][:1], "showAllRuns": True}
     charts += [_chart("PARALLEL", "results", **lines)] if varied else []
-    return _charts(charts, [_section("results", "Results, means over the seeds", columns=2, height=310)])
+    section = _section("results", "The best 20 by validation accuracy, means over the seeds", columns=2, height=360)
+    return _charts(charts, [section]) | {"runsHiddenMode": _SHOWN_BARS}
 
 
 def _charts(charts: Sequence[Mapping[str, Any]], sections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
