@@ -73,7 +73,7 @@ def test_a_sweep_ranks_its_jobs_and_names_the_failed_one(project: Path) -> None:
     assert json.loads((folder / "0/failure.json").read_text())["code"] == 1
     runs = {run.info.run_name: run for run in _runs(project, f"tags.sweep = '{folder.name}'")}
     parent = next(run for run in runs.values() if run.data.tags["stage"] == "sweep")
-    good, bad = runs["pytorch 0.001 s0"], runs["pytorch 1e+30 s0"]
+    good, bad = runs["pytorch lr=0.001 s0"], runs["pytorch lr=1e+30 s0"]
     assert parent.info.status == "FINISHED"
     assert good.info.status == "FINISHED"
     assert bad.info.status == "FAILED"
@@ -83,6 +83,11 @@ def test_a_sweep_ranks_its_jobs_and_names_the_failed_one(project: Path) -> None:
     assert "test/accuracy" in good.data.metrics
     assert (folder / "1/plots/confusion.png").exists()
     assert good.data.tags["leaderboard"] == "true"
+    assert good.data.tags["sweep.values"] == "train.optimizer.learning_rate=0.001"
+    ranked = (folder / "ranking.md").read_text()
+    assert ranked.count("\n| 1 | 1 | pytorch | 0.001 | 1 |") == 1
+    assert "\n| failed | 0 | pytorch | 1e+30 |" in ranked
+    assert "\n| 1 | 1 | pytorch | 0.001 | 1 |" in parent.data.tags["mlflow.note.content"]
     experiment = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}").get_experiment(parent.info.experiment_id)
     assert f"mlflow.sharedViewState.{sweep_key(folder.name)}" in experiment.tags
 
@@ -104,7 +109,7 @@ def test_a_job_is_what_hydra_hands_out_where_chance_expands_the_sweep(project: P
         for number, rate in rows:
             job = json.loads((folder / number / "job.json").read_text())
             manifest = json.loads((folder / number / "manifest.json").read_text())
-            assert job["label"] == rate
+            assert (job["label"], job["values"]) == (f"lr={rate}", f"train.optimizer.learning_rate={rate}")
             assert manifest["settings"]["train"]["optimizer"]["learning_rate"] == float(rate)
 
 

@@ -13,8 +13,9 @@ from typing import Final
 
 from ..config.compose import write
 from ..config.schema.whole import Config
+from ..core.errors import UserError
 from ..core.exits import FAILED, INTERRUPTED, TERMINATED
-from ..core.files import write_json
+from ..core.files import read_json, write_json
 from . import workers
 
 LOG: Final = "log.txt"
@@ -33,6 +34,14 @@ class Failure:
     """Its exit code."""
     command: str
     """The command line that runs it again."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "Failure":
+        """Read `failure.json` of a job that has no results; it may lack, as after a SIGKILL of all."""
+        try:
+            return cls(**read_json(folder / "failure.json"))
+        except (UserError, TypeError):
+            return cls(f"has no result; {folder / LOG} may say why, or it still runs", FAILED, "")
 
 
 class InterruptedJobError(KeyboardInterrupt):

@@ -1,79 +1,174 @@
-"""The ranking of a sweep: finished jobs, best first, and failed ones."""
+"""The ranking of a sweep, on the terminal, in `ranking.md` and in MLflow: points, best first, and failed jobs."""
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Final
 
+from ..config.labels import brief, short_keys
+from ..config.schema.sweep import SweepConfig
+from ..core.errors import ResultError
+from ..core.files import write_text
 from ..core.frameworks import FRAMEWORKS
 from ..core.progress import console
-from ..training.results import TrainingSummary
+from ..tracking.runs import DESCRIPTION_LENGTH
 from .plan import SweepJob
+from .points import DIGITS, FALLING, FinishedJob, Point, Ranked, rank
 from .processes import Failure
 
+FILE: Final = "ranking.md"
+_NUMBERS: Final = {name: name.removeprefix("train_").replace("_per_second", "/s").replace("_", " ") for name in FALLING}
+"""Titles of the columns with scores."""
 
-@dataclass
+
+@dataclass(frozen=True)
 class Ranking:
     """The finished and failed jobs of the sweep in `folder`."""
 
     folder: Path
     name: str
     """The name of the sweep."""
-    failures: list[tuple[SweepJob, Failure]] = field(default_factory=list)
-    _done: list[tuple[SweepJob, TrainingSummary]] = field(default_factory=list)
+    config: SweepConfig
+    """What the ranking goes by, and how much of it is shown."""
+    finished: Sequence[FinishedJob]
+    failures: Sequence[tuple[SweepJob, str]] = ()
+    """Jobs without results, with the reason."""
 
-    def add(self, job: SweepJob, summary: TrainingSummary) -> None:
-        """Add a finished job."""
-        self._done.append((job, summary))
+    @classmethod
+    def read(cls, folder: Path, name: str, jobs: Iterable[tuple[SweepJob, Path]]) -> "Ranking":
+        """Read the results of at least one job, each with its folder. A job whose files are unreadable has failed."""
+        finished, failures = list[FinishedJob](), list[tuple[SweepJob, str]]()
+        for job, place in jobs:
+            try:
+                if (place / "summary.json").exists():
+                    finished.append(FinishedJob.read(job, place))
+                else:
+                    failures.append((job, Failure.read(place).reason))
+            except ResultError as error:
+                failures.append((job, str(error)))
+        config = (finished[0].job if finished else failures[0][0]).config.sweep
+        return cls(folder, name, config, finished, failures)
+
+    @cached_property
+    def ranked(self) -> list[Ranked]:
+        """The points in order, see `points.rank`."""
+        return rank(self.finished, self.config.sort)
 
     @property
-    def done(self) -> list[tuple[SweepJob, TrainingSummary]]:
-        """Finished jobs by falling validation accuracy, then by rising validation loss."""
-        return sorted(self._done, key=lambda entry: (-entry[1].validation_accuracy, entry[1].validation_loss))
+    def title(self) -> str:
+        """The name of the sweep, how many jobs it has, and what the ranking goes by."""
+        direction = "highest" if FALLING[self.config.sort] else "lowest"
+        counts = f"{len(self.finished)} done, {len(self.failures)} failed"
+        return f"{self.name}: {counts}; by {_NUMBERS[self.config.sort]}, {direction} first"
 
-    @property
+    def write(self) -> None:
+        """Write all of it to `ranking.md` in the sweep's folder."""
+        write_text(self.folder / FILE, self.markdown())
+
     def markdown(self) -> str:
-        """The ranking and the failures as a Markdown table, for MLflow."""
-        lines = ["| rank | job | validation accuracy | images/s |", "|---|---|---|---|"]
-        for rank, (job, summary) in enumerate(self.done, 1):
-            accuracy, speed = summary.validation_accuracy, summary.train_images_per_second
-            lines.append(f"| {rank} | {' '.join(job.overrides)} | {accuracy:.4f} | {speed:,.0f} |")
-        lines += [f"| failed | {' '.join(job.overrides)} | {failure.reason} | |" for job, failure in self.failures]
-        return "\n".join(lines)
+        """Return all points and all failures as a Markdown table."""
+        lines = [self.title, "", *self._head(), *self._rows(), *self._failed()]
+        return "\n".join(lines) + "\n"
+
+    def description(self) -> str:
+        """Return the best points as a Markdown table that MLflow does not cut."""
+        head, rows = self._head(), list(self._rows())
+        shown = rows[: self.config.top]
+        while shown and sum(len(line) + 1 for line in (*head, *shown, self.title)) > DESCRIPTION_LENGTH - 200:
+            shown.pop()
+        part = f" The best {len(shown)} of {len(rows)} are shown." if len(shown) < len(rows) else ""
+        # the UI shows the first lines until one asks for more: the title, which is the page's, comes last
+        return "\n".join([*head, *shown, "", f"{self.title}.{part} All, and why jobs failed: artifact `{FILE}`."])
 
     def show(self) -> None:
         """Print the table, the failures, the folder, and the command that compares the frameworks."""
-        from rich.markup import escape
-        from rich.table import Table
-
-        counts = f"{len(self._done)} done, {len(self.failures)} failed"
-        table = Table(title=f"{self.name}: {counts}", title_justify="left")
-        varied = list(dict.fromkeys(key for job, _ in (*self.done, *self.failures) for key in job.varied))
-        short = _short(varied)
-        for column in ("rank", "job", "framework", *short.values()):
-            table.add_column(column, overflow="fold")
-        for column in ("validation accuracy", "validation loss", "images/s"):
-            table.add_column(column, justify="right")
-        for rank, (job, s) in enumerate(self.done, 1):
-            numbers = f"{s.validation_accuracy:.4f}", f"{s.validation_loss:.4f}", f"{s.train_images_per_second:,.0f}"
-            values = [job.varied.get(key, "") for key in varied]
-            table.add_row(str(rank), str(job.number), job.config.framework, *values, *numbers)
-        console.print(table)
+        ranked, top = self.ranked, self.config.top
+        console.print(self._table(ranked[:top]))
+        if len(ranked) > top:
+            console.print(f"the best {top} of {len(ranked)}; all: {self.folder / FILE}", highlight=False, markup=False)
         if self.failures:
             console.print("Run the same command again to train only the failed jobs.", highlight=False)
-        for job, failure in self.failures:
-            changed = " ".join(f"{short[key]}={value}" for key, value in job.varied.items())
-            console.print(
-                f"[red]failed[/]: job {job.number}: {job.config.framework} {changed}: {escape(failure.reason)}"
-            )
-        console.print(f"files of each job: {self.folder}/<job>/", highlight=False)
-        trained = {job.config.framework for job, _ in self.done}
+        short = short_keys(self._varied)
+        for job, reason in self.failures[:top]:
+            changed = " ".join(f"{short[key]}={brief(value)}" for key, value in job.varied.items())
+            said = f"job {job.number}: {job.config.framework} {changed}: {reason}"
+            console.print("[red]failed[/]: ", end="")
+            console.print(said, markup=False)
+        if len(self.failures) > top:
+            more = f"{len(self.failures) - top} more failed: {self.folder / FILE}"
+            console.print(more, highlight=False, markup=False)
+        console.print(f"files of each job: {self.folder}/<job>/", highlight=False, markup=False)
+        trained = {done.job.config.framework for done in self.finished}
         if len(trained) > 1:
             titles = " against ".join(FRAMEWORKS[name].style.title for name in FRAMEWORKS if name in trained)
-            console.print(f"{titles}: python -m pipeline.compare sweep={self.name}", highlight=False)
+            console.print(f"{titles}: python -m pipeline.compare sweep={self.name}", highlight=False, markup=False)
+
+    def _table(self, ranked: Sequence[Ranked]) -> object:
+        from rich.table import Table
+        from rich.text import Text
+
+        seeds = any(each.point.seeds > 1 for each in ranked)
+        table = Table(title=Text(self.title), title_justify="left")
+        for column in ("rank", "job", "framework", *short_keys(self._varied).values()):
+            table.add_column(Text(column), overflow="fold")
+        for column in (*["seeds"] * seeds, *_NUMBERS.values()):
+            table.add_column(column, justify="right", overflow="fold")
+        for each in ranked:
+            values = [brief(value) for value in self._values(each.point.jobs[0])]
+            numbers = (*[str(each.point.seeds)] * seeds, *_cells(each.point))
+            cells = [each.rank, _jobs(each.point), each.point.jobs[0].config.framework, *values, *numbers]
+            table.add_row(*map(Text, cells))
+        return table
+
+    def _head(self) -> list[str]:
+        keys = list(short_keys(self._varied).values())
+        head = ["rank", "job", "framework", *keys, "seeds", *_NUMBERS.values()]
+        return [_row(head), _row(["---"] * len(head))]
+
+    def _rows(self) -> Iterator[str]:
+        for each in self.ranked:
+            job = each.point.jobs[0]
+            numbers = str(each.point.seeds), *_cells(each.point)
+            yield _row([each.rank, _jobs(each.point), job.config.framework, *self._values(job), *numbers])
+
+    def _failed(self) -> Iterator[str]:
+        for job, reason in self.failures:
+            yield _row(["failed", str(job.number), job.config.framework, *self._values(job), "", reason, "", ""])
+
+    @cached_property
+    def _varied(self) -> list[str]:
+        jobs = sorted([*(done.job for done in self.finished), *(job for job, _ in self.failures)], key=_number)
+        return list(dict.fromkeys(key for job in jobs for key in job.varied))
+
+    def _values(self, job: SweepJob) -> list[str]:
+        return [job.varied.get(key, "") for key in self._varied]
 
 
-def _short(keys: Sequence[str]) -> dict[str, str]:
-    """Return the last part of each dotted key, or the full key if two keys share their last part."""
-    counts = Counter(key.rpartition(".")[2] for key in keys)
-    return {key: name if counts[name := key.rpartition(".")[2]] == 1 else key for key in keys}
+def _number(job: SweepJob) -> int:
+    return job.number
+
+
+def _cells(point: Point) -> list[str]:
+    """Return the scores of a point: mean, and standard deviation where there are several seeds; speed as a mean."""
+    cells = []
+    for name, digits in DIGITS.items():
+        score = point.scores[name]
+        spread = f" ± {score.std:.{digits}f}" if score.n > 1 and name != "train_images_per_second" else ""
+        cells.append(f"{score.mean:,.{digits}f}{spread}")
+    return cells
+
+
+def _jobs(point: Point) -> str:
+    """Return the numbers of a point's jobs, consecutive ones as `0-49`."""
+    runs: list[list[int]] = []
+    for job in point.jobs:
+        if runs and job.number == runs[-1][-1] + 1:
+            runs[-1].append(job.number)
+        else:
+            runs.append([job.number])
+    return " ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in cells)} |"

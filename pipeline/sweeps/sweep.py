@@ -10,23 +10,21 @@ from pathlib import Path
 from threading import Lock
 
 from ..config.compose import write
+from ..config.labels import parameters
 from ..config.schema.whole import Config
-from ..core.exits import FAILED
-from ..core.files import read_json, write_json
+from ..core.files import write_json
 from ..core.machine import visible_gpus
 from ..core.paths import main_root
 from ..tracking.runs import Run
 from ..tracking.tracker import Tracker
 from ..tracking.views import sweep_key, sweep_tags, view_page
-from ..training.results import TrainingSummary
-from ..training.spec import SweepMembership
 from . import cache
 from .capacity import Capacity
 from .display import Display
 from .plan import SweepJob, SweepPlan
 from .pool import Pool, Train
-from .processes import LOG, Failure
-from .ranking import Ranking
+from .processes import LOG
+from .ranking import FILE, Ranking
 from .resend import lacks_group, parent_of, present, references_of, resend, tops_of
 
 _RERUN = "sweep.rerun=true trains them again"
@@ -168,20 +166,16 @@ class Sweep:
             self._display.close()
         if self.run:
             cache.begin(self.folder, self.name, self.keys, self.owners)  # those that Hydra has handed out
-        ranking = Ranking(self.folder, self.name)
-        for job in self.jobs:
-            folder = self.done.get(job.number, self._folder_of(job))
-            if not (folder / "summary.json").exists():
-                ranking.failures.append((job, self._failure_of(folder)))
-            else:
-                ranking.add(job, TrainingSummary(**read_json(folder / "summary.json")))
+        places = ((job, self.done.get(job.number, self._folder_of(job))) for job in self.jobs)
+        ranking = Ranking.read(self.folder, self.name, places)
+        ranking.write()
         ranking.show()
         if not self.tracker.unreachable:
             view = view_page(self.tracker.experiment_id, sweep_key(self.name), charts=True)
             print(f"MLflow (`make ui` serves it): {self.tracker.link(view)}")
         if self.run:
-            self.run.describe(ranking.markdown)
-            self.run.log_text(f"{ranking.markdown}\n", "ranking.md")
+            self.run.describe(ranking.description())
+            self.run.log_text(ranking.markdown(), FILE)
             if not ranking.failures:  # else the same command resumes this run
                 self._stack.callback(self.tracker.release, self.folder / "run")
         return bool(ranking.failures)
@@ -196,11 +190,6 @@ class Sweep:
                 if job.number in self.done:
                     self._adopt(job)
 
-    def _failure_of(self, folder: Path) -> Failure:
-        if (folder / "failure.json").exists():
-            return Failure(**read_json(folder / "failure.json"))
-        return Failure(f"has no result; {folder / LOG} may say why, or it still runs", FAILED, "")
-
     def _folder_of(self, job: SweepJob) -> Path:
         return self.folder / job.folder
 
@@ -212,7 +201,8 @@ class Sweep:
         if resumed:
             print(f"{self.folder}: goes on", flush=True)
         else:
-            run.show(sweeps={name: sorted({key for job in self.jobs for key in job.varied})})
+            keys = dict.fromkeys(key for job in self.jobs for key in job.varied)
+            run.show(sweeps={name: parameters(keys, self.jobs[0].config)})
             run.log_params({"overrides": list(overrides)})
         self.tracker.drain()  # so that jobs name their parent by its MLflow id
         self.run = run
@@ -261,7 +251,7 @@ class Sweep:
         cache.unmark(folder)
         for name in ("summary.json", "failure.json"):  # of an earlier attempt
             (folder / name).unlink(missing_ok=True)
-        membership = SweepMembership(self.name, self.run.reference, job.number, job.label, job.key)
+        membership = job.membership(self.name, self.run.reference)
         write_json(folder / "job.json", asdict(membership))
 
     def _adopt(self, job: SweepJob) -> None:
