@@ -75,7 +75,7 @@ def test_jobs_that_differ_in_seeds_alone_are_one_point(tmp_path: Path, capsys: p
         done(job(4, "0.1", "tensorflow"), 0.99),
         done(job(6, "0.1", seeds=[2, 0]), 0.94, 0.90),  # measured already: a copy is no further measurement
     ]
-    mine = ranking(tmp_path, finished)
+    mine = ranking(tmp_path, finished[::-1])
     mine.write()
     mine.show()
     rows = (tmp_path / "ranking.md").read_text().splitlines()
