@@ -5,6 +5,7 @@ so the functions import it, not this module.
 """
 
 import itertools
+import logging
 import re
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -211,6 +212,11 @@ def override_dirname(overrides: Sequence[Parsed], config: Mapping[str, Any]) -> 
     leaves_out, between, equals = config["exclude_keys"], config["item_sep"], config["kv_sep"]
     texts = sorted(each.text for each in overrides if not each.of_hydra and each.key not in leaves_out)
     return re.sub("=", equals, between.join(texts))
+
+
+def list_no_jobs() -> None:
+    """Have Hydra's basic launcher not print a line for each job that it hands out."""
+    logging.getLogger("hydra._internal.core_plugins.basic_launcher").setLevel(logging.WARNING)
 
 
 def value_of(override: str) -> Any:

@@ -77,7 +77,7 @@ def require_supported(hydra: Any) -> None:
     if hydra.job.chdir:
         raise UserError("hydra.job.chdir = true: code and data are found from the folder of the call; allowed: false")
     for part, allowed in _ALLOWED.items():
-        if _class_of(hydra, part) not in allowed:
+        if class_of(hydra, part) not in allowed:
             names = ", ".join(allowed.values())
             raise UserError(f"hydra/{part} = {hydra[part].get('_target_')}: allowed: {names}")
     size = hydra.sweeper.get("max_batch_size")
@@ -93,10 +93,11 @@ def require_supported(hydra: Any) -> None:
 
 def is_basic(hydra: Any) -> bool:
     """Return whether Hydra's own launcher hands out the jobs, in this process; another one does so in its own."""
-    return _ALLOWED["launcher"][_class_of(hydra, "launcher")] == _BASIC
+    return _ALLOWED["launcher"][class_of(hydra, "launcher")] == _BASIC
 
 
-def _class_of(hydra: Any, part: str) -> str:
+def class_of(hydra: Any, part: str) -> str:
+    """Return the name of the class that is Hydra's `sweeper` or `launcher`."""
     return str(hydra[part].get("_target_")).rpartition(".")[2]
 
 

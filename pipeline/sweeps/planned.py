@@ -10,6 +10,7 @@ from ..core.paths import main_root
 from ..core.signals import end_with_parent
 from ..training.spec import SweepMembership
 from . import cache
+from .command_line import class_of
 from .processes import InterruptedJobError, JobProcess
 
 _ADVICE: Final = "start the sweep again"
@@ -30,7 +31,7 @@ def run_planned() -> None:
     from hydra.core.hydra_config import HydraConfig
 
     settings = HydraConfig.get()
-    if settings.launcher._target_.endswith(".JoblibLauncher"):
+    if class_of(settings, "launcher") == "JoblibLauncher":
         end_with_parent()  # joblib's processes would outlive a sweep that is killed, and the jobs with them
     folder = Path(os.path.relpath(settings.runtime.output_dir))
     if not (folder / "job.json").exists() or cache.is_marked_done(folder):

@@ -1,6 +1,5 @@
 """A sweep from its first job to its ranking: finished jobs, the MLflow run, remaining jobs."""
 
-import logging
 import re
 from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
@@ -9,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 
+from ..config import hydra_compat
 from ..config.compose import write
 from ..config.labels import parameters
 from ..config.schema.whole import Config
@@ -121,7 +121,7 @@ class Sweep:
         if remaining and (not here or capacity.jobs > 1):
             print(f"{len(remaining)} jobs{capacity}; log of each: {self.folder}/<job>/{LOG}", flush=True)
             self._display = self._stack.enter_context(Display(remaining))
-            logging.getLogger("hydra._internal.core_plugins").setLevel(logging.WARNING)  # it lists every job again
+            hydra_compat.list_no_jobs()
 
     def is_done(self, number: int) -> bool:
         """Return whether Hydra need not hand out job `number`: it is done, and what Hydra composes cannot differ."""
