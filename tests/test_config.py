@@ -120,13 +120,13 @@ MISTAKES = {
     "data.mirror=???": r"data\.mirror = \?\?\?: a value is required",
     "model.layers.0.filters=???": r"model\.layers\[0\]\.filters = \?\?\?: a value is required",
     "model=???": r"model=<OPTION>(.|\n)*simple_cnn",
-    "~train.epochs": r"train\.epochs: missing",
+    "~train.epochs": r"train\.epochs cannot be left out",
     # not what an override looks like
-    "train.epochs": r"train\.epochs: not key=value .*missing EQUAL",
-    "train.epochs=[": r"train\.epochs=\[: not key=value .*no viable alternative at input '\['",
+    "train.epochs": r"'train\.epochs': not key=value: has no '='",
+    "train.epochs=[": r"train\.epochs=\[: not key=value .*'\[' is not complete",
     "--epochs": r"--epochs",
-    "train=3": r"train=3(.|\n)*must be a string",
-    "data=null": r"data=null(.|\n)*must be a string",
+    "train=3": r"train = 3: is no name; allowed: default",
+    "data=null": r"data = null: is no name; allowed: cifar10",
     "model.layers.first.filters=8": r"model\.layers\.first\.filters=8(.|\n)*'first'",
     "data.mirror=${nothing}": r"nothing",
 }

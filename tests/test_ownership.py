@@ -235,7 +235,7 @@ REFUSED = {
     "-m --cfg job": "--multirun and --cfg: one of them",
     "--resolve": "--resolve: goes with --cfg",
     "--config-path x": "--config-path = x: .*--config-dir",
-    "--config-dir nope": "--config-dir = nope: no such folder",
+    "--config-dir nope": "--config-dir = 'nope': is no folder",
     "--experimental-rerun x.pickle": "--experimental-rerun = x.pickle: is a pickle",
     "--shell-completion": "--shell-completion: completes a program",
     "--nope": "unrecognized arguments: --nope",

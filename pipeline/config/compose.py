@@ -5,8 +5,7 @@ import difflib
 import hashlib
 import os
 import re
-import types
-import typing
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +14,16 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from ..core.errors import UserError
 from ..core.files import write_text
-from . import hydra_compat, quoting
+from . import hydra_compat
 from .hydra_compat import Source
+from .messages_compat import one_message
+from .override_form_compat import require_form
+from .pairs import require_pair
+from .schema.keys import allowed_keys
 from .schema.whole import Config
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -47,10 +50,14 @@ def compose(overrides: Sequence[str] = (), source: Source = _PROJECT) -> Config:
 
     Raises `UserError` listing every problem, or naming a setting of Hydra's own, which only `pipeline.train` heeds.
     """
+    _require_task(overrides)
+    with _started(overrides, source) as hydra:
+        return parse(task_part(hydra_compat.compose(hydra, source, _forced(overrides))))
+
+
+def _require_task(overrides: Sequence[str]) -> None:
     if own := [override for override in overrides if re.match(r"[+~]*hydra\b[./@=]", override)]:
         raise UserError(f"{own[0]}: a setting of Hydra's own; only `python -m pipeline.train` runs within Hydra")
-    with readable_errors(overrides), hydra_compat.started(CONF, source) as hydra:
-        return parse(task_part(hydra_compat.compose(hydra, source, _forced(overrides))))
 
 
 def compose_job(
@@ -60,7 +67,7 @@ def compose_job(
 
     These are `run.dir`, or for a job `sweep.subdir`, resolved. Raises `UserError` listing every problem.
     """
-    with readable_errors(overrides), hydra_compat.started(CONF, source) as hydra:
+    with _started(overrides, source) as hydra:
         try:
             composed = hydra_compat.compose(hydra, source, overrides, number=number)
         except Exception:
@@ -81,11 +88,20 @@ def task_part(composed: Any) -> Any:
 
 def compose_sweep(overrides: Sequence[str], source: Source = _PROJECT) -> Any:
     """Compose what the jobs of a sweep share; swept keys keep their values of `conf/`. Raises `UserError`."""
-    with readable_errors(overrides), hydra_compat.started(CONF, source) as hydra:
+    with _started(overrides, source) as hydra:
         try:
             return hydra_compat.compose_sweep(hydra, source, overrides)
         except Exception:  # the check of each job says more
             return hydra_compat.compose_sweep(hydra, source, _forced(overrides))
+
+
+@contextmanager
+def _started(overrides: Sequence[str], source: Source) -> Iterator[Any]:
+    """Yield a Hydra that can compose the source with these overrides. Raises `UserError`."""
+    with readable_errors(overrides), warnings.catch_warnings(), hydra_compat.started(CONF, source) as hydra:
+        warnings.filterwarnings("error", "provider=hydra.searchpath")  # a folder that is not there
+        require_form(hydra, source, overrides)
+        yield hydra
 
 
 @contextmanager
@@ -98,7 +114,7 @@ def readable_errors(overrides: Sequence[str]) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, UserWarning) as error:
         raise UserError(one_message(error)) from error
     except UnicodeDecodeError as error:
         file = next((path for path in sorted(CONF.rglob("*.yaml")) if path.is_file() and not _is_text(path)), CONF)
@@ -138,12 +154,16 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(snapshot, DictConfig):
         raise UserError(f"{path}: is not a mapping of keys to values")
+    _require_task(overrides)
+    for override in overrides:
+        require_pair(override)
     try:
         return parse(OmegaConf.merge(snapshot, OmegaConf.from_dotlist(list(overrides))))
     except yaml.YAMLError as error:
         raise UserError(f"{' '.join(overrides)}: not key=value: {one_message(error)}") from error
     except OmegaConfBaseException as error:
-        raise UserError(f"{path}: {one_message(error)}") from error
+        given = f" with {' '.join(overrides)}" if overrides else ""
+        raise UserError(f"{path}{given}: {one_message(error)}") from error
 
 
 def parse(composed: Any) -> Config:
@@ -179,39 +199,13 @@ def write(config: Config, path: Path = PARAMS) -> None:
     write_text(path, text_of(config))
 
 
-def one_message(error: Exception) -> str:
-    """Return the message of a Hydra or OmegaConf error and of its cause, without advice to developers."""
-    from hydra.errors import MissingConfigException, OverrideParseException
-    from omegaconf.errors import InterpolationResolutionError
-
-    if isinstance(error, OverrideParseException):
-        override = error.override.removeprefix("++")
-        reason = hydra_compat.reason_of(error.override, error.message)
-        return f"{override}: not key=value as Hydra reads it: {reason}; {quoting.advice(override)}"
-    if ambiguous := re.match(r"Ambiguous value for argument '(?:\+\+)?(.*)'\n", str(error)):
-        advice = f"{quoting.advice(ambiguous[1])}; for a list, key=[value1,value2]; to try each value, add -m"
-        return f"{ambiguous[1]}: a comma stands between values; {advice}"
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, choice = error.missing_cfg_file.rpartition("/")
-        allowed = ", ".join(option for option in error.options if not option.startswith("_"))
-        return f"{group} = {choice!r}: unknown; allowed: {allowed}"
-    if isinstance(error, InterpolationResolutionError) and error.full_key:
-        reason = str(error).splitlines()[0]
-        return f"{error.full_key}: {reason}; ${{...}} stands for the value of another key, also within quotes"
-    texts = [str(error), str(error.__cause__)] if error.__cause__ else [str(error)]
-    lines = [line.rstrip() for text in texts for line in text.split("Config search path:")[0].splitlines()]
-    noise = ("Set the environment variable HYDRA_FULL_ERROR", "full_key:", "object_type=", "reference_type=")
-    informative = [line for line in lines if line.strip() and not line.strip().startswith(noise)]
-    return "\n".join(dict.fromkeys(informative)).replace("argument '++", "argument '")
-
-
 def _problems(error: ValidationError, values: Mapping[Any, Any]) -> Iterable[str]:
     """Yield a message for each problem: the full key, its value, and what is allowed."""
     for problem in error.errors(include_url=False):
         location = problem["loc"]
         key = _key(location, values)
         if problem["type"] == "extra_forbidden":
-            allowed = _allowed_keys(location[:-1])
+            allowed = allowed_keys(location[:-1])
             close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             yield f"{key} = {problem['input']!r}: unknown key{hint} (allowed: {', '.join(allowed)})"
@@ -241,36 +235,3 @@ def _key(location: tuple[int | str, ...], values: Any) -> str:
             key += f".{part}" if key else part
             value = value.get(part)
     return key
-
-
-def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:
-    """Return the keys of the section at `location` in the schema."""
-    annotation: Any = Config
-    for part in location:
-        if (
-            isinstance(part, str)
-            and isinstance(annotation, type)
-            and issubclass(annotation, BaseModel)
-            and part in annotation.model_fields
-        ):
-            annotation = annotation.model_fields[part].annotation
-        elif isinstance(part, str):  # the tag of a discriminated union
-            annotation = next((model for model in _models(annotation) if part in _tags(model)), annotation)
-    models = list(_models(annotation))
-    return sorted({name for model in models for name in model.model_fields})
-
-
-def _tags(model: type[BaseModel]) -> set[Any]:
-    """Return the values of `name` or `type` that select this model in a union."""
-    fields = (model.model_fields[name] for name in ("name", "type") if name in model.model_fields)
-    return {value for field in fields for value in typing.get_args(field.annotation)}
-
-
-def _models(annotation: Any) -> Iterable[type[BaseModel]]:
-    """Yield the models that a type annotation contains."""
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        if issubclass(annotation, BaseModel):
-            yield annotation
-    else:
-        for argument in typing.get_args(annotation):
-            yield from _models(argument)

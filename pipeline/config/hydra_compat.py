@@ -4,8 +4,10 @@ tests/test_compat.py has a test for each function, which says what to do when it
 so the functions import it, not this module.
 """
 
+import copy
 import itertools
 import logging
+import os
 import re
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +16,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from ..core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,9 @@ def expand(hydra: Any, overrides: Sequence[str]) -> list[list[str]]:
         if override.is_sweep_override() and not override.is_discrete_sweep():
             raise HydraException(f"{override.input_line}: has no single values; allowed: 1,2,3, choice, range, glob")
         if override.is_sweep_override() and not list(override.sweep_string_iterator()):
-            raise HydraException(f"{override.input_line}: matches nothing, so the sweep has no job")
+            raise HydraException(
+                f"{override.input_line}: matches nothing, so the sweep has no job; allowed: one value or more"
+            )
     return [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
 
 
@@ -230,14 +236,49 @@ def value_of(override: str) -> Any:
         return None
 
 
-def reason_of(override: str, message: str) -> str:
-    """Return what Hydra's parser did not take of an override, from its message on several lines.
+def require_startable(composed: Any) -> None:
+    """Raise `UserError` for settings under which Hydra would end before the first job. See `compose_sweep`.
 
-    The lexer's message has an arrow below the sign; that sign is named.
+    Sets up logging as Hydra will, but into no file.
     """
-    lexer = "LexerNoViableAltException: "
-    lines = [line for line in message.splitlines() if not line.startswith(("Error parsing", "See "))]
-    arrow = next((len(line) - 1 for line in lines if line.strip() == "^"), -1) - len(lexer)
-    if lines and lines[0].startswith(lexer) and 0 <= arrow < len(override):
-        return f"{override[arrow]!r} must be quoted"
-    return " ".join(lines)
+    from hydra.utils import get_object
+    from omegaconf import open_dict, read_write
+
+    composed = copy.deepcopy(composed)
+    hydra = composed.hydra
+    with read_write(composed), open_dict(composed):  # what the first job has
+        hydra.runtime.output_dir, hydra.job.num, hydra.job.id = os.devnull, 0, "0"
+    names = hydra.verbose if isinstance(hydra.verbose, Sequence) else [hydra.verbose]
+    if not isinstance(hydra.verbose, bool | str) and not all(isinstance(name, str) for name in names):
+        raise UserError(f"hydra.verbose = {hydra.verbose}: allowed: true, false, or names of loggers, [name1,name2]")
+    with resolving(composed):
+        for key in ("hydra_logging", "job_logging"):
+            _require_logging(f"hydra.{key}", hydra[key])
+    for name, callback in (hydra.callbacks or {}).items():
+        target = callback.get("_target_") if isinstance(callback, Mapping) else None
+        try:
+            get_object(str(target))
+        except Exception as error:  # of the module that is imported
+            raise UserError(
+                f"hydra.callbacks.{name} = {callback}: cannot be imported; allowed: {{_target_: package.Class}}"
+            ) from error
+
+
+def _require_logging(key: str, settings: Any) -> None:
+    from hydra._internal.logging_config import configure_logging
+    from omegaconf import OmegaConf
+
+    if settings is None:
+        return
+    content: Any = OmegaConf.to_container(settings, resolve=True)
+    for handler in (content.get("handlers") or {}).values():
+        if isinstance(handler, dict) and "filename" in handler:
+            handler["filename"] = os.devnull
+    try:
+        if content["root"] is not None:
+            configure_logging(content)
+    except Exception as error:  # whatever a handler of its own raises
+        said = ": ".join(dict.fromkeys(str(each) for each in (error, error.__cause__) if each))
+        raise UserError(
+            f"{key}: cannot be set up: {said}; allowed: what Python's logging.config.dictConfig takes"
+        ) from error

@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext, redirect_stderr
+from contextlib import ExitStack, nullcontext, redirect_stderr, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +23,8 @@ from typing import Any, ClassVar
 from omegaconf import DictConfig, OmegaConf
 
 from ..config import hydra_compat
-from ..config.compose import CONF, compose_job, compose_sweep, one_message, parse, readable_errors, register
+from ..config.compose import CONF, compose_job, compose_sweep, parse, readable_errors, register
+from ..config.messages_compat import one_message
 from ..core.errors import UserError
 from ..core.exits import FAILED
 from ..core.paths import main_root
@@ -57,15 +58,16 @@ def hydra_app(arguments: Sequence[str]) -> None:
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
         except SystemExit as ended:
             if command_line.shows and ended.code == FAILED:  # Hydra writes what is wrong, instead of raising it
-                raise UserError(" ".join(said.getvalue().split()) or "Hydra does not take these options") from None
+                raise UserError(one_message(RuntimeError(said.getvalue())) or "Hydra refuses these options") from None
             raise
         except Exception as error:
             if app.sweep and app.sweep.elsewhere:  # a job ended without a result, and others may run
                 print(f"the launcher gave up: {one_message(error)}", file=sys.stderr)
             elif app.entered or isinstance(error, UserError):
                 raise
-            else:
-                raise UserError(one_message(error)) from error  # of Hydra's, before it called the task function
+            else:  # of Hydra's, before it called the task function
+                given = " ".join(command_line.overrides)
+                raise UserError(f"{given}: {one_message(error)}") from error
         sys.stderr.write(said.getvalue())
         app.end()
     if app.code:
@@ -99,11 +101,12 @@ class _App:
     def prepare(self) -> list[str]:
         """Compose and check the run, or the jobs of the sweep; claim its folder; return the overrides for Hydra."""
         asked, source = self.command_line, self.command_line.source
+        shared = compose_sweep(asked.overrides, source)
         if asked.shows:
             return asked.overrides
-        shared = compose_sweep(asked.overrides, source)
         with readable_errors(asked.overrides):
             require_supported(shared.hydra)
+            hydra_compat.require_startable(shared)
             overrides, own = hydra_compat.split(asked.overrides)
             swept = [f"{key}={value}" for key, value in (shared.hydra.sweeper.get("params") or {}).items()] + overrides
             sweep = asked.multirun or str(shared.hydra.mode).endswith("MULTIRUN")
@@ -118,14 +121,18 @@ class _App:
         self.config, named = compose_job(asked.overrides, source)
         chosen = folders.free("hydra.run.dir", named["run.dir"])
         check(self.config)
+        made, above = new or not chosen.exists(), [path for path in chosen.parents if not path.exists()]
         folder = folders.run_folder(chosen, self.config, self.stack, new=new)
-        if new:
-            self.stack.callback(self._remove_if_not_entered, folder)
+        if made:
+            self.stack.callback(self._remove_if_not_entered, folder, above)
         return [*asked.overrides, _quoted("hydra.run.dir", folder)]
 
-    def _remove_if_not_entered(self, folder: Path) -> None:
+    def _remove_if_not_entered(self, folder: Path, above: Sequence[Path]) -> None:
         if not self.entered:
             shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                for path in above:  # those of its parents that were made for it
+                    path.rmdir()
 
     def _begin(self, plan: SweepPlan, hydra: Any, chosen: Path, overrides: Sequence[str], *, new: bool) -> Path:
         """Begin the sweep in a folder of its own, or in that of an earlier one with the same jobs; return it.

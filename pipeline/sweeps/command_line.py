@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from omegaconf import OmegaConf
+
 from ..config import hydra_compat
 from ..config.hydra_compat import Source
 from ..core.errors import UserError
@@ -61,12 +63,12 @@ class CommandLine:
             if given[name] and not given["cfg"]:
                 raise UserError(f"--{name}: goes with --cfg alone")
         directory = Path(given["config_dir"]) if given["config_dir"] is not None else None
-        if directory and not directory.is_dir():
-            raise UserError(f"--config-dir = {directory}: no such folder")
+        if given["config_dir"] == "" or (directory and not directory.is_dir()):
+            raise UserError(f"--config-dir = {given['config_dir']!r}: is no folder; allowed: one that is there")
         return cls(
             overrides=given["overrides"],
             flags=_flags(given),
-            source=Source(given["config_name"] or "config", directory),
+            source=Source("config" if given["config_name"] is None else given["config_name"], directory),
             multirun=given["multirun"],
             shows=bool(set(modes) & set(_SHOWN)),
         )
@@ -78,17 +80,21 @@ def require_supported(hydra: Any) -> None:
         raise UserError("hydra.job.chdir = true: code and data are found from the folder of the call; allowed: false")
     for part, allowed in _ALLOWED.items():
         if class_of(hydra, part) not in allowed:
-            names = ", ".join(allowed.values())
-            raise UserError(f"hydra/{part} = {hydra[part].get('_target_')}: allowed: {names}")
+            target, names = OmegaConf.select(hydra, f"{part}._target_"), ", ".join(allowed.values())
+            raise UserError(f"hydra/{part} = {target}: allowed: {names}")
     size = hydra.sweeper.get("max_batch_size")
     if size is not None and size != -1 and size < 1:
         raise UserError(f"hydra.sweeper.max_batch_size = {size}: allowed: 1 or more, or null")
     name = str(hydra.job.get("name"))
-    if "/" in name or not name.isprintable() or len(name.encode(errors="replace")) > 240:
+    if not name or "/" in name or not name.isprintable() or len(name.encode(errors="replace")) > 240:
         raise UserError(f"hydra.job.name = {name[:80]!r}: allowed: the name of a file, without /, of 240 bytes at most")
     subdir = hydra.output_subdir
-    if subdir is not None and (Path(subdir).is_absolute() or ".." in Path(subdir).parts or subdir in WRITTEN):
-        raise UserError(f"hydra.output_subdir = {subdir}: allowed: null, or a folder of its own inside that of the run")
+    if subdir is not None and (
+        not Path(subdir).name or Path(subdir).is_absolute() or ".." in Path(subdir).parts or subdir in WRITTEN
+    ):
+        raise UserError(
+            f"hydra.output_subdir = {subdir!r}: allowed: null, or a folder of its own inside that of the run"
+        )
 
 
 def is_basic(hydra: Any) -> bool:
@@ -98,7 +104,7 @@ def is_basic(hydra: Any) -> bool:
 
 def class_of(hydra: Any, part: str) -> str:
     """Return the name of the class that is Hydra's `sweeper` or `launcher`."""
-    return str(hydra[part].get("_target_")).rpartition(".")[2]
+    return str(OmegaConf.select(hydra, f"{part}._target_")).rpartition(".")[2]
 
 
 def _flags(given: dict[str, Any]) -> list[str]:

@@ -30,7 +30,8 @@ def path_of(key: str, value: Any, *, below: bool = False) -> Path:
     """Return a folder that an override named; `below`: it must lie inside another. Raises `UserError`."""
     path = Path(str(value))
     if not str(value).strip() or not str(value).isprintable() or value is None:
-        raise UserError(f"{key} = {str(value)!r}: allowed: the name of a folder, in printable characters")
+        shown = "???" if value is None else repr(str(value))
+        raise UserError(f"{key} = {shown}: allowed: the name of a folder, in printable characters")
     if any(len(part.encode(errors="replace")) > 240 for part in path.parts):
         raise UserError(
             f"{key} = {str(value)[:80]}...: a name has 240 bytes at most; leave long keys out by "
