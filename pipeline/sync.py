@@ -31,7 +31,9 @@ def main(arguments: Sequence[str]) -> None:
         failures = outbox.send(root, waiting, to, lambda _: progress(1))
     left = outbox.find(root)
     if left and not failures:
-        failures = [f"MLflow refused events of {one.name}; see {one.folder}, then delete it" for one in left]
+        failures = [
+            f"events of {one.name} could not be sent; see refused.jsonl in {one.folder}, then delete it" for one in left
+        ]
     more = f"; {busy} more are being written and sent by running processes" if (busy := outbox.at_work(root)) else ""
     print(f"{len(waiting) - len(left)} journals sent, {len(left)} wait{more}")
     if failures:

@@ -346,3 +346,50 @@ def test_a_journal_that_points_outside_of_itself_is_not_followed(
     assert "outside of the journal" in failure
     (found,) = mlflow.MlflowClient(tracker.uri).search_runs([tracker.experiment_id])
     assert not mlflow.MlflowClient(tracker.uri).list_artifacts(found.info.run_id)
+
+
+DAMAGED = (
+    (b"\x00\xff garbage", "line 3: cannot be read: "),
+    (b'{"event":"metrics","time":1,"step"', "line 4: cannot be read: "),
+    (b"[1,2]", "line 5: cannot be read: is no event"),
+    (b'{"event":"metrics","time":1,"step":0}', "line 6: cannot be read: metrics without values"),
+    (b"", "line 7: cannot be read: "),
+    (b'{"event":"nope","time":1}', "'nope' is no kind of event"),
+    (b'{"event":"file","time":1,"stored":"files/gone/x","folder":null}', "files/gone/x: is missing"),
+)
+
+
+def test_lines_that_cannot_be_read_are_named_and_the_rest_is_sent(
+    root: Path, tracking: TrackingConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a damaged disk leaves them; a first line that cannot be read keeps its run alone from being sent."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody())
+    tracker = Tracker(tracking, root)
+    with tracker.run("good", tags={}), tracker.run("r", tags={}) as run, tracker.run("nameless", tags={}) as nameless:
+        run.log_metrics({"before": 1.0}, step=1)
+        run.set_tags({"colour": "red"})
+        run.log_metrics({"after": 2.0}, step=1)
+    tracker.close()
+    events, first = run.journal.folder / "events.jsonl", nameless.journal.folder / "events.jsonl"
+    lines = events.read_bytes().split(b"\n")
+    events.write_bytes(b"\n".join([*lines[:2], *(line for line, _ in DAMAGED), *lines[2:]]))
+    first.write_bytes(b"garbage\n" + first.read_bytes().partition(b"\n")[2])
+    before = first.read_bytes()
+    assert [len(one.unreadable) for one in find(root)] == [0, 5, 1]
+
+    other = f"sqlite:///{root / 'other.db'}"
+    assert synchronise("--to", other) == 1
+    said = capsys.readouterr().err
+    assert all(wrong in said for _, wrong in DAMAGED)
+    assert f"{events}, line 3" in said
+    assert said.count("; the rest was sent") == len(DAMAGED)
+    assert f"{first}, line 1: cannot be read: " in said
+    assert first.read_bytes() == before
+    client = mlflow.MlflowClient(other)
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    found = {each.info.run_name: each for each in client.search_runs(experiments)}
+    assert {name: each.info.status for name, each in found.items()} == {"good": "FINISHED", "r": "FINISHED"}
+    assert found["r"].data.metrics == {"before": 1.0, "after": 2.0}
+    assert found["r"].data.tags["colour"] == "red"
+    assert len((events.parent / "refused.jsonl").read_text().splitlines()) == len(DAMAGED)
+    assert synchronise("--to", other) == 1  # until somebody has looked at it

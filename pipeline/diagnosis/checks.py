@@ -187,9 +187,11 @@ def _journal(root: Path) -> Iterator[tuple[Mark, str]]:
         size = sum(entry.bytes for entry in waiting) / 2**20
         stores = ", ".join(sorted({store_uri(root, entry.store) for entry in waiting}))
         yield "warn", f"{len(waiting)} journals ({size:,.1f} MiB) wait for {stores}; run `python -m pipeline.sync`"
+    for line in (line for entry in waiting for line in entry.unreadable):
+        yield "warn", f"{line}; `python -m pipeline.sync` sends the rest, and keeps that line in refused.jsonl"
     for entry in refused:
         reasons = entry.folder / "refused.jsonl"
-        yield "warn", f"MLflow refused events of {entry.name}; see {reasons}, then delete that folder"
+        yield "warn", f"events of {entry.name} could not be sent; see {reasons}, then delete that folder"
     if not journals:
         yield "ok", "no journal waits for MLflow"
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from ..core.redaction import redacted
 from . import address, experiments, mlflow_compat, views
 from .batches import BATCHED, batches
-from .journal import Journal, Position, folder_of, is_local, position_of, successor_of, uid_of
+from .journal import UNREADABLE, Journal, Position, folder_of, is_local, position_of, successor_of, uid_of
 from .lifecycle import MISSING, active_run
 from .reachable import unreachable_reason
 from .store import artifact_root, first_connection, store_uri
@@ -48,7 +48,7 @@ class Delivery:
         self._adopted_points: dict[str, set[tuple[str, int, float]]] = {}
         """By journal: (name, step, value) of the points that its adopted run has already."""
         self.refused: list[str] = []
-        """Messages, one for each event that this store will never take."""
+        """Messages, one for each event that this store will never take, or that cannot be read."""
 
     def send(self, journal: Journal) -> None:
         """Send the events that the store lacks, and acknowledge them batch by batch.
@@ -59,6 +59,9 @@ class Delivery:
         journal.position.store = address.remember(journal.position.store)
         if journal.position.store != self.store:  # nothing of it is in this store
             journal.position = Position(store=self.store)
+        if journal.size and not journal.begin:
+            self.refused.append(f"{journal.unreadable[0]}; it names the run, so that nothing of it can be sent")
+            return None
         for _ in range(_RESTARTS):
             try:
                 return self._send_events(journal)
@@ -141,11 +144,15 @@ class Delivery:
                 if error.error_code not in _REFUSALS:
                     raise
                 journal.refuse(event, str(error))
-                said = f"{journal.folder / 'refused.jsonl'}: {event['event']}: {error.message}"
+                said = f"MLflow refused {journal.folder / 'refused.jsonl'}: {event['event']}: {error.message}"
                 self.refused.append(redacted(said))
 
     def _apply(self, journal: Journal, batch: list[dict[str, Any]]) -> None:
         event = batch[0]
+        if wrong := _problem(journal, event):
+            journal.refuse(event, wrong)
+            self.refused.append(redacted(wrong))
+            return
         if journal.position.run_id is None and event["event"] not in ("begin", "adopt"):
             return  # the run to adopt is not in this store
         if event["event"] in BATCHED:
@@ -229,7 +236,7 @@ class Delivery:
         self.client.log_text(journal.position.run_id, event["text"], event["path"])
 
     def _on_file(self, journal: Journal, event: Mapping[str, Any]) -> None:
-        self.client.log_artifact(journal.position.run_id, str(_attachment(journal, event)), event["folder"])
+        self.client.log_artifact(journal.position.run_id, str(journal.folder / event["stored"]), event["folder"])
 
     def _on_dataset(self, journal: Journal, event: Mapping[str, Any]) -> None:
         data = mlflow_compat.dataset_input(event["name"], event["digest"], event["source"], event["context"])
@@ -248,7 +255,7 @@ class Delivery:
     def _on_model(self, journal: Journal, event: Mapping[str, Any]) -> None:
         from mlflow.entities import LoggedModelOutput, Metric
 
-        run_id, folder = journal.position.run_id, _attachment(journal, event)
+        run_id, folder = journal.position.run_id, journal.folder / event["stored"]
         run = self.client.get_run(run_id)
         model = self._find_model(journal, event["name"]) or self.client.create_logged_model(
             journal.position.experiment_id, event["name"], run_id, params=dict(run.data.params)
@@ -316,9 +323,16 @@ def connect(root: Path, store: str) -> Delivery:
         return Delivery(MlflowClient(address.whole(uri)), store, root)
 
 
-def _attachment(journal: Journal, event: Mapping[str, Any]) -> Path:
-    """Return the path of what an event attaches. Raises ValueError if it leads out of the journal's folder."""
-    path: Path = (journal.folder / event["stored"]).resolve()
+def _problem(journal: Journal, event: Mapping[str, Any]) -> str:
+    """Return why an event cannot be sent, whatever the store says: its line, or what it attaches; empty: it can."""
+    kind, stored = event["event"], event.get("stored")
+    if kind == UNREADABLE:
+        return f"{journal.sentence(event)}; the rest was sent"
+    if kind not in BATCHED and not hasattr(Delivery, f"_on_{kind}"):
+        return f"{journal.folder / 'events.jsonl'}: {kind!r} is no kind of event; the rest was sent"
+    if stored is None:
+        return ""
+    path: Path = (journal.folder / stored).resolve()
     if not path.is_relative_to(journal.folder.resolve()):
-        raise ValueError(f"{journal.folder / 'events.jsonl'}: {event['stored']} is outside of the journal")
-    return path
+        return f"{journal.folder / 'events.jsonl'}: {stored} is outside of the journal; the rest was sent"
+    return "" if path.exists() else f"{journal.folder / stored}: is missing; the rest was sent"

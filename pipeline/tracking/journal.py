@@ -22,12 +22,15 @@ from typing import Any, Final
 from filelock import FileLock, Timeout
 
 from ..core.redaction import redacted, without_credentials_inside
+from .batches import BATCHED
 from .lines import append_line, cut_off_incomplete_line, end_of_last_line
 
 FOLDER: Final = "journal"
 _KEEP_DAYS: Final = 14
 _LOCK_SECONDS: Final = 30.0
 _LOCAL: Final = "journal:"
+UNREADABLE: Final = "unreadable"
+"""The kind of an event that stands for a line which cannot be read."""
 
 
 def is_local(reference: str) -> bool:
@@ -142,12 +145,20 @@ class Journal:
         return self._new_path(name)
 
     def events(self, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
-        """Yield the events from a byte offset on, each with the offset of the next one."""
+        """Yield the events from a byte offset on, each with the offset of the next one.
+
+        A line that cannot be read, as a damaged disk or an editor leaves it, becomes an event `UNREADABLE`.
+        """
         with self._events.open("rb") as file:
             file.seek(offset)
             while (line := file.readline()).endswith(b"\n"):  # else another thread is amid it
+                try:
+                    event = _event_of(line)
+                except ValueError as error:
+                    reason = " ".join(str(error).split())
+                    event = {"event": UNREADABLE, "line": self._number_of(offset), "reason": reason}
                 offset += len(line)
-                yield json.loads(line), offset
+                yield event, offset
 
     @property
     def size(self) -> int:
@@ -162,8 +173,18 @@ class Journal:
 
     @property
     def begin(self) -> dict[str, Any]:
-        """The first event (`begin` or `adopt`); empty if the journal has no event."""
-        return next((event for event, _ in self.events()), {})
+        """The first event (`begin` or `adopt`); empty if the journal has no event, or that one cannot be read."""
+        first = next((event for event, _ in self.events()), {})
+        return {} if first.get("event") == UNREADABLE else first
+
+    @property
+    def unreadable(self) -> list[str]:
+        """A sentence for each line that cannot be read, with file and number."""
+        return [self.sentence(event) for event, _ in self.events() if event["event"] == UNREADABLE]
+
+    def sentence(self, event: Mapping[str, Any]) -> str:
+        """Return what is wrong with a line that cannot be read."""
+        return f"{self._events}, line {event['line']}: cannot be read: {event['reason']}"
 
     @property
     def ended(self) -> bool:
@@ -213,11 +234,36 @@ class Journal:
         with self._events.open("rb", buffering=0) as file:
             return end_of_last_line(file, offset)
 
+    def _number_of(self, offset: int) -> int:
+        """Return the number of the line that begins at `offset`, from 1."""
+        with self._events.open("rb") as file:
+            return file.read(offset).count(b"\n") + 1
+
     def _new_path(self, name: str) -> Path:
         with self._guard:
             folder = self.folder / "files" / uuid.uuid4().hex[:12]
             folder.mkdir(parents=True)
             return folder / name
+
+
+def _event_of(line: bytes) -> dict[str, Any]:
+    """Return the event of a line. Raises ValueError for a line that holds none."""
+    try:
+        event: Any = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
+    if not (isinstance(event, dict) and isinstance(event.get("event"), str)):
+        raise ValueError("is no event")
+    if event["event"] in BATCHED and not _has_values(event):
+        raise ValueError(f"{event['event']} without values")
+    return event
+
+
+def _has_values(event: Mapping[str, Any]) -> bool:
+    values = event.get("values")
+    if not isinstance(values, dict):
+        return False
+    return event["event"] != "metrics" or all(isinstance(each, list) and each for each in values.values())
 
 
 def position_of(folder: Path) -> Position:
@@ -234,10 +280,12 @@ def folder_of(root: Path, uid: str) -> Path | None:
 
 
 def store_of(folder: Path) -> str:
-    """Return the store that a journal is meant for, see `store.configured_store`; empty if it has no event."""
+    """Return the store that a journal is meant for, see `store.configured_store`; empty if no event tells."""
     with (folder / "events.jsonl").open("rb") as file:
         first = file.readline()
-    return str(json.loads(first)["store"]) if first.endswith(b"\n") else ""
+    with contextlib.suppress(ValueError):
+        return str(_event_of(first).get("store", "")) if first.endswith(b"\n") else ""
+    return ""
 
 
 def successor_of(root: Path, run_id: str) -> Path | None:

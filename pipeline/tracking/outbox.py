@@ -29,7 +29,9 @@ class Waiting:
     killed: bool
     """Whether its process ended without ending the run."""
     refused: bool
-    """Whether MLflow refused an event of it for good."""
+    """Whether MLflow refused an event of it for good, or a line of it could not be read."""
+    unreadable: tuple[str, ...] = ()
+    """A sentence for each line that cannot be read."""
 
 
 def find(root: Path) -> list[Waiting]:
@@ -41,7 +43,8 @@ def find(root: Path) -> list[Waiting]:
             if journal.pending or killed or refused:
                 begin = journal.begin
                 name, store = begin.get("name", ""), address.remember(begin.get("store", ""))
-                waiting.append(Waiting(folder, name, store, journal.pending, killed, refused))
+                lines = tuple(journal.unreadable)
+                waiting.append(Waiting(folder, name, store, journal.pending, killed, refused, lines))
     return waiting
 
 
@@ -77,7 +80,7 @@ def send(
             delivery = connect(root, target)
             postponed = send_unsent(delivery, folders, store, on_sent)
             reason = f"{len(postponed)} runs refer to runs that it does not have yet" if postponed else ""
-            failures += [f"MLflow refused {text}" for text in delivery.refused]
+            failures += delivery.refused
         except Exception as error:
             reason = one_line(error)
         if reason:
@@ -113,7 +116,7 @@ def _send(delivery: Delivery, folder: Path, store: str) -> bool:
         return True
     try:
         if address.remember(journal.begin.get("store", "")) == store:
-            if not journal.ended:
+            if journal.begin and not journal.ended:
                 mark_killed(journal)
             delivery.send(journal)
     except NotYetError:

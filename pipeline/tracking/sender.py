@@ -79,6 +79,7 @@ class Sender:
                     delivery = self._connected()
                     send_unsent(delivery, earlier, delivery.store)
                     earlier = []
+                    self._say_refused(delivery)
                 self._round()
                 pause, self.reason = _EVERY_SECONDS, ""
             except Exception as error:
@@ -107,12 +108,16 @@ class Sender:
                 except NotYetError as error:
                     not_yet = error
                 finally:
-                    while delivery.refused:
-                        print(f"MLflow refused {delivery.refused.pop(0)}", file=sys.stderr, flush=True)
+                    self._say_refused(delivery)
                 with self._done:
                     self._done.notify_all()
         if not_yet:
             raise not_yet
+
+    @staticmethod
+    def _say_refused(delivery: Delivery) -> None:
+        while delivery.refused:
+            print(delivery.refused.pop(0), file=sys.stderr, flush=True)
 
     def _connected(self) -> Delivery:
         if self.delivery is None:
