@@ -134,9 +134,9 @@ def test_names_of_any_bytes_are_taken(capsys: pytest.CaptureFixture[str]) -> Non
 BAD: dict[str, tuple[Callable[[], object], str]] = {
     "absent": (
         lambda: None,
-        "data.root = images: {root} is not a folder; allowed: one that holds a sub-folder per class",
+        "data.root = images: {root} is not there; {root.parent} is; allowed: a folder that holds a sub-folder",
     ),
-    "a file": (lambda: Path("images").touch(), "data.root = images: {root} is not a folder"),
+    "a file": (lambda: Path("images").touch(), "data.root = images: {root} is a file; allowed: a folder"),
     "empty": (lambda: Path("images").mkdir(), "data.root = images: {root} has no class folder; allowed: two or more"),
     "no classes": (
         lambda: put("images/1.png", 0),

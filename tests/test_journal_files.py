@@ -152,7 +152,7 @@ def test_an_interruption_at_any_moment_leaves_all_of_an_event_or_nothing(tmp_pat
         count, passed = count + 1, [0]
         limit = resource.RLIM_INFINITY if taken is None else journal.size + taken
         with suppress(KeyboardInterrupt, OSError), file_limit(limit), interrupted_at(count, passed):
-            journal.append({"event": "metrics", "count": count})
+            journal.append({"event": "metrics", "count": count, "values": {}})
         lasts = [event for event, _ in journal.events()][-1]
         whole += lasts.get("count") == count
         assert journal.pending == journal.size - journal.position.offset

@@ -111,7 +111,7 @@ def test_deep_grey_is_scaled_by_the_largest_value_of_all_splits(
     capsys: pytest.CaptureFixture[str], bits: int, suffix: str
 ) -> None:
     """Whatever split the largest value is in."""
-    values = np.arange(30, dtype=np.uint16).reshape(5, 6) * 8
+    values = np.arange(30, dtype=np.uint16).reshape(5, 6) << (bits - 5)
     for part in ("train", "test"):
         for number in range(8):
             put(f"images/{part}/{'ab'[number % 2]}/{number}.{suffix}", values + number)

@@ -135,10 +135,13 @@ class Findings:
         return f"{says}; half of the training images keep {median_low([left for _, left in self.kept])} levels or fewer"
 
     def too_few_levels(self) -> bool:
-        """Return whether fewer than 64 levels of grey are left of more than 256, in all or in most training images."""
+        """Return whether fewer than 64 levels of grey are left of more than 256 in all training images.
+
+        Or fewer than 64, and less than half of its own, in most of them: small images, or of few greys, have no more.
+        """
         if len(self.deep_values) > 256 and len(self.kept_levels) < _LEAST_LEVELS:
             return True
-        lost = [before > 256 and left < _LEAST_LEVELS for before, left in self.kept]
+        lost = [left < _LEAST_LEVELS and 2 * left < before for before, left in self.kept]
         return 2 * sum(lost) > len(lost)
 
 

@@ -18,12 +18,12 @@ from typing import Final
 from ...config.schema.data import DataConfig
 from ...core.errors import UserError
 from ...core.files import read_json, write_json
-from ...core.paths import main_root
 from ...core.progress import steps
 from ..downloader import AGAIN, Upstream
 from ..images import Raw, decode
 from ..remarks import Remark
 from .folder_names import printable, some
+from .folder_root import root_of
 from .folder_tree import Tree, survey
 from .source import Example
 
@@ -53,20 +53,12 @@ class FolderSource:
             yield Example(printable(name), label, partial(_load, self.root / name, digest))
 
 
-def root_of(data: DataConfig) -> Path:
-    """Return the absolute path of the images' folder; `data.root` may be relative to the repository's main root."""
-    try:
-        return (main_root() / Path(str(data.root)).expanduser()).absolute()
-    except RuntimeError as error:
-        raise UserError(f"data.root = {data.root}: {error}; allowed: a path, or ~/ for the home folder") from error
-
-
 def signature(data: DataConfig) -> str:
     """Return a hash of names, sizes and times of all images, 32 hexadecimal digits: it changes if an image does.
 
     It changes as well if other files are left out. Raises `UserError` as `fetch` does.
     """
-    root = root_of(data)
+    root = root_of(str(data.root))
     tree = _survey(data)
     digest = hashlib.blake2b(repr(tree.remarks()).encode() + os.fsencode(root), digest_size=16)
     for files in tree.parts.values():
@@ -84,7 +76,7 @@ def signature(data: DataConfig) -> str:
 
 def fetch(data: DataConfig, upstream: Upstream) -> None:
     """Write the inventory. Raises `UserError` naming the folder that is missing, empty or not in the layout."""
-    root = root_of(data)
+    root = root_of(str(data.root))
     tree = _survey(data)
     paths = [path for by_class in tree.parts.values() for images in by_class.values() for path in images]
     digests: dict[Path, str] = {}
@@ -117,12 +109,12 @@ def opened(data: DataConfig, upstream: Upstream) -> Iterator[FolderSource]:
         ]
         for part, by_class in parts.items()
     }
-    yield FolderSource(root_of(data), classes, files, remarks)
+    yield FolderSource(root_of(str(data.root)), classes, files, remarks)
 
 
 def _survey(data: DataConfig) -> Tree:
     """Return the tree below `data.root`. Raises `UserError` also for a class that `data.classes` lacks or adds."""
-    tree = survey(root_of(data), f"data.root = {data.root}", classes_given=bool(data.classes))
+    tree = survey(root_of(str(data.root)), f"data.root = {data.root}", classes_given=bool(data.classes))
     _ordered(data, tree.parts["train"])
     return tree
 

@@ -1,25 +1,20 @@
 """The tree of a user's images: which folders are splits and classes, which files are images, and what is left out."""
 
-import os
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Final
 
-from PIL import Image
-
 from ...core.errors import UserError
 from ..remarks import MOST_NAMED, Remark
+from .folder_entries import Entries, around_of, is_nested, list_folder
 from .folder_links import shared_files
 from .folder_names import SPLIT_NAMES, looks_like, printable, shown, some, split_of
+from .folder_root import what_it_is
 
 _DEEPEST: Final = 64  # folders below a class: more than a path has room for
 _NO_IMAGE: Final = "Left out, as their names do not end as those of images do"
-_HIDDEN: Final = "Left out, as they are hidden"
-_BROKEN: Final = "Left out, as they are links to nothing that can be read"
-_SPECIAL: Final = "Left out, as they are neither files nor folders"
 _AGAIN: Final = "Left out, as they are links to folders around them, or to what their class has already"
 _BESIDE: Final = "Left out, as they are in no class folder"
 
@@ -56,20 +51,6 @@ class Tree:
         ]
 
 
-@dataclass(frozen=True)
-class _Entries:
-    """What one folder holds: paths, sorted by name."""
-
-    folders: list[Path]
-    files: list[Path]
-    others: list[tuple[str, Path]]
-    """With the reason why they are left out."""
-
-    def images(self) -> list[Path]:
-        """Return the files whose names end as those of images do."""
-        return [path for path in self.files if path.suffix.lower() in _suffixes()]
-
-
 def survey(root: Path, key: str, *, classes_given: bool = False) -> Tree:
     """Return the tree below `root`. `key`: how a message calls it, such as `data.root = images`.
 
@@ -80,7 +61,7 @@ def survey(root: Path, key: str, *, classes_given: bool = False) -> Tree:
     tree = Tree(root, classes_given=classes_given)
     try:
         if not root.is_dir():
-            raise UserError(f"{key}: {root} is not a folder; allowed: one that holds a sub-folder per class")
+            raise UserError(f"{key}: {root} {what_it_is(root)}; allowed: a folder that holds a sub-folder per class")
         base = _unwrapped(root, tree)
         splits = _splits(base, key, tree)
         for role, folder in (splits or {"train": base}).items():
@@ -99,12 +80,12 @@ def _unwrapped(folder: Path, tree: Tree, *, within_split: bool = False) -> Path:
     """
     inner = folder
     for _ in range(_DEEPEST):
-        entries = _entries(inner)
+        entries = list_folder(inner)
         if len(entries.folders) != 1 or entries.images():
             break
-        below = _entries(entries.folders[0])
+        below = list_folder(entries.folders[0])
         is_split = split_of(entries.folders[0].name) and not within_split
-        if is_split or below.images() or not below.folders or entries.folders[0].resolve() in _around(inner):
+        if is_split or below.images() or not below.folders or entries.folders[0].resolve() in around_of(inner):
             break
         _leave_out_beside(inner, entries, tree)
         inner = entries.folders[0]
@@ -120,7 +101,7 @@ def _splits(folder: Path, key: str, tree: Tree) -> dict[str, Path] | None:
 
     Raises `UserError` where they may be either, or are not what is allowed.
     """
-    entries = _entries(folder)
+    entries = list_folder(folder)
     top = {path: split_of(path.name) for path in entries.folders}
     given = [role for role in top.values() if role]
     if "train" in given and (len(given) > 1 or len(top) == 1):
@@ -132,7 +113,7 @@ def _splits(folder: Path, key: str, tree: Tree) -> dict[str, Path] | None:
         _leave_out_beside(folder, entries, tree)
         return {role: path for path, role in sorted(top.items(), key=lambda item: list(SPLIT_NAMES).index(item[1]))}
     looks = {path: role for path in top if (role := looks_like(path.name))}
-    nested = [path for path in looks if _is_nested(path)]
+    nested = [path for path in looks if is_nested(path)]
     if (len(looks) == len(top) and len(looks) > 1) or len({looks[path] for path in nested}) > 1:
         suspects = list(looks)
     else:
@@ -147,15 +128,9 @@ def _splits(folder: Path, key: str, tree: Tree) -> dict[str, Path] | None:
     return None
 
 
-def _is_nested(folder: Path) -> bool:
-    """Return whether a folder holds two folders or more and no images of its own, as a split does."""
-    entries = _entries(folder)
-    return len(entries.folders) > 1 and not entries.images()
-
-
 def _by_class(folder: Path, key: str, tree: Tree) -> dict[str, list[Path]]:
     """Return the images by class."""
-    entries = _entries(folder)
+    entries = list_folder(folder)
     _leave_out_beside(folder, entries, tree)
     images: dict[str, list[Path]] = {}
     homes: dict[str, Path] = {}
@@ -170,7 +145,7 @@ def _by_class(folder: Path, key: str, tree: Tree) -> dict[str, list[Path]]:
     if len(images) < 2:
         raise UserError(
             f"{key}: {folder} has {len(images) or 'no'} class folder{_which(images)}; allowed: two or more, one "
-            f"per class, as in {folder}/cat/1.png{_instead(tree)}"
+            f"per class, as in {folder}/cat/1.png{_or_below(list(homes.values()))}{_instead(tree)}"
         )
     if empty := [str(homes[name]) for name, paths in images.items() if not paths]:
         raise UserError(
@@ -180,6 +155,12 @@ def _by_class(folder: Path, key: str, tree: Tree) -> dict[str, list[Path]]:
     _note_alike(images, folder, tree)
     _refuse_nested(list(homes.values()), key, tree)
     return images
+
+
+def _or_below(homes: Sequence[Path]) -> str:
+    """Return a hint where the only folder may be the one that holds the classes."""
+    only = len(homes) == 1 and is_nested(homes[0]) and not split_of(homes[0].name)
+    return f"; or data.root={shown(str(homes[0]))}, if that holds the class folders" if only else ""
 
 
 def _which(images: Mapping[str, object]) -> str:
@@ -197,7 +178,7 @@ def _walk(home: Path, key: str, tree: Tree) -> list[Path]:
     Raises `UserError` if folders in it look like splits.
     """
     images: list[Path] = []
-    seen = _around(home.parent)
+    seen = around_of(home.parent)
     waiting, links = [home], list[Path]()  # links last: where a folder is reached twice, they are left out
     while waiting or links:
         folder = waiting.pop() if waiting else links.pop()
@@ -209,7 +190,7 @@ def _walk(home: Path, key: str, tree: Tree) -> list[Path]:
             tree.notes.append(
                 f"{shown(folder.name)} is read as {shown(other)} and, through a link, as {shown(home.name)}"
             )
-        entries = _entries(folder)
+        entries = list_folder(folder)
         _refuse_inner_splits(folder, entries, key)
         for reason, path in entries.others:
             tree.leave_out(reason, path, folder=path.is_dir())
@@ -222,13 +203,7 @@ def _walk(home: Path, key: str, tree: Tree) -> list[Path]:
     return sorted(images)
 
 
-def _around(folder: Path) -> set[Path]:
-    """Return the real paths of a folder and of those around it."""
-    real = folder.resolve()
-    return {real, *real.parents}
-
-
-def _refuse_inner_splits(folder: Path, entries: _Entries, key: str) -> None:
+def _refuse_inner_splits(folder: Path, entries: Entries, key: str) -> None:
     roles = {path.name: split_of(path.name) for path in entries.folders}
     suspects = [name for name, role in roles.items() if role]
     if "train" in roles.values() and len(suspects) > 1:
@@ -238,34 +213,7 @@ def _refuse_inner_splits(folder: Path, entries: _Entries, key: str) -> None:
         )
 
 
-def _entries(folder: Path) -> _Entries:
-    """List a folder, following links. Raises OSError if it cannot be read."""
-    found = _Entries([], [], [])
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda each: each.name):
-            path = folder / entry.name
-            if entry.name.startswith(".") or entry.name == "__MACOSX":  # of archives that macOS makes
-                found.others.append((_HIDDEN, path))
-            elif _is(entry.is_dir, entry):
-                found.folders.append(path)
-            elif _is(entry.is_file, entry):
-                found.files.append(path)
-            else:
-                found.others.append((_BROKEN if entry.is_symlink() and not path.exists() else _SPECIAL, path))
-    return found
-
-
-def _is(test: Callable[[], bool], entry: os.DirEntry[str]) -> bool:
-    """Return what a test says; False for a link that goes round or may not be followed."""
-    try:
-        return test()
-    except OSError:
-        if not entry.is_symlink():
-            raise
-        return False
-
-
-def _leave_out_beside(folder: Path, entries: _Entries, tree: Tree) -> None:
+def _leave_out_beside(folder: Path, entries: Entries, tree: Tree) -> None:
     """Note what a folder of class folders holds beside them."""
     for reason, path in [*entries.others, *((_BESIDE, path) for path in entries.files)]:
         tree.leave_out(reason, path, folder=path.is_dir())
@@ -282,21 +230,24 @@ def _note_alike(classes: Mapping[str, object], folder: Path, tree: Tree) -> None
 
 
 def _refuse_nested(homes: Sequence[Path], key: str, tree: Tree) -> None:
-    """Raise `UserError` if all classes hold folders of the same names and no images of their own, as splits do.
+    """Raise `UserError` if two classes hold folders of the same names, two or more of them, as splits do.
 
     Splits in a language or of a kind that `SPLIT_NAMES` lacks would be learnt as classes. Noted if classes are given.
     """
-    inner = {frozenset(path.name.casefold() for path in _entries(home).folders) for home in homes if _is_nested(home)}
-    if len(inner) != 1 or not all(_is_nested(home) for home in homes):
+    inner = {home: {path.name.casefold() for path in list_folder(home).folders} for home in homes if is_nested(home)}
+    alike = [one for one in inner if any(len(inner[one] & inner[other]) > 1 for other in inner if other != one)]
+    if not alike:
         return
-    names, parts = [home.name for home in homes], some([path.name for path in _entries(homes[0]).folders])
+    names, parts = [home.name for home in alike], sorted(set[str].intersection(*(inner[home] for home in alike)))
+    shared = some(parts) if len(parts) > 1 else some(sorted(inner[alike[0]]))
     if tree.classes_given:
-        tree.notes.append(f"The classes are {some(names)}; each of them holds {parts}, which are read as parts of it")
+        tree.notes.append(f"The classes are {some(names)}; each of them holds {shared}, which are read as parts of it")
         return
+    every = ",".join(shown(home.name) for home in homes)
     raise UserError(
-        f"{key}: {some(names)} in {homes[0].parent} each hold the same folders, {parts}: these may be the classes, and "
-        f"those splits; allowed: if they are splits, rename them to train/, test/ and validation/; if {some(names)} "
-        f"are the classes, name all: data.classes=[{','.join(map(shown, names))}]"
+        f"{key}: {some(names)} in {alike[0].parent} each hold the same folders, {shared}: these may be the classes, "
+        f"and those splits; allowed: if those are, rename them to train/, test/ and validation/; if {some(names)} "
+        f"are classes, name all: data.classes=[{every}]"
     )
 
 
@@ -314,8 +265,3 @@ def _compare_classes(tree: Tree, key: str, drawn: set[str]) -> None:
         raise UserError(
             f"{key}: classes with too few images: {some(few)}; allowed: {least} or more, one to train on and {others}"
         )
-
-
-@cache
-def _suffixes() -> frozenset[str]:
-    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
