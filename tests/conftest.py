@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import pytest
 from project_copy import SHARED, clean_environment, clone_project, once, run
@@ -87,11 +88,25 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """In CI a test that is skipped has failed, unless `skips.txt` says why it may be."""
     report = yield
-    if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
-        allowed = [line.split(": ")[0] for line in _SKIPS.read_text().splitlines() if not line.startswith("#")]
-        if not any(fnmatch(_name(item.nodeid), pattern) for pattern in allowed):
-            report.outcome, report.longrepr = "failed", f"skipped, which {_SKIPS} does not allow: {report.longrepr[2]}"
+    if not hasattr(report, "wasxfail"):
+        _refuse_skip(report, _name(item.nodeid))
     return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    """The same for a whole module, whose import skips it (`importorskip`, `skip(allow_module_level=True)`)."""
+    report = yield
+    _refuse_skip(report, collector.nodeid)
+    return report
+
+
+def _refuse_skip(report: Any, name: str) -> None:
+    if not (report.skipped and os.environ.get("CI")):
+        return
+    allowed = [line.split(": ")[0] for line in _SKIPS.read_text().splitlines() if not line.startswith("#")]
+    if not any(fnmatch(name, pattern) for pattern in allowed):
+        report.outcome, report.longrepr = "failed", f"skipped, which {_SKIPS} does not allow: {report.longrepr[2]}"
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
