@@ -7,16 +7,19 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from project_copy import ROOT, clone_project, run, run_module
-from servers import nobody
+from servers import answering, nobody
 
 from pipeline import doctor
 from pipeline.config.compose import compose
+from pipeline.config.schema.data import DataConfig
 from pipeline.core import machine
+from pipeline.diagnosis import data_check
 from pipeline.tracking import health
 from pipeline.tracking.journal import Journal
 from pipeline.tracking.tracker import Tracker
@@ -87,6 +90,17 @@ def _deleted(project: Path) -> None:
     tracker.client.delete_experiment(tracker.experiment_id)
 
 
+def _garbage_in_a_journal(project: Path) -> None:
+    _unsent(project)
+    (events,) = project.glob("journal/*/events.jsonl")
+    events.write_bytes(events.read_bytes() + b"garbage\n")
+
+
+def _junk(path: Path, text: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
 DEFECTS: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str, str, str]] = {
     "a store of another version": (_old_schema, (), "store", "FAIL", "mlflow db upgrade"),
     "no database": (lambda p: (p / "mlflow.db").write_text("x" * 5000), (), "store", "FAIL", "not a database"),
@@ -109,6 +123,20 @@ DEFECTS: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str, str, str]
     "bad settings of dvc": (lambda p: _write(p / ".dvc/config", "[core\n"), (), "dvc", "FAIL", ".dvc/config"),
     "a deleted experiment": (_deleted, (), "store", "FAIL", "tracking.experiment = "),
     "no dvc": (lambda p: shutil.rmtree(p / ".dvc"), (), "dvc", "FAIL", "no .dvc folder"),
+    "garbage in a journal": (_garbage_in_a_journal, (), "journal", "warn", "events.jsonl, line 2: cannot be read: "),
+    "a torn holder": (
+        lambda p: _junk(p / "checkpoints/a/holder.json", "{"),
+        (),
+        "checkpoints",
+        "warn",
+        "holder.json: ",
+    ),
+    "no holder": (lambda p: _junk(p / "checkpoints/a/holder.json", "[1]"), (), "checkpoints", "warn", "TypeError"),
+    "junk": (lambda p: _junk(p / "checkpoints/junk.txt"), (), "checkpoints", "warn", "no checkpoint: junk.txt"),
+    "a file of checkpoints": (lambda p: _junk(p / "checkpoints"), (), "disk", "FAIL", "checkpoints: is no folder"),
+    "a link to no journal": (lambda p: (p / "journal").symlink_to("no"), (), "disk", "FAIL", "journal: is no folder"),
+    "a lock of git": (lambda p: _junk(p / ".git/index.lock"), (), "git", "warn", "/.git/index.lock: a git command"),
+    "another lock of git": (lambda p: _junk(p / ".git/HEAD.lock"), (), "git", "warn", "/.git/HEAD.lock: a git command"),
     "leftovers": (
         lambda p: (p / "data/prepared.building").mkdir(parents=True),
         (),
@@ -168,6 +196,42 @@ def test_the_hosts_of_the_configured_data_are_asked(
     assert mark == "FAIL"
     assert f"{host}: " in said
     assert "data.mirror" in said
+
+
+@pytest.mark.parametrize(
+    ("status", "mark", "said"),
+    [
+        ("200 OK", "ok", "answers"),
+        ("404 Not Found", "ok", "answers"),
+        ("407 Proxy Authentication Required", "FAIL", "HTTP 407"),
+        ("502 Bad Gateway", "FAIL", "HTTP 502"),
+        ("504 Gateway Timeout", "FAIL", "HTTP 504"),
+    ],
+)
+def test_a_proxy_is_asked_as_the_downloads_ask_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: str, mark: str, said: str
+) -> None:
+    """No name of the host is looked up here: the proxy does that."""
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    mirrored = compose(["data=mnist", "data.mirror=http://mirror.invalid/files"]).data
+
+    def asked(config: DataConfig, **environment: str) -> tuple[str, str]:
+        with monkeypatch.context() as here:
+            for name, value in environment.items():
+                here.setenv(name, value)
+            here.setattr(urllib.request, "_opener", None)  # it keeps the proxies of the process's first call
+            (finding,) = data_check.data(config, tmp_path)
+        return finding
+
+    with answering(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()) as proxy:
+        found_mark, message = asked(mirrored, http_proxy=proxy)
+        assert (found_mark, said in message) == (mark, True), message
+        found_mark, message = asked(mirrored, http_proxy=proxy, no_proxy="mirror.invalid")
+        assert (found_mark, "HTTP" in message) == ("FAIL", False), message
+        found_mark, message = asked(compose(["data=mnist"]).data, https_proxy=proxy)
+        assert found_mark == "FAIL"  # what answers is no tunnel
+        assert ("Tunnel connection failed" in message) == (not status.startswith("200")), message
 
 
 def test_a_folder_for_temporary_files_that_is_none_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

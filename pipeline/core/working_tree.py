@@ -93,6 +93,13 @@ def read() -> WorkingTree:
     return WorkingTree(base or None, _shown(branch.strip()), tree, diff, left_out)
 
 
+def locks() -> list[Path]:
+    """Return the lock files that git commands hold, or have left behind. Raises `GitError`."""
+    names = ("index.lock", "HEAD.lock", "config.lock", "packed-refs.lock", "shallow.lock")
+    paths = [os.fsdecode(_run("rev-parse", "--git-path", name).removesuffix(b"\n")) for name in names]
+    return [Path(path).absolute() for path in paths if os.path.lexists(path)]
+
+
 def _without_secrets(diff: bytes) -> tuple[bytes, tuple[str, ...]]:
     """Hide credentials in a diff, which everyone who opens the run can read; say so, as it then gives another tree."""
     text = diff.decode("utf-8", "surrogateescape")

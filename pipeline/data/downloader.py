@@ -32,6 +32,8 @@ SILENCE_SECONDS = 10.0
 _CHUNK = 1 << 20
 _HASHES = {32: "MD5", 64: "SHA-256"}
 AGAIN = "run `dvc repro --force download` (outside of DVC: `python -m pipeline.download` with the same `data`)"
+_NO_ANSWER = (401, 407, 502, 503, 504)
+"""Codes of HTTP that say: log in, log in at the proxy; the proxy, or a gateway, does not reach the server."""
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
@@ -78,7 +80,7 @@ class Upstream:
 
     def require_any(self, hosts: Sequence[str]) -> None:
         """Raise `UserError` if files are to be fetched and none of these hosts is known here: before what is slow."""
-        if self.mirror is not None or self.sealed or urllib.request.getproxies():
+        if self.mirror is not None or self.sealed or {"http", "https"} & urllib.request.getproxies().keys():
             return
         asked = [(host, _begun(partial(socket.getaddrinfo, host, 443))) for host in hosts]
         for host, box in asked:
@@ -176,6 +178,20 @@ class Upstream:
         )
 
 
+def silence(url: str) -> str:
+    """Return why a server would not deliver, asked as for a file: by the proxy of the environment, with its login.
+
+    Empty if it answers, whatever it says of this address, which it need not serve.
+    """
+    try:
+        _answer(_begun(partial(_ask, url, "HEAD"))).close()
+    except HTTPError as error:
+        return _reason(error) if error.code in _NO_ANSWER else ""
+    except (OSError, HTTPException) as error:
+        return _reason(error)
+    return ""
+
+
 def _reason(error: OSError | HTTPException) -> str:
     if isinstance(error, HTTPException):
         said = f"talks no HTTP ({type(error).__name__}: {error})"
@@ -207,8 +223,10 @@ def _opened(source: str | Path) -> Iterator[tuple[BinaryIO, int | None]]:
         yield response, int(length) if length and length.isdecimal() else None
 
 
-def _ask(url: str) -> Any:
-    request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0 (experiment-tracking-pipeline)"})
+def _ask(url: str, method: str = "GET") -> Any:
+    request = urllib.request.Request(
+        url, method=method, headers={"User-Agent": "Mozilla/5.0 (experiment-tracking-pipeline)"}
+    )
     if login := _login(urlparse(url).hostname or ""):
         request.add_unredirected_header("Authorization", login)  # to this host, and no other
     return urllib.request.urlopen(request, timeout=SILENCE_SECONDS)

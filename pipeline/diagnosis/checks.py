@@ -157,7 +157,9 @@ def _disk(root: Path) -> Iterator[tuple[Mark, str]]:
         else:
             yield "warn" if free < _LOW_DISK else "ok", text
     for name in ("results", "data", "outputs", "multirun", CHECKPOINTS.name, journal.FOLDER, "mlartifacts"):
-        if (root / name).exists() and not os.access(root / name, os.W_OK):
+        if os.path.lexists(root / name) and not (root / name).is_dir():
+            yield "FAIL", f"{root / name}: is no folder, and runs write into one; move it away"
+        elif (root / name).exists() and not os.access(root / name, os.W_OK):
             yield "FAIL", f"{root / name}: not writable; runs write there"
 
 
@@ -197,19 +199,33 @@ def _journal(root: Path) -> Iterator[tuple[Mark, str]]:
 
 
 def _checkpoints(root: Path) -> Iterator[tuple[Mark, str]]:
-    states = list((root / CHECKPOINTS).glob("*/state.safetensors"))
+    folder = root / CHECKPOINTS
+    states = [path for path in folder.glob("*/state.safetensors") if path.is_file()]
     size = sum(path.stat().st_size for path in states) / 2**20
-    for path in (root / CHECKPOINTS).glob("*/holder.json"):
-        holder = json.loads(path.read_text(encoding="utf-8"))
-        here = holder["host"] == socket.gethostname()
-        if here and psutil.pid_exists(holder["pid"]):
-            yield "ok", f"process {holder['pid']} trains {path.parent.name}"
+    for path in folder.glob("*/holder.json"):
+        try:
+            holder = json.loads(path.read_text(encoding="utf-8"))
+            pid, here = int(holder["pid"]), holder["host"] == socket.gethostname()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            wrong = " ".join(f"{type(error).__name__}: {error}".split())
+            yield "warn", f"{path}: cannot be read ({wrong}); while nothing is training, delete its folder"
+            continue
+        if here and psutil.pid_exists(pid):
+            yield "ok", f"process {pid} trains {path.parent.name}"
         elif here:
             yield "ok", f"{path.parent.name}: its process was killed; run the same command to continue"
+    others = sorted(path.name for path in folder.iterdir() if not _is_checkpoint(path)) if folder.is_dir() else []
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        yield "warn", f"{folder} holds what is no checkpoint: {', '.join(others[:3])}{more}; move it away"
     yield (
         "ok",
         f"{len(states)} unfinished trainings, {size:,.0f} MiB (kept up to 4 GiB and two weeks)" if states else "none",
     )
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return path.is_dir() or path.suffix == ".lock"
 
 
 def _configuration(arguments: Sequence[str], root: Path) -> Iterator[tuple[Mark, str]]:
@@ -253,6 +269,9 @@ def _git() -> Iterator[tuple[Mark, str]]:
     yield "ok", f"{commit} on {state.branch}{kept}"
     if state.left_out:
         yield "warn", state.missing
+    for lock in working_tree.locks():
+        advice = "`dvc exp run` and `git commit` fail meanwhile; while no git is running, delete it"
+        yield "warn", f"{lock}: a git command is running, or was killed: {advice}"
 
 
 def _leftovers(root: Path) -> Iterator[tuple[Mark, str]]:

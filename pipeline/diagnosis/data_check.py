@@ -1,7 +1,5 @@
 """The check of the data: are they here, and if not, would they come?"""
 
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +11,9 @@ from ..core.errors import UserError
 from ..core.paths import PREPARED, RAW
 from ..data.build import source_of
 from ..data.dataset import Dataset
+from ..data.downloader import silence
 from ..data.providers import addresses
-from ..tracking.health import ANSWER_SECONDS, Mark
+from ..tracking.health import Mark
 
 _ADVICE = "set data.mirror to a folder with the upstream files, or choose data=mnist_sample, which is bundled"
 
@@ -33,7 +32,7 @@ def data(config: DataConfig, root: Path) -> Iterator[tuple[Mark, str]]:
             allowed = "allowed: a folder or URL with the upstream files"
             yield "FAIL", f"data.mirror = {config.mirror}: no such folder; {allowed}"
     elif config.mirror:
-        reason = _silence(config.mirror)
+        reason = silence(config.mirror)
         yield "FAIL" if reason else "ok", f"data.mirror = {config.mirror}: {reason or 'answers'}"
     else:
         yield _asked(config)
@@ -47,7 +46,7 @@ def _asked(config: DataConfig) -> tuple[Mark, str]:
         return "ok", f"{config.name}: " + ("needs no network" if known else "its hosts are known at the download only")
     silent = []
     for url in urls:
-        reason = _silence(url)
+        reason = silence(url)
         if not reason:
             return "ok", f"{config.name}: {urlsplit(url).netloc} answers"
         silent.append(f"{urlsplit(url).netloc}: {reason}")
@@ -64,16 +63,4 @@ def _here(config: DataConfig, root: Path) -> str:
         fetched = (root / RAW).exists() and any((root / RAW).iterdir())
         if fetched and source_of(load(root / PARAMS).data) == source_of(config) and config.provider != "folder":
             return f"files are in {RAW}"
-    return ""
-
-
-def _silence(url: str) -> str:
-    """Return why a server does not answer; empty if it does, whatever it says: it need not serve this address."""
-    request = urllib.request.Request(url, method="HEAD")
-    try:
-        urllib.request.urlopen(request, timeout=ANSWER_SECONDS).close()
-    except urllib.error.HTTPError:
-        return ""
-    except (OSError, ValueError) as error:
-        return str(getattr(error, "reason", error))
     return ""
