@@ -13,7 +13,8 @@ from typing import Any, Final
 from ..core.redaction import redacted
 from . import address, experiments, mlflow_compat, views
 from .batches import BATCHED, batches
-from .journal import UNREADABLE, Journal, Position, folder_of, is_local, position_of, successor_of, uid_of
+from .ids import Ids, NotYetError
+from .journal import UNREADABLE, Journal, Position
 from .lifecycle import MISSING, active_run
 from .reachable import unreachable_reason
 from .store import artifact_root, first_connection, store_uri
@@ -25,10 +26,6 @@ EXPERIMENT_ID: Final = "{experiment_id}"
 _REFUSALS: Final = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS")
 """Error codes of MLflow for what it will not take at any later time either."""
 _RESTARTS: Final = 3
-
-
-class NotYetError(Exception):
-    """An event needs a run that the store does not have: send that run's journal first, or this one again."""
 
 
 class _DeletedError(Exception):
@@ -43,8 +40,7 @@ class Delivery:
         self.client, self.store, self._root = client, store, root
         self._experiments: dict[str, str] = {}
         """Ids by name."""
-        self._runs: dict[str, str] = {}
-        """Ids by the uid of the run's journal."""
+        self._ids = Ids(client, root)
         self._adopted_points: dict[str, set[tuple[str, int, float]]] = {}
         """By journal: (name, step, value) of the points that its adopted run has already."""
         self.refused: list[str] = []
@@ -117,7 +113,7 @@ class Delivery:
             flush=True,
         )
         self._experiments.clear()  # the experiment may be deleted, too
-        self._runs.pop(journal.uid, None)
+        self._ids.forget(journal.uid)
         journal.position = Position(store=self.store, asked=True, earlier=[*position.earlier, position.run_id])
         journal.acknowledge()
 
@@ -180,7 +176,7 @@ class Delivery:
         from mlflow.entities import Metric
 
         run_id, model = journal.position.run_id, event.get("model")
-        model_id = self._model_id(journal, model) if model else None
+        model_id = self._ids.of_model(journal, model) if model else None
         present = self._adopted_points.get(journal.uid, ())
         return [
             Metric(name, value, event["time"], step, model_id=model_id, run_id=run_id)
@@ -192,14 +188,15 @@ class Delivery:
     def _on_begin(self, journal: Journal, event: Mapping[str, Any]) -> None:
         position = journal.position
         position.experiment_id = self.experiment(event["experiment"])
-        run_id = self._search_run(journal.uid, position.experiment_id) if position.asked else None
+        run_id = self._ids.search(journal.uid, position.experiment_id) if position.asked else None
         if run_id is None:
-            parent = self._run_id(event["parent"], position.experiment_id) if event["parent"] else None
+            parent = self._ids.of_run(event["parent"], position.experiment_id) if event["parent"] else None
             position.asked = True
             journal.acknowledge()
             tags = event["tags"] | {"journal": journal.uid} | ({"mlflow.parentRunId": parent} if parent else {})
             run_id = self.client.create_run(position.experiment_id, event["time"], tags, event["name"]).info.run_id
-        position.run_id = self._runs[journal.uid] = run_id
+        position.run_id = run_id
+        self._ids.remember(journal.uid, run_id)
         self._take_over_children(position)
 
     def _take_over_children(self, position: Position) -> None:
@@ -212,7 +209,7 @@ class Delivery:
     def _on_adopt(self, journal: Journal, event: Mapping[str, Any]) -> None:
         position, reference = journal.position, event["reference"]
         position.experiment_id = self.experiment(event["experiment"])
-        run_id = self._run_id(reference, position.experiment_id)
+        run_id = self._ids.of_run(reference, position.experiment_id)
         run = active_run(self.client, run_id) if run_id else None
         if run:
             self._adopted_points[journal.uid] = mlflow_compat.latest_points(run)
@@ -245,7 +242,7 @@ class Delivery:
     def _on_views(self, journal: Journal, event: Mapping[str, Any]) -> None:
         position = journal.position
         assert position.experiment_id
-        current = [self._run_id(reference, position.experiment_id) for reference in event["current"]]
+        current = [self._ids.of_run(reference, position.experiment_id) for reference in event["current"]]
         wanted = views.views([run for run in current if run], event["sweeps"])
         wanted[views.NOTE] = views.note(position.experiment_id, position.run_id if event["report"] else None)
         experiments.update_views(
@@ -257,7 +254,7 @@ class Delivery:
 
         run_id, folder = journal.position.run_id, journal.folder / event["stored"]
         run = self.client.get_run(run_id)
-        model = self._find_model(journal, event["name"]) or self.client.create_logged_model(
+        model = self._ids.find_model(journal, event["name"]) or self.client.create_logged_model(
             journal.position.experiment_id, event["name"], run_id, params=dict(run.data.params)
         )
         mlflow_compat.assign_model(folder, model, run_id)
@@ -269,40 +266,6 @@ class Delivery:
         self.client.log_batch(run_id, metrics=points)
         self.client.finalize_logged_model(model.model_id, "READY")
         journal.position.models[event["name"]] = str(model.model_id)
-
-    def _find_model(self, journal: Journal, name: str) -> Any:
-        position = journal.position
-        models = self.client.search_logged_models([position.experiment_id], f"source_run_id = '{position.run_id}'")
-        return next((model for model in models if model.name == name), None)  # no name in a filter: it may hold quotes
-
-    def _model_id(self, journal: Journal, reference: str) -> str | None:
-        """Return a model's id; None if the run has no model of that name. `reference`: an id, or a model's name."""
-        if reference.startswith("m-"):
-            return reference
-        if reference not in journal.position.models and (model := self._find_model(journal, reference)):
-            journal.position.models[reference] = str(model.model_id)
-        return journal.position.models.get(reference)
-
-    def _run_id(self, reference: str, experiment_id: str) -> str | None:
-        """Return a run's id; None if neither the store nor a journal has the run.
-
-        `reference`: an id, or a journal's (see `journal.local`). Raises `NotYetError` if the journal is not sent yet.
-        """
-        if not is_local(reference):
-            if folder := successor_of(self._root, reference):
-                return position_of(folder).run_id or reference
-            return reference
-        uid = uid_of(reference)
-        if uid not in self._runs:
-            if run_id := self._search_run(uid, experiment_id):
-                self._runs[uid] = run_id
-            elif folder_of(self._root, uid):
-                raise NotYetError(f"the store does not have the run of the journal {uid} yet")
-        return self._runs.get(uid)
-
-    def _search_run(self, uid: str, experiment_id: str) -> str | None:
-        runs = self.client.search_runs([experiment_id], f"tags.journal = '{uid}'", max_results=1)
-        return str(runs[0].info.run_id) if runs else None
 
     def _fill_in(self, journal: Journal, value: str) -> str:
         position = journal.position

@@ -10,7 +10,8 @@ from filelock import Timeout
 from ..core.redaction import redacted
 from . import address
 from . import journal as journals
-from .delivery import Delivery, NotYetError, connect
+from .delivery import Delivery, connect
+from .ids import NotYetError
 from .journal import Journal, position_of
 from .store import ensure_store, store_uri
 

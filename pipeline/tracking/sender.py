@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from .delivery import Delivery, NotYetError
+from .delivery import Delivery
+from .ids import NotYetError
 from .journal import Journal
 from .outbox import one_line, send_unsent, unsent
 
