@@ -276,6 +276,20 @@ def test_hydra_leaves_out_the_jobs_that_are_done(tmp_path: Path, monkeypatch: py
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["1", "2", "5", "6"]
 
 
+def test_hydra_lists_no_jobs(caplog: pytest.LogCaptureFixture) -> None:
+    """Else see `hydra_compat.list_no_jobs`: find the logger by which the basic launcher lists its jobs."""
+    from hydra._internal.core_plugins import basic_launcher
+
+    before = basic_launcher.log.level
+    try:
+        hydra_compat.list_no_jobs()
+        basic_launcher.log.info("#0 : a=1")
+        basic_launcher.log.warning("something else")
+    finally:
+        basic_launcher.log.setLevel(before)
+    assert [record.message for record in caplog.records] == ["something else"]
+
+
 def test_an_override_is_read_as_hydra_does() -> None:
     """Else see `parsed`, `is_group`, `names_of_jobs` and `override_dirname` of `hydra_compat`.
 

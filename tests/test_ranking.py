@@ -14,6 +14,7 @@ from pipeline.config.labels import parameters, short_keys, short_label
 from pipeline.config.schema.sweep import SortKey
 from pipeline.core.errors import UserError
 from pipeline.core.files import write_json
+from pipeline.core.progress import console
 from pipeline.sweeps.plan import SweepJob, SweepPlan
 from pipeline.sweeps.points import FinishedJob, Scores, rank
 from pipeline.sweeps.ranking import Ranking
@@ -24,6 +25,11 @@ from pipeline.training.results import HistoryRow, history_csv
 
 CONFIG = compose(["framework=pytorch"])
 RATE = "train.optimizer.learning_rate"
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "width", 200)
 
 
 def job(number: int, rate: str, framework: str = "pytorch", seeds: Sequence[int] = (0,)) -> SweepJob:
