@@ -212,8 +212,8 @@ def test_a_pool_gives_each_gpu_one_job_at_a_time(tmp_path: Path, monkeypatch: py
 
 
 def test_the_display_tells_what_ended_and_how(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folders = {f"job {number}: pytorch": tmp_path / str(number) for number in range(3)}
-    for folder in folders.values():
+    folders = {f"job {number}: pytorch": [tmp_path / str(number)] for number in range(3)}
+    for (folder,) in folders.values():
         folder.mkdir()
     with Display(folders) as display:
         (tmp_path / "0/done.json").write_text("{}")

@@ -4,7 +4,8 @@ It looks at the folders of the jobs, so it shows jobs of any launcher, also on o
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
@@ -18,18 +19,23 @@ from ..core.progress import console
 from . import cache
 from .processes import LOG, Failure, tail
 
+DONE: Final = "done"
 _LOOK_SECONDS: Final = 0.5
 """Time between two looks at all folders, or longer: a look takes a fiftieth of the time at most."""
 _SHOWN: Final = 8
 """Running jobs on the terminal at once, at most."""
 
 
+Ended = Callable[[Path], str]
+"""How the training in a folder ended, for the user, such as `done`; empty: it has not."""
+
+
 @dataclass
 class _Job:
     name: str
-    folder: Path
+    folders: Sequence[Path]
     size: int
-    """Of its log before the sweep began."""
+    """Of its logs before the sweep began."""
     began: float | None = None
     ended: bool = False
     task: Any = None
@@ -39,9 +45,13 @@ class _Job:
 class Display:
     """Shows jobs until the context ends. On a terminal a line for each running job, else a line for each ended one."""
 
-    def __init__(self, jobs: Mapping[str, Path]) -> None:
-        """`jobs`: the folders of those that are to be trained, by their names for the user."""
-        self._jobs = [_Job(name, folder, _size(folder / LOG)) for name, folder in jobs.items()]
+    def __init__(self, jobs: Mapping[str, Sequence[Path]], ended: Ended | None = None) -> None:
+        """`jobs`: by its name for the user, the folders of what a job trains.
+
+        `ended`: default: `done` where there is a record of it. A job ends with its first training that ends otherwise.
+        """
+        self._jobs = [_Job(name, folders, _size(folders)) for name, folders in jobs.items()]
+        self._ended = ended or _marked
         self._failed, self._began = 0, time.monotonic()
         self._stop = Event()
         self._thread = Thread(target=self._watch, name="display", daemon=True)
@@ -82,13 +92,17 @@ class Display:
         for job in self._jobs:
             if job.ended:
                 continue
-            if job.began is None and _size(job.folder / LOG) != job.size:
+            if job.began is None and _size(job.folders) != job.size:
                 job.began = time.monotonic()
-            if cache.is_marked_done(job.folder):
-                self._end(job, "done")
-            elif failure := _failure(job.folder):
+            if failure := next(filter(None, map(_failure, job.folders)), ""):
                 self._failed += 1
                 self._end(job, f"failed: {failure}")
+                continue
+            ends = [self._ended(folder) for folder in job.folders]
+            if early := [end for end in ends if end not in ("", DONE)]:
+                self._end(job, early[0])
+            elif all(ends):
+                self._end(job, DONE)
         if self._progress:
             self._show_running()
 
@@ -98,7 +112,7 @@ class Display:
         line = f"{job.name}: {how} ({seconds}{self._counts()})"
         if self._progress is None:
             print(line, flush=True)
-        elif how != "done":
+        elif how.startswith("failed"):
             self._progress.console.print(line, style="red", markup=False, highlight=False)
 
     def _show_running(self) -> None:
@@ -110,7 +124,8 @@ class Display:
         for job in running[:_SHOWN]:
             if job.task is None:
                 job.task = self._progress.add_task(job.name, total=None, note="")
-            lines = tail(job.folder / LOG, job.size)
+            log = max((folder / LOG for folder in job.folders), key=_written)
+            lines = tail(log)
             self._progress.update(job.task, note=lines[-1].replace("[", "\\[")[:100] if lines else "")
         ended = sum(job.ended for job in self._jobs)
         more = f"; {len(running)} running" if len(running) > _SHOWN else ""
@@ -126,6 +141,10 @@ class Display:
         return f"{counts}, about {_duration(left)} left"
 
 
+def _marked(folder: Path) -> str:
+    return DONE if cache.is_marked_done(folder) else ""
+
+
 def _failure(folder: Path) -> str:
     """Return why a job failed; empty if it did not, or was interrupted."""
     path = folder / "failure.json"
@@ -138,11 +157,20 @@ def _failure(folder: Path) -> str:
     return "" if failure.code in (INTERRUPTED, TERMINATED) else failure.reason
 
 
-def _size(path: Path) -> int:
+def _size(folders: Sequence[Path]) -> int:
+    """Return the size of all logs."""
+    size = 0
+    for folder in folders:
+        with suppress(OSError):
+            size += (folder / LOG).stat().st_size
+    return size
+
+
+def _written(log: Path) -> float:
     try:
-        return path.stat().st_size
+        return log.stat().st_mtime
     except OSError:
-        return 0
+        return 0.0
 
 
 def _duration(seconds: float) -> str:

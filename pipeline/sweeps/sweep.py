@@ -109,7 +109,7 @@ class Sweep:
 
         Else processes of a launcher run them, which find in `params.yaml` what to train.
         """
-        remaining = {_name_of(job): self._folder_of(job) for job in self.jobs if job.number not in self.done}
+        remaining = {_name_of(job): [self._folder_of(job)] for job in self.jobs if job.number not in self.done}
         if here:
             gpus = visible_gpus() if capacity.jobs > 1 else []
             devices = [gpus[position % len(gpus)] if gpus else None for position in range(capacity.jobs)]
