@@ -9,12 +9,13 @@ config      the schema, the composition of conf/, a command's arguments
 data        upstream files to prepared arrays, and the plan of every epoch
 models      the declared network, the seam between the frameworks, a folder for each framework
 tracking    the only code that imports MLflow: journal, delivery, saved views
+search      the study of a search, the only code that imports Optuna: space, trials, reports
 evaluation  metrics, intervals, predictions, latency, speed
 training    the specification of a run, the loop, checkpoints, logging
 equality    the proof that two frameworks compute the same function
 comparison  two arms, paired, and the verdict
 reports     figures, pages, tables
-sweeps      many trainings: the Hydra application, warm workers, the cache of finished jobs
+sweeps      many trainings: the Hydra application, warm workers, finished jobs, the search
 diagnosis   checks for what would make a run fail
 
 Where to begin: `training.loop` is the training, top to bottom; `models.backend` the seam between the frameworks;

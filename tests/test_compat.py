@@ -313,6 +313,52 @@ def test_an_override_is_read_as_hydra_does() -> None:
     assert hydra_compat.override_dirname(read, config) == "++a=1,+a=1,a@b=1,~a"
 
 
+def test_the_space_of_a_search_is_read_as_hydra_does() -> None:
+    """Else see `hydra_compat.spaces`: `Override` has the values of a choice, and the ends of ranges and intervals."""
+    given = ["a=1,2", "b=3", "model=glob(le*)", "c=range(1,6,2)", "d=tag(log,interval(1,2))", "e=int(interval(1,2))"]
+    with hydra_compat.started(CONF, hydra_compat.Source()) as hydra:
+        fixed, (a, model, c, d, e) = hydra_compat.spaces(hydra, given)
+    assert fixed == ["b=3"]
+    assert (a.text, a.key, a.choices) == ("a=1,2", "a", ("1", "2"))
+    assert model.choices == ("lenet5",)
+    assert c.values == (1, 3, 5)
+    assert (d.low, d.high, d.tags) == (1.0, 2.0, {"log"})
+    assert (type(d.low), type(e.low)) == (float, int)
+
+
+def test_hydra_has_the_sweeper_of_this_project(tmp_path: Path) -> None:
+    """Else see `hydra_compat.find_plugins` and `searching`: Hydra scans `hydra_plugins` once, and takes classes there.
+
+    `Plugins.instance().discover(Sweeper)` must have the class that `searching` gives `open_jobs` to.
+    """
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.sweeper import Sweeper
+    from omegaconf import OmegaConf
+
+    hydra_compat.find_plugins()
+    source = hydra_compat.Source()
+    with hydra_compat.started(CONF, source) as hydra:
+        shared = hydra_compat.compose_sweep(hydra, source, ["hydra/sweeper=search", f"hydra.sweep.dir={tmp_path}"])
+    (sweeper,) = (each for each in Plugins.instance().discover(Sweeper) if each.__name__ == "SearchSweeper")
+    launched: list[tuple[list[list[str]], int]] = []
+
+    class Launcher:
+        def launch(self, jobs: list[list[str]], initial_job_idx: int) -> list[Any]:
+            launched.append((jobs, initial_job_idx))
+            return []
+
+    rounds = iter([[("0", ["a=1"]), ("1", ["a=1"])], [("1", ["a=1"]), ("x/y", [])], [("x/y", [])]])
+    with hydra_compat.searching(lambda folder: next(rounds) if folder == tmp_path else []):
+        each = sweeper()
+        each.config, each.launcher = OmegaConf.create({"hydra": shared.hydra}), Launcher()
+        assert each.sweep([]) == []
+    assert launched == [
+        ([["a=1", "hydra.sweep.subdir=0"], ["a=1", "hydra.sweep.subdir=1"]], 0),
+        ([["hydra.sweep.subdir=x/y"]], 2),
+    ]
+    assert not hasattr(sweeper, "open_jobs")
+
+
 def test_a_job_is_composed_with_hydra_s_own_settings(tmp_path: Path) -> None:
     """Else see `started`, `compose`, `compose_sweep`, `resolving` and `split` of `hydra_compat`.
 
@@ -548,8 +594,12 @@ PRIVATE = re.compile(
     r"|tensorflow_datasets\.core|torchvision\.(datasets\.utils|_\w+)"
     r"|(alembic|dvc|keras|omegaconf|pydantic|tensorflow|torch|torchvision)\.(\w+\.)*_[a-z]\w*"
 )
-ALLOWED = {"os._exit", "_fields", "_replace", "_asdict", "torch._inductor.compile_fx"}
-"""What is documented all the same, and what a warm worker imports, see above."""
+_OF_PLUGINS = ("core.plugins.Plugins", "plugins.launcher.Launcher", "plugins.sweeper.Sweeper")
+ALLOWED = {
+    *("os._exit", "_fields", "_replace", "_asdict", "torch._inductor.compile_fx"),
+    *(f"hydra.{name}" for each in _OF_PLUGINS for name in (each, each.rpartition(".")[0])),
+}
+"""What is documented all the same, and what a warm worker imports, see above; how a plugin of Hydra is written."""
 FORMATS = ("mlflow.sharedViewState", "deflate;", "viewStateShareKey", "workflowType")
 
 

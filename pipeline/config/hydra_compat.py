@@ -5,19 +5,23 @@ so the functions import it, not this module.
 """
 
 import copy
+import importlib
 import itertools
 import logging
 import os
 import re
+import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ..core.errors import UserError
+
+_PLUGINS: Final = str(Path(__file__).with_name("hydra_ext"))
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,29 @@ class Source:
 
     name: str = "config"
     directory: Path | None = None
+
+
+@dataclass(frozen=True)
+class Swept:
+    """An override that gives a key several values, as Hydra's parser understands it."""
+
+    text: str
+    """The override as it was given."""
+    key: str
+    choices: tuple[str, ...] = ()
+    """The values, as in an override; empty: an interval or a range."""
+    values: tuple[int | float, ...] = ()
+    """Those of a range; empty: an interval or choices."""
+    low: int | float = 0
+    """Ends of an interval; both are int if it was cast by `int(...)`."""
+    high: int | float = 0
+    tags: frozenset[str] = frozenset()
+
+
+def find_plugins() -> None:
+    """Let Hydra find the plugins of this project: it takes them from packages `hydra_plugins` on Python's path."""
+    if _PLUGINS not in sys.path:
+        sys.path.append(_PLUGINS)
 
 
 def argument_parser() -> ArgumentParser:
@@ -57,6 +84,7 @@ def started(conf: Path, source: Source) -> Iterator[Any]:
     from hydra._internal.utils import create_config_search_path
     from hydra.core.config_search_path import SearchPathQuery
 
+    find_plugins()
     version.setbase("1.3")
     path = create_config_search_path(str(conf))
     if source.directory:
@@ -115,6 +143,28 @@ def split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     task = [each.input_line for each in parsed if not each.is_hydra_override()]
     return task, [each.input_line for each in parsed if each.is_hydra_override()]
+
+
+def spaces(hydra: Any, overrides: Sequence[str]) -> tuple[list[str], list[Swept]]:
+    """Return the overrides with one value, and those with several: choices, ranges, intervals.
+
+    Raises `HydraException` if an override is malformed.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(list(overrides))
+    fixed = [each.input_line for each in parsed if not each.is_sweep_override()]
+    return fixed, [_swept(each) for each in parsed if each.is_sweep_override()]
+
+
+def _swept(override: Any) -> Swept:
+    text, key, value = override.input_line, override.get_key_element(), override.value()
+    tags = frozenset(getattr(value, "tags", ()))
+    if override.is_interval_sweep():
+        return Swept(text, key, low=value.start, high=value.end, tags=tags)
+    if override.is_range_sweep():
+        return Swept(text, key, values=tuple(value.range()) if value.step else (), tags=tags)
+    return Swept(text, key, choices=tuple(override.sweep_string_iterator()), tags=tags)
 
 
 def expand(hydra: Any, overrides: Sequence[str]) -> list[list[str]]:
@@ -223,6 +273,22 @@ def override_dirname(overrides: Sequence[Parsed], config: Mapping[str, Any]) -> 
 def list_no_jobs() -> None:
     """Have Hydra's basic launcher not print a line for each job that it hands out."""
     logging.getLogger("hydra._internal.core_plugins.basic_launcher").setLevel(logging.WARNING)
+
+
+@contextmanager
+def searching(open_jobs: Callable[[Path], Sequence[tuple[str, Sequence[str]]]]) -> Iterator[None]:
+    """Have the sweeper `search` hand out what `open_jobs` names for the folder of the search, until it names no more.
+
+    A job is its own folder in that of the search, and its overrides. Hydra must have looked for plugins, as `started`
+    has it do: it runs their modules again when it does.
+    """
+    find_plugins()
+    sweeper = importlib.import_module("hydra_plugins.pipeline_search").SearchSweeper
+    sweeper.open_jobs = staticmethod(open_jobs)
+    try:
+        yield
+    finally:
+        del sweeper.open_jobs
 
 
 def value_of(override: str) -> Any:

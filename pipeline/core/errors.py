@@ -25,5 +25,9 @@ class UnsentError(ResultError):
     """Journals that MLflow has not received."""
 
 
+class PrunedError(Exception):
+    """A training that its search ends early, as others do better; its MLflow run ends FINISHED, with its metrics."""
+
+
 class DataChangedError(ResultError):
     """Data that changed while a command was reading them."""

@@ -128,10 +128,11 @@ INERT: Final = (
     *_below("core", "working_tree.py"),
     *_below("config", "__main__.py", "call.py", "compose.py", "composer.py", "hydra_compat.py", "labels.py"),
     *_below("config", "messages_compat.py", "override_form_compat.py", "pairs.py", "quoting.py"),
-    *_below("config/schema", "keys.py", "tracking.py", "whole.py"),
+    *_below("config/schema", "keys.py", "search.py", "tracking.py", "whole.py"),
     *_below("data", "cache.py"),
     *_below("training", "console.py", "recorder.py", "run_logging.py"),
     *_below("sweeps", "app.py"),
+    "search",
     "tracking",
 )
 """Code that a stage may import without listing it: it changes neither bits nor files below `results/`.

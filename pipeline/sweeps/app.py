@@ -25,17 +25,19 @@ from omegaconf import DictConfig, OmegaConf
 from ..config import hydra_compat
 from ..config.compose import CONF, compose_job, compose_sweep, parse, readable_errors, register
 from ..config.messages_compat import one_message
+from ..config.schema.whole import Config
 from ..core.errors import UserError
 from ..core.exits import FAILED
 from ..core.paths import main_root
 from ..data.cache import obtain
 from ..tracking.store import ensure_store
 from . import cache, folders, workers
-from .capacity import of_launcher, of_this_machine
-from .command_line import CommandLine, is_basic, require_supported
+from .capacity import Capacity, of_launcher, of_this_machine
+from .command_line import CommandLine, is_basic, is_search, require_supported
 from .plan import SweepPlan, check, expand
 from .planned import run_planned
 from .processes import run_job
+from .search.driver import Search
 from .sweep import Sweep
 
 
@@ -61,7 +63,7 @@ def hydra_app(arguments: Sequence[str]) -> None:
                 raise UserError(one_message(RuntimeError(said.getvalue())) or "Hydra refuses these options") from None
             raise
         except Exception as error:
-            if app.sweep and app.sweep.elsewhere:  # a job ended without a result, and others may run
+            if app.driver and app.driver.elsewhere:  # a job ended without a result, and others may run
                 print(f"the launcher gave up: {one_message(error)}", file=sys.stderr)
             elif app.entered or isinstance(error, UserError):
                 raise
@@ -75,6 +77,7 @@ def hydra_app(arguments: Sequence[str]) -> None:
 
 
 register()  # at import: a launcher's process imports this module, and composes
+hydra_compat.find_plugins()
 
 
 def task(composed: DictConfig) -> None:
@@ -97,6 +100,7 @@ class _App:
         """Whether Hydra has called the task function."""
         self.config: Any = None
         self.sweep: Sweep | None = None
+        self.search: Search | None = None
 
     def prepare(self) -> list[str]:
         """Compose and check the run, or the jobs of the sweep; claim its folder; return the overrides for Hydra."""
@@ -112,11 +116,17 @@ class _App:
             sweep = asked.multirun or str(shared.hydra.mode).endswith("MULTIRUN")
             place = OmegaConf.select(shared, "hydra.sweep.dir") if sweep else None
             new = folders.named_by_time(shared, "sweep" if sweep else "run")
+        if is_search(shared.hydra) and not sweep:
+            raise UserError("hydra/sweeper = search: goes with -m (--multirun)")
         ensure_store(main_root())
         if sweep:
             chosen = folders.free("hydra.sweep.dir", place)
-            plan = SweepPlan(expand(swept, source), own, source)
-            folder = self._begin(plan, shared.hydra, chosen, overrides, new=new)
+            if is_search(shared.hydra):
+                framework = str(OmegaConf.select(shared, "framework"))
+                folder = self._begin_search(swept, own, framework, shared.hydra, chosen, overrides, new=new)
+            else:
+                plan = SweepPlan(expand(swept, source), own, source)
+                folder = self._begin(plan, shared.hydra, chosen, overrides, new=new)
             return [*asked.overrides, _quoted("hydra.sweep.dir", folder)]
         self.config, named = compose_job(asked.overrides, source)
         chosen = folders.free("hydra.run.dir", named["run.dir"])
@@ -140,10 +150,7 @@ class _App:
         `hydra`: the node of Hydra's settings.
         """
         first = plan.job(0, plan.combinations[0]).config
-        if is_basic(hydra):
-            capacity = of_this_machine(first, obtain(first.data, main_root()), len(plan.combinations))
-        else:
-            capacity = of_launcher(hydra.launcher, first, len(plan.combinations))
+        capacity = _capacity(hydra, first, len(plan.combinations))
         plan = replace(plan, threads=capacity.threads)
         sweep = self.sweep = Sweep(plan, self.stack)
         earlier = cache.latest(main_root(), sweep.keys) if new and not sweep.rerun else None
@@ -159,11 +166,46 @@ class _App:
         sweep.make_ready(capacity, here=is_basic(hydra))
         return folder
 
+    def _begin_search(
+        self,
+        swept: Sequence[str],
+        own: Sequence[str],
+        framework: str,
+        hydra: Any,
+        chosen: Path,
+        overrides: Sequence[str],
+        *,
+        new: bool,
+    ) -> Path:
+        """Begin the search in a folder of its own, or go on in that of an earlier one; return it."""
+        source = self.command_line.source
+        search = Search(swept, own, source, framework, self.stack)
+        capacity = _capacity(hydra, search.config, search.config.search.trials)
+        if capacity.threads is not None:
+            search = Search([*swept, f"train.threads={capacity.threads}"], own, source, framework, self.stack)
+        self.search = search
+        earlier = cache.latest(main_root(), search.keys) if new and not search.rerun else None
+        if earlier:
+            chosen, new = Path(os.path.relpath(earlier.folder)), False
+        folder = folders.sweep_folder(chosen, search.keys, search.owners, self.stack, new=new)
+        record = cache.record_of(folder)
+        if record and search.rerun:
+            raise UserError(f"sweep.rerun = true: {folder} has this search; choose another folder for a new one")
+        self.stack.enter_context(hydra_compat.searching(search.open_tasks))
+        search.begin(folder, record.name if record else folders.name_of(folder), overrides)
+        self.stack.enter_context(workers.available())
+        search.make_ready(capacity, here=is_basic(hydra))
+        return folder
+
     def run(self, composed: DictConfig) -> None:
         """Run one job in its own process; Hydra calls this for a run and for each job of a sweep."""
         from hydra.core.hydra_config import HydraConfig
 
         self.entered = True
+        if self.search:
+            output = Path(HydraConfig.get().runtime.output_dir)
+            self.search.run_task(str(output.relative_to(self.search.folder.resolve())))
+            return
         config, hydra_config = parse(composed), HydraConfig.get()
         if self.sweep:
             self.sweep.run_job(hydra_config.job.num, config)
@@ -177,9 +219,20 @@ class _App:
             print(f"{output}: models/, {plots}predictions.npz, history.csv")
 
     def end(self) -> None:
-        """Print and log the ranking of a sweep."""
-        if self.sweep and self.sweep.end():
+        """Print and log what a sweep or a search has found."""
+        if self.driver and self.driver.end():
             self.code = 1
+
+    @property
+    def driver(self) -> Sweep | Search | None:
+        """What runs the jobs; None: a single run."""
+        return self.sweep or self.search
+
+
+def _capacity(hydra: Any, config: Config, jobs: int) -> Capacity:
+    if is_basic(hydra):
+        return of_this_machine(config, obtain(config.data, main_root()), jobs)
+    return of_launcher(hydra.launcher, config, jobs)
 
 
 def _quoted(key: str, folder: Path) -> str:

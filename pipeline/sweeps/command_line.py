@@ -15,7 +15,7 @@ from .folders import WRITTEN
 _SHOWN: Final = ("cfg", "info", "hydra_help")
 _BASIC: Final = "basic"
 _ALLOWED: Final = {
-    "sweeper": {"BasicSweeper": _BASIC},
+    "sweeper": {"BasicSweeper": _BASIC, "SearchSweeper": "search"},
     "launcher": {
         "BasicLauncher": _BASIC,
         "JoblibLauncher": "joblib",
@@ -105,6 +105,11 @@ def is_basic(hydra: Any) -> bool:
 def class_of(hydra: Any, part: str) -> str:
     """Return the name of the class that is Hydra's `sweeper` or `launcher`."""
     return str(OmegaConf.select(hydra, f"{part}._target_")).rpartition(".")[2]
+
+
+def is_search(hydra: Any) -> bool:
+    """Return whether the sweeper is `search`; `hydra`: the composed node."""
+    return class_of(hydra, "sweeper") == "SearchSweeper"
 
 
 def _flags(given: dict[str, Any]) -> list[str]:

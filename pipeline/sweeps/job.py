@@ -11,7 +11,7 @@ from typing import Final
 
 from ..config.call import parse_call
 from ..config.schema.evaluate import EvaluateConfig
-from ..core.errors import UserError
+from ..core.errors import PrunedError, UserError
 from ..core.exits import command
 from ..core.files import read_json
 from ..core.paths import main_root
@@ -23,6 +23,7 @@ from ..evaluation.result_files import Evaluation
 from ..models import backend
 from ..models.backend import Classifier
 from ..reports.evaluation import publish_evaluation
+from ..search.report import Ended, TrialPart
 from ..training.context import TrainingContext, open_training
 from ..training.loop import train
 from ..training.spec import RunSpec, SweepMembership
@@ -47,11 +48,23 @@ def main(arguments: Sequence[str]) -> None:
     key = cache.key_of(call.config, dataset)
     spec = RunSpec.of(call.config, dataset=dataset, output=call.output, sweep=sweep)
     with open_training(spec) as context:
-        train(context)
-        evaluate(context, call.config.evaluate)
-        if sweep:
-            cache.mark_done(call.output, key, [sweep.id])
+        if part := TrialPart.read(call.output):
+            train_part(context, part)
+        else:
+            train(context)
+            evaluate(context, call.config.evaluate)
+            if sweep:
+                cache.mark_done(call.output, key, [sweep.id])
         context.complete()
+
+
+def train_part(context: TrainingContext, part: TrialPart) -> None:
+    """Train a part of a search's trial, perhaps not to its end: the test split is for the points that are chosen."""
+    try:
+        train(context)
+        Ended(state="complete", reason="", epochs=part.epochs).write(context.spec.output)
+    except PrunedError as ended:
+        print(ended, flush=True)
 
 
 def evaluate(context: TrainingContext, config: EvaluateConfig) -> None:

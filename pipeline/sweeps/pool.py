@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from ..config.schema.whole import Config
+from ..core.machine import visible_gpus
+from .capacity import Capacity
 from .processes import JobProcess
 
 _WAIT_SECONDS: Final = 0.2  # between two looks whether a signal has arrived
@@ -36,6 +38,12 @@ class Pool:
         self._futures: set[Future[None]] = set()
         self._processes: set[JobProcess] = set()
         self._lock, self._ending = Lock(), False
+
+    @classmethod
+    def of(cls, capacity: Capacity) -> Self:
+        """Return a pool for as many jobs; each has a GPU, if there are any and several run at a time."""
+        gpus = visible_gpus() if capacity.jobs > 1 else []
+        return cls([gpus[position % len(gpus)] if gpus else None for position in range(capacity.jobs)])
 
     def __enter__(self) -> Self:
         return self

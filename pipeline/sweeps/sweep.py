@@ -13,7 +13,6 @@ from ..config.compose import write
 from ..config.labels import parameters
 from ..config.schema.whole import Config
 from ..core.files import write_json
-from ..core.machine import visible_gpus
 from ..core.paths import main_root
 from ..tracking.runs import Run
 from ..tracking.tracker import Tracker
@@ -111,9 +110,7 @@ class Sweep:
         """
         remaining = {_name_of(job): [self._folder_of(job)] for job in self.jobs if job.number not in self.done}
         if here:
-            gpus = visible_gpus() if capacity.jobs > 1 else []
-            devices = [gpus[position % len(gpus)] if gpus else None for position in range(capacity.jobs)]
-            self._pool = self._stack.enter_context(Pool(devices))
+            self._pool = self._stack.enter_context(Pool.of(capacity))
         else:
             for job in self.jobs:
                 if job.number not in self.done:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..core import provenance
+from ..core.errors import PrunedError, TrainingDivergedError
 from ..core.frameworks import find
 from ..core.machine import machine, peak_memory_bytes, steering_variables
 from ..core.paths import PREPARED
@@ -18,6 +19,7 @@ from ..core.progress import Steps, steps
 from ..data.loader import BatchLoader
 from ..evaluation.summary import summarise
 from ..models.backend import Classifier, EpochResult
+from ..search.report import Reporter
 from ..tracking.flavours import model_name
 from ..tracking.references import RunReferences, SeedReference
 from ..tracking.runs import Run
@@ -42,6 +44,7 @@ class RunRecorder:
         self._group: Run | None = None
         self._progress: Steps
         self._compile_seconds = 0.0
+        self._reporter = Reporter.of(spec.output, spec.seeds, spec.train.epochs)
 
     def begin(self, loader: BatchLoader, compile_seconds: float, *, left_over: int) -> None:
         """Print what is about to be trained; `left_over`: bytes of checkpoints of other trainings."""
@@ -64,7 +67,7 @@ class RunRecorder:
                 yield
             return
         parent, tags = spec.sweep.parent if spec.sweep else None, tags_of(spec, self._classifier, None)
-        with self._tracker.run(spec.label, parent=parent, tags=tags, run_link=self.group_link) as self._group:
+        with self._open(spec.label, parent, tags, self.group_link) as self._group:
             _log_setup(self._group, spec, self._classifier, None)
             with steps(f"train {spec.label}", images, "images") as self._progress:
                 yield
@@ -75,11 +78,31 @@ class RunRecorder:
         spec = self._spec
         parent = self._group.reference if self._group else spec.sweep.parent if spec.sweep else None
         name, tags = f"{spec.label} s{seed}", tags_of(spec, self._classifier, seed)
-        with self._tracker.run(name, parent=parent, tags=tags, run_link=run_link) as run:
+        with self._open(name, parent, tags, run_link) as run:
             _log_setup(run, spec, self._classifier, seed)
             run.log_metrics({"time/compile_seconds": self._compile_seconds}, step=0)
             with run.system_metrics(spec.tracking.system_metrics_seconds):
-                yield SeedRun(spec, self._classifier, run, self._progress)
+                yield SeedRun(spec, self._classifier, run, self._progress, self._reporter)
+
+    @contextmanager
+    def _open(self, name: str, parent: str | None, tags: dict[str, Any], run_link: Path) -> Iterator[Run]:
+        """Open a run. If its trial is pruned, the run ends FINISHED all the same, and the error goes on."""
+        reporter, pruned = self._reporter, None
+        tags |= reporter.tags if reporter else {}
+        with self._tracker.run(name, parent=parent, tags=tags, run_link=run_link) as run:
+            try:
+                yield run
+                state = "complete"
+            except PrunedError as error:
+                state, pruned = "pruned", error
+            except TrainingDivergedError as error:
+                if reporter:
+                    run.set_tags({"search.state": "diverged"})
+                    reporter.diverged(str(error))
+                raise
+            run.set_tags({"search.state": state} if reporter else {})
+        if pruned:
+            raise pruned
 
     def advance(self, images: int) -> None:
         """See `Recorder.advance`."""
@@ -140,6 +163,7 @@ class SeedRun:
     classifier: Classifier
     run: Run
     progress: Steps
+    reporter: Reporter | None = None
 
     def steps(self, trained: EpochResult, first_step: int) -> None:
         """See `SeedRecorder.steps`."""
@@ -157,6 +181,8 @@ class SeedRun:
         }
         self.run.log_metrics(scores | speed, step=train.epoch)
         console.tell_epoch(self.progress, self.spec, train, validation)
+        if self.reporter:
+            self.reporter.epoch(train.seed, train.epoch, validation.accuracy)
 
     def model(self, result: SeedResult, directory: Path) -> None:
         """See `SeedRecorder.model`. Also write the run's description and `history.csv`."""

@@ -10,6 +10,7 @@ from .data import DataConfig
 from .evaluate import EvaluateConfig
 from .model import ModelConfig
 from .parity import ParityConfig
+from .search import SearchConfig
 from .section import Section, Seed
 from .sweep import SweepConfig
 from .trace import TraceConfig
@@ -34,6 +35,7 @@ class Config(Section):
     evaluate: EvaluateConfig
     compare: CompareConfig
     tracking: TrackingConfig
+    search: SearchConfig
     sweep: SweepConfig
     framework: Annotated[str, AfterValidator(_registered)]
     seeds: Annotated[list[Seed], Field(min_length=1)]

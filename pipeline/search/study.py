@@ -1,0 +1,273 @@
+"""The trials of a search in Optuna's storage: one is there for each point before the first is trained.
+
+A trial has the number of its job. It waits until its turn comes, then draws its point by all results so far (TPE), or
+has had its point from the beginning (random, QMC). It ends *complete*, *pruned*, or *failed* if its point is no valid
+configuration. A trial that was killed stays *running*, at its point and number, until it is trained to its end.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from ..config.schema.search import HyperbandConfig, MedianPrunerConfig, QmcConfig, SearchConfig, TpeConfig
+from ..core.errors import UserError
+from ..core.files import write_bytes
+from .record import SearchRecord
+from .space import Dimension, Space, Value
+
+JOURNAL: Final = "study.log"
+State = Literal["waiting", "running", "complete", "pruned", "failed"]
+_ACCURACY, _LOSS, _EPOCHS, _REASON = "accuracy.", "loss.", "epochs.", "reason"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial as the storage has it."""
+
+    number: int
+    state: State
+    point: Mapping[str, Value]
+    """By key; empty: not drawn yet."""
+    value: float | None
+    """Mean validation accuracy over the frameworks; None: not complete."""
+    accuracy: Mapping[str, float]
+    """Validation accuracy after the last epoch by framework, of those that were trained to their end."""
+    loss: Mapping[str, float]
+    """Validation loss likewise."""
+    epochs: Mapping[str, int]
+    """Number of epochs, over all seeds, that each framework was trained for."""
+    reason: str
+    """Why it was pruned or failed; empty: neither."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.state not in ("waiting", "running")
+
+    @property
+    def label(self) -> str:
+        """The values of its point, separated by spaces, numbers with three digits."""
+        return " ".join(short(value) for value in self.point.values())
+
+
+def short(value: Value) -> str:
+    """Format a value of a point."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+class Study:
+    """The study of a search; `number`: the trial that draws its point by it, if any.
+
+    Raises `UserError` if the storage does not answer.
+    """
+
+    def __init__(self, folder: Path, record: SearchRecord, number: int = 0) -> None:
+        optuna, settings = _optuna(), record.settings
+        self._record, self._folder = record, folder
+        try:
+            self._storage = _storage(optuna, folder, settings.storage)
+            # a sampler made anew with one seed would draw the same point for every trial
+            sampler = _sampler(optuna, settings, (settings.seed + number) % 2**32)
+            pruner = _pruner(optuna, settings, record.steps)
+            self.optuna = optuna.create_study(
+                study_name=record.name,
+                storage=self._storage,
+                sampler=sampler,
+                pruner=pruner,
+                direction="maximize",
+                load_if_exists=True,
+            )
+            """Optuna's own study, for its pictures and importances."""
+            self._id = self._storage.get_study_id_from_name(record.name)
+        except Exception as error:
+            where = settings.storage or folder / JOURNAL
+            line = next(iter(str(error).splitlines()), "") or type(error).__name__
+            raise UserError(f"search.storage = {where}: cannot be used: {line}") from error
+
+    def prepare(self) -> None:
+        """Add trials that wait, until there are `search.trials` of them."""
+        count, total = len(self.optuna.get_trials(deepcopy=False)), self._record.settings.trials
+        points = drawn_before(self._record.space, self._record.settings, total)
+        for point in points[count:]:
+            self.optuna.enqueue_trial(point)
+
+    def trials(self) -> list[Trial]:
+        """Return all trials by number."""
+        return [self._read(trial) for trial in self.optuna.get_trials(deepcopy=False)]
+
+    def trial(self, number: int) -> Trial:
+        """Return one trial."""
+        return self._read(self._storage.get_trial(self._trial_id(number)))
+
+    def draw(self, number: int) -> Trial:
+        """Take a waiting trial, and draw its point; one that runs keeps what it has drawn."""
+        optuna, trial_id = _optuna(), self._trial_id(number)
+        with suppress(optuna.exceptions.UpdateFinishedTrialError):  # another process has just ended it
+            self._storage.set_trial_state_values(trial_id, state=optuna.trial.TrialState.RUNNING)
+            trial = optuna.trial.Trial(self.optuna, trial_id)
+            for dimension in self._record.space.dimensions:
+                _suggest(trial, dimension)
+        return self.trial(number)
+
+    def report(self, number: int, step: int, value: float) -> bool:
+        """Store the value of an epoch, `step` (1, 2, ...) in the whole trial; return whether to end the trial."""
+        trial_id = self._trial_id(number)
+        self._storage.set_trial_intermediate_value(trial_id, step, value)
+        return bool(self.optuna.pruner.prune(self.optuna, self._storage.get_trial(trial_id)))
+
+    def note(self, number: int, framework: str, *, epochs: int, scores: tuple[float, float] | None = None) -> None:
+        """Store for how many epochs a framework was trained, and its accuracy and loss if that was to its end."""
+        values: dict[str, float] = {f"{_EPOCHS}{framework}": epochs}
+        if scores:
+            values |= {f"{_ACCURACY}{framework}": scores[0], f"{_LOSS}{framework}": scores[1]}
+        for key, value in values.items():
+            self._storage.set_trial_user_attr(self._trial_id(number), key, value)
+
+    def end(self, number: int, value: float | None = None, *, pruned: str = "", failed: str = "") -> None:
+        """End a trial with its value, or say why it was pruned or failed."""
+        states = _optuna().trial.TrialState
+        if reason := pruned or failed:
+            self._storage.set_trial_user_attr(self._trial_id(number), _REASON, reason)
+            self.optuna.tell(number, state=states.PRUNED if pruned else states.FAIL)
+        else:
+            self.optuna.tell(number, value)
+
+    def importances(self, framework: str) -> dict[str, float]:
+        """Return the importance of each key for a framework's accuracy, in [0, 1]; empty if too few are complete.
+
+        PED-ANOVA (Watanabe et al. 2023): how far the best tenth of the trials keeps to a part of a key's values.
+        """
+        optuna = _optuna()
+        complete = [trial for trial in self.trials() if trial.state == "complete" and framework in trial.accuracy]
+        if len(complete) < 4 or len({trial.accuracy[framework] for trial in complete}) == 1:
+            return {}
+
+        def target(trial: Any) -> float:  # the smaller, the better
+            return -float(trial.user_attrs[f"{_ACCURACY}{framework}"])
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the target must be one whose small values are good
+            found = optuna.importance.get_param_importances(self.optuna, target=target)
+        return {key: float(value) for key, value in found.items()}
+
+    def _trial_id(self, number: int) -> int:
+        return int(self._storage.get_trial_id_from_study_id_trial_number(self._id, number))
+
+    def _read(self, trial: Any) -> Trial:
+        kept = trial.user_attrs
+        of = {prefix: _below(kept, prefix) for prefix in (_ACCURACY, _LOSS, _EPOCHS)}
+        state: State = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "complete", "PRUNED": "pruned"}.get(
+            trial.state.name,
+            "failed",
+        )  # type: ignore[assignment]
+        keys = [dimension.key for dimension in self._record.space.dimensions]
+        point = {key: trial.params[key] for key in keys if key in trial.params}
+        value = trial.value if state == "complete" else None
+        return Trial(
+            trial.number, state, point, value, of[_ACCURACY], of[_LOSS], of[_EPOCHS], str(kept.get(_REASON, ""))
+        )
+
+
+def drawn_before(space: Space, settings: SearchConfig, total: int) -> list[dict[str, Value]]:
+    """Return the points that are drawn before the first result; empty ones if each is drawn by the results (TPE).
+
+    The first n of them are the same whatever the total.
+    """
+    if isinstance(settings.sampler, TpeConfig):
+        return [{} for _ in range(total)]
+    optuna = _optuna()
+    scratch = optuna.create_study(sampler=_sampler(optuna, settings, settings.seed), direction="maximize")
+    points: list[dict[str, Value]] = []
+    for _ in range(total):
+        trial = scratch.ask({each.key: _distribution(optuna, each) for each in space.dimensions})
+        points.append(trial.params)
+        scratch.tell(trial, 0.0)
+    return points
+
+
+def mend(folder: Path) -> None:
+    """Cut off a line of the study's file that a crash of the machine left unfinished: no later one could be read."""
+    path = folder / JOURNAL
+    content = path.read_bytes() if path.exists() else b""
+    if content and not content.endswith(b"\n"):
+        write_bytes(path, content[: content.rfind(b"\n") + 1])
+
+
+def _optuna() -> Any:
+    """Import Optuna, which takes half a second: only a search pays for it."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    return optuna
+
+
+def _storage(optuna: Any, folder: Path, url: str | None) -> Any:
+    if url:
+        return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
+    return optuna.storages.JournalStorage(backend)
+
+
+def _sampler(optuna: Any, settings: SearchConfig, seed: int) -> Any:
+    sampler, samplers = settings.sampler, optuna.samplers
+    if isinstance(sampler, TpeConfig):
+        options = {"multivariate": True} if sampler.multivariate else {}
+        return samplers.TPESampler(seed=seed, n_startup_trials=sampler.startup_trials, **options)
+    if isinstance(sampler, QmcConfig):
+        return samplers.QMCSampler(
+            scramble=sampler.scramble,
+            seed=seed,
+            independent_sampler=samplers.RandomSampler(seed=seed),
+            warn_asynchronous_seeding=False,
+            warn_independent_sampling=False,
+        )
+    return samplers.RandomSampler(seed=seed)
+
+
+def _pruner(optuna: Any, settings: SearchConfig, steps: int) -> Any:
+    pruner, pruners = settings.pruner, optuna.pruners
+    if isinstance(pruner, MedianPrunerConfig):
+        first = pruner.warmup_steps + 1  # Optuna counts steps from 0
+        return pruners.MedianPruner(n_startup_trials=pruner.startup_trials, n_warmup_steps=first)
+    if isinstance(pruner, HyperbandConfig):
+        return pruners.HyperbandPruner(pruner.min_resource, steps, pruner.reduction_factor)
+    return pruners.NopPruner()
+
+
+def _distribution(optuna: Any, dimension: Dimension) -> Any:
+    distributions = optuna.distributions
+    if dimension.kind == "choice":
+        return distributions.CategoricalDistribution(dimension.choices)
+    kind = distributions.IntDistribution if dimension.kind == "int" else distributions.FloatDistribution
+    step = {"step": dimension.step} if dimension.step else {}
+    return kind(dimension.low, dimension.high, log=dimension.log, **step)
+
+
+def _suggest(trial: Any, dimension: Dimension) -> Value:
+    if dimension.kind == "choice":
+        return str(trial.suggest_categorical(dimension.key, dimension.choices))
+    suggest: Callable[..., Value] = trial.suggest_int if dimension.kind == "int" else trial.suggest_float
+    step = {"step": dimension.step} if dimension.step else {}
+    return suggest(dimension.key, dimension.low, dimension.high, log=dimension.log, **step)
+
+
+def _below(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+
+
+def ranked(trials: Sequence[Trial], framework: str | None = None) -> list[Trial]:
+    """Return the complete trials by falling accuracy of a framework, None: of their mean; then by rising loss.
+
+    Of those that are alike, the earliest comes first.
+    """
+
+    def rank(trial: Trial) -> tuple[float, float]:
+        if framework:
+            return -trial.accuracy[framework], trial.loss[framework]
+        return -(trial.value or 0.0), sum(trial.loss.values())
+
+    return sorted((trial for trial in trials if trial.state == "complete"), key=rank)
