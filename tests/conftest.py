@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging.config  # noqa: F401 (patched below)
 import os
 import shutil
 import signal
@@ -41,6 +42,14 @@ def pytest_configure(config: pytest.Config) -> None:
             tempfile.TemporaryDirectory(prefix="tests-", ignore_cleanup_errors=True)
         )
         _OPEN.enter_context(workers.available(clean_environment(warm=False)))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _streams_stay_open() -> Iterator[None]:
+    """Hydra configures logging, and so closes all handlers: TensorFlow's closes the stream that pytest captures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("logging.config._clearExistingHandlers", lambda: None)
+        yield
 
 
 def pytest_unconfigure() -> None:
