@@ -6,6 +6,8 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import mlflow
 import pytest
@@ -13,6 +15,7 @@ from project_copy import clean_environment, copy_project
 from servers import Mlflow, nobody
 
 from pipeline.sweeps import workers
+from pipeline.tracking.experiments import update_views
 from pipeline.tracking.reachable import RefusedError, unreachable_reason
 from pipeline.tracking.store import configured_store
 
@@ -127,3 +130,26 @@ def test_into_a_server_on_postgresql(project: Path, postgresql: str, tmp_path: P
         assert_nothing_is_lost(project, server.url)
     finally:
         server.kill()
+
+
+def test_a_view_that_another_process_writes_at_the_same_moment_is_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    """PostgreSQL refuses the second of two that insert the same tag."""
+
+    class Client:
+        tags: ClassVar[dict[str, str]] = {}
+        refused = 0
+
+        def get_experiment(self, _: str) -> Any:
+            return SimpleNamespace(tags=dict(self.tags))
+
+        def set_experiment_tag(self, _: str, key: str, value: str) -> None:
+            if key not in self.tags:  # the other one's is there first
+                self.tags[key] = value
+                self.refused += 1
+                raise RuntimeError("duplicate key value violates unique constraint")
+            raise AssertionError(key)
+
+    client = Client()
+    update_views(client, "1", {})
+    assert client.refused > 3
+    assert not recwarn.list

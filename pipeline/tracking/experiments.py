@@ -62,9 +62,18 @@ def update_views(
         stored = client.get_experiment(experiment_id).tags
         for key, value in wanted.items():
             if stored.get(key) != value and _may_write(key, stored, current=current, report=report):
-                client.set_experiment_tag(experiment_id, key, value)
+                _set_tag(client, experiment_id, key, value, before=stored.get(key))
     except Exception as error:
         warnings.warn(redacted(f"saved views of the MLflow UI: {error}"), stacklevel=2)
+
+
+def _set_tag(client: Any, experiment_id: str, key: str, value: str, before: str | None) -> None:
+    """Set a tag; again if that failed, unless another process has set it meanwhile, which is why it does fail."""
+    try:
+        client.set_experiment_tag(experiment_id, key, value)
+    except Exception:
+        if client.get_experiment(experiment_id).tags.get(key) == before:
+            client.set_experiment_tag(experiment_id, key, value)
 
 
 def _may_write(key: str, stored: Mapping[str, str], *, current: bool, report: bool) -> bool:
