@@ -139,7 +139,7 @@ QUICK = [
     "train.optimizer.learning_rate=1e-3", "data=folder data.root=/a", "data.root=/a data=folder", "data.size=[8,8]",
     "model.layers=[{type:flatten},{type:dense,units:classes}]", "model=lenet5", "train/optimizer=sgd train.epochs=9",
     "experiment=mnist_lenet5 train.epochs=2", "train/schedule=cosine", "tracking.experiment='a, b'",
-    "~train.augment.flip train.epochs=2", "hydra.output_subdir=null train.epochs=2", "hydra.job.num=9",
+    "hydra.output_subdir=null train.epochs=2", "hydra.job.num=9",
     "hydra.sweep.subdir=x${hydra:job.num}_${hydra.job.override_dirname} train.epochs=2 seeds=[0]",
     "hydra.job.config.override_dirname.kv_sep=: hydra.sweep.subdir=${hydra.job.override_dirname} train.epochs=2",
 ]  # fmt: skip

@@ -87,6 +87,10 @@ OTHER = {  # where the other value is not made from the default
     "train.label_smoothing": "0.1",
     "train.clip_norm": "1.0",
     "tracking.experiment": "mine",
+    "search.storage": "sqlite:///study.db",
+    "search.fresh_seeds": "[7]",
+    "sweep.parallel": "2",
+    "sweep.sort": "validation_loss",
     "framework": "tensorflow",
     "seeds": "[0]",
 }
@@ -97,7 +101,10 @@ TOGETHER = {  # keys that are valid together only
     "data.root": ("data.name=mine", "data.provider=folder"),
     "data.options": ("data.name=emnist", "data.provider=torchvision"),
 }
-NAMES = ("train.optimizer.name", "train.schedule.name", "conf_digest")  # chosen as a group; stamped
+NAMES = (
+    *("train.optimizer.name", "train.schedule.name", "search.sampler.name", "search.pruner.name"),
+    "conf_digest",
+)  # chosen as a group; stamped
 DEFAULTS = compose().model_dump()
 
 

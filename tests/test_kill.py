@@ -286,7 +286,7 @@ def test_of_two_sweeps_with_the_same_job_one_trains_it(project: Path) -> None:
     until(second, "job 0: the same is being trained by process ")
     finish(first)
     said = finish(second)
-    assert "job 1: pytorch 1: done" in said
+    assert "job 1: pytorch epochs=1: done" in said
     assert not (project / "multirun/second/0/log.txt").exists()
     assert json.loads((project / "multirun/first/0/done.json").read_text())["sweeps"] == ["first", "second"]
     assert not (project / "multirun/second/0/models").exists()

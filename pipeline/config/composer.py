@@ -11,6 +11,7 @@ from ..core.errors import UserError
 from . import hydra_compat
 from .compose import CONF, compose_job, readable_errors, task_part
 from .hydra_compat import Source
+from .override_form_compat import require_form
 from .schema.whole import Config
 
 _MISSING: Final = "???"
@@ -42,6 +43,7 @@ class Composer:
         self._source = source
         self._bases: dict[tuple[str, ...], _Base | None] = {}
         self._groups: dict[str, bool] = {}
+        self._formed: set[str] = set()
         self._hydra: Any = None
 
     def compose(self, overrides: Sequence[str], number: int) -> ComposedJob:
@@ -57,6 +59,7 @@ class Composer:
             return None
         try:
             with readable_errors(overrides):
+                self._require_form(overrides)
                 parsed = [hydra_compat.parsed(override) for override in overrides]
                 plain = self._plain(parsed)
                 base = self._base([each.text for each, is_plain in zip(parsed, plain, strict=True) if not is_plain])
@@ -83,14 +86,23 @@ class Composer:
         first = next((place for place in range(len(kinds), 0, -1) if kinds[place - 1] == "other"), 0)
         return [kind == "plain" and place >= first for place, kind in enumerate(kinds)]
 
+    def _require_form(self, overrides: Sequence[str]) -> None:
+        """Check the overrides that no job before had, as each is checked by itself."""
+        if new := [override for override in overrides if override not in self._formed]:
+            require_form(self._started(), self._source, new)
+            self._formed |= set(new)
+
+    def _started(self) -> Any:
+        if self._hydra is None:
+            with hydra_compat.started(CONF, self._source) as self._hydra:
+                pass
+        return self._hydra
+
     def _kind(self, override: hydra_compat.Parsed) -> str:
         if override.of_hydra:
             return "hydra"
         if override.key not in self._groups:
-            if self._hydra is None:
-                with hydra_compat.started(CONF, self._source) as self._hydra:
-                    pass
-            self._groups[override.key] = hydra_compat.is_group(self._hydra, override.key)
+            self._groups[override.key] = hydra_compat.is_group(self._started(), override.key)
         if self._groups[override.key] and not isinstance(override.value, dict):
             return "group"
         sets = override.sets and re.fullmatch(r"\w+(\.\w+)*", override.key)

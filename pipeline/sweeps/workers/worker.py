@@ -279,8 +279,10 @@ def main(name: str, descriptor: int) -> None:
     atexit.register(ending := _Exit())  # registered first, so called last
     before = dict(os.environ)
     end_with_parent()
+    path = sys.path[:]
     for module in modules_of(name):
         importlib.import_module(module)
+    sys.path[:] = path  # what this project adds is its own folder, and a fork may be of another one
     gc.collect()
     gc.freeze()  # the collector must not write to pages that forks share
     worker = Worker(socket.socket(fileno=descriptor), before)
