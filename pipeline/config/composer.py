@@ -59,9 +59,9 @@ class Composer:
             return None
         try:
             with readable_errors(overrides):
-                self._require_form(overrides)
                 parsed = [hydra_compat.parsed(override) for override in overrides]
                 plain = self._plain(parsed)
+                self._require_form([each.text for each, is_plain in zip(parsed, plain, strict=True) if not is_plain])
                 base = self._base([each.text for each, is_plain in zip(parsed, plain, strict=True) if not is_plain])
                 if base is None or (folder := base.folder(parsed, number)) is None:
                     return None
@@ -87,7 +87,7 @@ class Composer:
         return [kind == "plain" and place >= first for place, kind in enumerate(kinds)]
 
     def _require_form(self, overrides: Sequence[str]) -> None:
-        """Check the overrides that no job before had, as each is checked by itself."""
+        """Check what no job before had, each by itself; a plain value has nothing wrong with its form."""
         if new := [override for override in overrides if override not in self._formed]:
             require_form(self._started(), self._source, new)
             self._formed |= set(new)
