@@ -12,10 +12,11 @@ import ctypes
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import sys
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -61,21 +62,41 @@ def main(path: str, module: str, *arguments: str) -> NoReturn:
         worker.connect(path)
         socket.send_fds(worker, [len(content).to_bytes(4, "big")], [0, 1, 2])
         worker.sendall(content)
-        answers = worker.makefile("r", encoding="utf-8")
-        start = json.loads(answers.readline() or "{}")
+        start = json.loads(_line(worker) or "{}")
     except OSError:
         start = {}
     if "pid" not in start:
         worker.close()
         os.execv(sys.executable, fresh)
-    _stand_in(start["pid"], answers)
+    _stand_in(start["pid"], worker)
 
 
-def _stand_in(pid: int, answers: TextIO) -> NoReturn:
-    """Forward signals to the fork until the worker reports its end, and end in the same way."""
+def _line(worker: socket.socket) -> str:
+    """Return the next line, read byte by byte, so that what follows is seen to be there; empty if there is none."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := worker.recv(1)):
+        line += byte
+    return line.decode()
+
+
+def _stand_in(pid: int, worker: socket.socket) -> NoReturn:
+    """Forward signals to the fork until the worker reports its end, and end in the same way.
+
+    By a pipe: a handler of Python's own would wait for the end of a call that began just after the signal arrived.
+    """
+    arrived, arrives = os.pipe()
+    os.set_blocking(arrives, False)
+    signal.set_wakeup_fd(arrives, warn_on_full_buffer=False)
     for number in _FORWARDED:
-        signal.signal(number, lambda number, _: os.kill(pid, number))
-    end = json.loads(answers.readline() or "{}")
+        signal.signal(number, lambda *_: None)
+    awaited: list[Any] = [worker, arrived]
+    while worker not in (ready := select.select(awaited, [], [])[0]):
+        for byte in os.read(arrived, 64) if arrived in ready else b"":
+            try:
+                os.kill(pid, byte)
+            except ProcessLookupError:  # its end is about to be reported
+                continue
+    end = json.loads(_line(worker) or "{}")
     if "status" not in end:
         print("error: the worker of this command was ended; run the same command to continue", file=sys.stderr)
         os._exit(1)
