@@ -148,6 +148,19 @@ def test_another_launcher_is_refused_by_name(project: Path) -> None:
     assert "allowed: basic, joblib, submitit_local, submitit_slurm" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("launcher", "setting"),
+    [
+        ("joblib", "hydra.launcher.n_jobs=0"),
+        *(("submitit_local", f"hydra.launcher.{key}=0") for key in ("cpus_per_task", "timeout_min")),
+    ],
+)
+def test_a_launcher_s_value_that_cannot_work_is_refused(project: Path, launcher: str, setting: str) -> None:
+    done = run_module(project, "pipeline.train", "-m", f"hydra/launcher={launcher}", setting)
+    assert done.returncode == 2
+    assert f"{setting.split('=')[0]} = 0: allowed: 1 or more" in done.stderr
+
+
 class _Data:
     class _Split:
         class images:  # noqa: N801

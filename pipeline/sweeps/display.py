@@ -94,13 +94,12 @@ class Display:
                 continue
             if job.began is None and _size(job.folders) != job.size:
                 job.began = time.monotonic()
-            if failure := next(filter(None, map(_failure, job.folders)), ""):
+            ends = [self._ended(folder) for folder in job.folders]
+            if early := [end for end in ends if end not in ("", DONE)]:  # a diverged trial is no failure of the search
+                self._end(job, early[0])
+            elif failure := next(filter(None, map(_failure, job.folders)), ""):
                 self._failed += 1
                 self._end(job, f"failed: {failure}")
-                continue
-            ends = [self._ended(folder) for folder in job.folders]
-            if early := [end for end in ends if end not in ("", DONE)]:
-                self._end(job, early[0])
             elif all(ends):
                 self._end(job, DONE)
         if self._progress:

@@ -93,7 +93,10 @@ def sweep_folder(folder: Path, keys: Sequence[str], owners: Sequence[str], stack
     claim.lock(folder, stack, key)
     if record := cache.record_of(folder):
         if not record.same(keys, owners):
-            raise UserError(f"{key} = {folder}: has the results of another sweep; {_WAY_OUT}")
+            raise UserError(
+                f"{key} = {folder}: has the results of another sweep: of other values, or of other "
+                f"train.threads, which sweep.parallel and the launcher set; {_WAY_OUT}"
+            )
     else:
         _require_nothing_of(key, folder, (*WRITTEN, "run", "multirun.yaml", "ranking.md", *map(str, range(len(keys)))))
     return folder
