@@ -88,8 +88,8 @@ def require_supported(hydra: Any) -> None:
     for key in ("n_jobs", "cpus_per_task", "timeout_min"):
         value = hydra.launcher.get(key)
         if isinstance(value, int) and value < 1 and not (key == "n_jobs" and value < 0):
-            allowed = "1 or more, or -1 for all cores" if key == "n_jobs" else "1 or more"
-            raise UserError(f"hydra.launcher.{key} = {value}: allowed: {allowed}")
+            range_ = "1 or more, or -1 for all cores" if key == "n_jobs" else "1 or more"
+            raise UserError(f"hydra.launcher.{key} = {value}: allowed: {range_}")
     name = str(hydra.job.get("name"))
     if not name or "/" in name or not name.isprintable() or len(name.encode(errors="replace")) > 240:
         raise UserError(f"hydra.job.name = {name[:80]!r}: allowed: the name of a file, without /, of 240 bytes at most")
