@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from ..config.labels import short_label
 from ..config.schema.search import HyperbandConfig, MedianPrunerConfig, QmcConfig, SearchConfig, TpeConfig
 from ..core.errors import UserError
 from ..core.files import write_bytes
@@ -49,8 +50,8 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """The values of its point, separated by spaces, numbers with three digits."""
-        return " ".join(short(value) for value in self.point.values())
+        """Its point in short, see `labels.short_label`, numbers with three digits."""
+        return short_label({key: short(value) for key, value in self.point.items()})
 
 
 def short(value: Value) -> str:
