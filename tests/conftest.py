@@ -6,6 +6,7 @@ import logging.config  # noqa: F401 (patched below)
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -50,6 +51,14 @@ def _streams_stay_open() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("logging.config._clearExistingHandlers", lambda: None)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_hydra_is_left() -> Iterator[None]:
+    """An application that is interrupted in process leaves its Hydra behind, and another refuses to begin."""
+    yield
+    if module := sys.modules.get("hydra.core.global_hydra"):
+        module.GlobalHydra.instance().clear()
 
 
 def pytest_unconfigure() -> None:
