@@ -251,7 +251,7 @@ def test_a_search_in_one_framework_names_its_best_point(
     settings = tuple(each.replace("framework=numpy,other", "framework=numpy") for each in SETTINGS)
     assert search(LOG, "search.trials=2", "train.epochs=1", "hydra.sweep.dir=multirun/one", settings=settings) == 0
     said = " ".join(capfd.readouterr().out.split())
-    assert re.search(r"NumPy: the best of 2 trials is trial [01] \(0?\.?\d+\S*\)\.", said)
+    assert re.search(r"NumPy: the best of 2 trials is trial [01] \(lr=\d\S*\)\.", said)
     assert "which is better" not in (project / "multirun/one/search.html").read_text()
     assert not (project / "multirun/one/comparison").exists()
 
