@@ -61,8 +61,9 @@ class Composer:
             with readable_errors(overrides):
                 parsed = [hydra_compat.parsed(override) for override in overrides]
                 plain = self._plain(parsed)
-                self._require_form([each.text for each, is_plain in zip(parsed, plain, strict=True) if not is_plain])
-                base = self._base([each.text for each, is_plain in zip(parsed, plain, strict=True) if not is_plain])
+                chosen = [each.text for each, is_plain in zip(parsed, plain, strict=True) if not is_plain]
+                self._require_form(chosen)
+                base = self._base(chosen)
                 if base is None or (folder := base.folder(parsed, number)) is None:
                     return None
                 values, missing = base.values, set(base.missing)

@@ -1,5 +1,6 @@
 """The folder of a run or of a sweep has one owner: what made its results, which alone may go on in it."""
 
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -106,6 +107,11 @@ def name_of(folder: Path) -> str:
     """Return the name of the sweep in this folder: two that are called alike, in different places, have two names."""
     inside = folder.resolve().parent == (main_root() / cache.FOLDER).resolve()
     return folder.name if inside else f"{folder.resolve().name}-{cache.digest_of(str(folder.resolve()))}"
+
+
+def without_year(name: str) -> str:
+    """Return a sweep's name for MLflow, which cuts long ones: one that is a time needs no year."""
+    return re.sub(r"^\d{4}-(?=\d{2}-\d{2}_)", "", name)
 
 
 def _require_nothing_of(key: str, folder: Path, names: Sequence[str]) -> None:

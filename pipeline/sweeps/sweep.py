@@ -1,6 +1,5 @@
 """A sweep from its first job to its ranking: finished jobs, the MLflow run, remaining jobs."""
 
-import re
 from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -20,6 +19,7 @@ from ..tracking.views import sweep_key, sweep_tags, view_page
 from . import cache
 from .capacity import Capacity
 from .display import Display
+from .folders import without_year
 from .plan import SweepJob, SweepPlan
 from .pool import Pool, Train
 from .processes import LOG
@@ -194,7 +194,7 @@ class Sweep:
         link, name = self.folder / "run", self.name
         resumed = link.exists()
         tags = {"stage": "sweep", **sweep_tags([name]), "sweep.jobs": len(self.jobs)}
-        run = self._stack.enter_context(self.tracker.run(f"sweep {_without_year(name)}", tags=tags, run_link=link))
+        run = self._stack.enter_context(self.tracker.run(f"sweep {without_year(name)}", tags=tags, run_link=link))
         if resumed:
             print(f"{self.folder}: goes on", flush=True)
         else:
@@ -265,7 +265,3 @@ class Sweep:
 
 def _name_of(job: SweepJob) -> str:
     return " ".join(filter(None, (f"job {job.number}:", job.config.framework, job.label)))
-
-
-def _without_year(name: str) -> str:
-    return re.sub(r"^\d{4}-(?=\d{2}-\d{2}_)", "", name)

@@ -1,6 +1,5 @@
 """A search from its first trial to its answer, in the process that was called."""
 
-import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -24,6 +23,7 @@ from ...tracking.views import sweep_key, sweep_tags, view_page
 from .. import cache
 from ..capacity import Capacity
 from ..display import DONE, Display
+from ..folders import without_year
 from ..plan import check
 from ..pool import Pool
 from ..processes import LOG
@@ -205,7 +205,7 @@ class Search:
         link, name, space = self.folder / "run", self.record.name, self.record.space
         resumed = link.exists()
         tags = {"stage": "sweep", **sweep_tags([name]), "search": True, "sweep.jobs": self.record.settings.trials}
-        run = self._stack.enter_context(self.tracker.run(f"search {_without_year(name)}", tags=tags, run_link=link))
+        run = self._stack.enter_context(self.tracker.run(f"search {without_year(name)}", tags=tags, run_link=link))
         if resumed:
             print(f"{self.folder}: goes on", flush=True)
         else:
@@ -228,7 +228,3 @@ def _require_sensible(config: Config) -> None:
             f"search.fresh_seeds = {config.search.fresh_seeds}: {min(used)} is one of seeds = {config.seeds}, which "
             "choose the points; allowed: others"
         )
-
-
-def _without_year(name: str) -> str:
-    return re.sub(r"^\d{4}-(?=\d{2}-\d{2}_)", "", name)
