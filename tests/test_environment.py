@@ -129,3 +129,25 @@ def test_warnings_of_libraries_end_no_command(tmp_path: Path) -> None:
         "    import warnings, os; warnings.warn('old', DeprecationWarning); print(os.environ['MPLBACKEND'])"
     )
     assert _python(code, tmp_path, PYTHONWARNINGS="error", MPLBACKEND="unknown") == "agg\n"
+
+
+@pytest.mark.xdist_group("tensorflow")
+def test_tensorflow_is_imported_without_what_keras_imports_for_others(tmp_path: Path) -> None:
+    """Their import takes 40 % of the time; whoever wants one of them, also at that moment in another thread, has it."""
+    code = (
+        "import sys, threading\n"
+        "found = []\n"
+        "def other():\n"
+        "    while 'keras' not in sys.modules: pass\n"
+        "    import sklearn\n"
+        "    found.append(sklearn)\n"
+        "thread = threading.Thread(target=other)\n"
+        "if sys.argv[1:]: thread.start()\n"
+        "from pipeline.models.tensorflow.start import keras\n"
+        "names = [n for n in ('matplotlib', 'pandas', 'scipy', 'sklearn') if n in sys.modules]\n"
+        "import matplotlib, pandas, scipy, sklearn\n"
+        "if sys.argv[1:]: thread.join(); assert found == [sklearn]\n"
+        "print(names)"
+    )
+    assert _python(code, tmp_path).strip() == "[]"
+    assert "sklearn" in _python(code.replace("sys.argv[1:]", "True"), tmp_path)

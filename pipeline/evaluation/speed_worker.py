@@ -125,8 +125,8 @@ class _Bench:
         """
         began = time.perf_counter()
         pace = {}
-        for kind, trial in (("training", 8), ("inference", min(4 * self.chunk, len(self.images))), ("latency", 20)):
-            self.run(kind, trial)
+        for kind, trial in (("training", 8), ("inference", min(2 * self.chunk, len(self.images))), ("latency", 20)):
+            self.run(kind, trial // 2)
             pace[kind] = float(np.sum(self.run(kind, trial))) / trial
         device = self.classifier.device
         return {

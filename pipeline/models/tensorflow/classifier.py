@@ -127,13 +127,13 @@ class TensorFlowClassifier:
 
         shape = (None, *self.architecture.image_shape)
         compiled = self.execution == "compiled"
-        return tf.function(forward, input_signature=[tf.TensorSpec(shape, tf.uint8)]) if compiled else forward
+        return _traced(forward, input_signature=[tf.TensorSpec(shape, tf.uint8)]) if compiled else forward
 
     def _scaled(self, images: Any) -> Any:
         return tf.cast(images, self.train.precision) * unit_scale(self.train.precision)
 
     def _compiled(self, function: Any) -> Any:
-        return tf.function(function, jit_compile=True) if self.execution == "compiled" else function
+        return _traced(function, jit_compile=True) if self.execution == "compiled" else function
 
     def _run(self, order: np.ndarray, draws: np.ndarray, coefficients: np.ndarray, keys: np.ndarray) -> tuple[Any, Any]:
         if self.execution == "eager":
@@ -148,16 +148,18 @@ class TensorFlowClassifier:
 
     def _epoch_function(self, batch_size: int) -> Any:
         # XLA compiles the step and not the loop: it makes a step a sixth faster, and the loop three times slower.
-        step = tf.function(self._take_step, jit_compile=True)
+        step = _traced(self._take_step, jit_compile=True)
 
         def epoch(order: Any, draws: Any, coefficients: Any, keys: Any, images: Any, labels: Any) -> tuple[Any, Any]:
             steps = tf.shape(order)[0]
             losses = tf.TensorArray(self.train.precision, size=steps)
             corrects = tf.TensorArray(tf.int32, size=steps)
-            for i in tf.range(steps):
+
+            def take(i: Any, losses: Any, corrects: Any) -> tuple[Any, Any, Any]:
                 loss, correct = step(order[i], draws[i], coefficients[i], keys[i], images, labels)
-                losses = losses.write(i, loss)
-                corrects = corrects.write(i, correct)
+                return i + 1, losses.write(i, loss), corrects.write(i, correct)
+
+            _, losses, corrects = tf.while_loop(lambda i, *_: i < steps, take, (0, losses, corrects))
             return losses.stack(), corrects.stack()
 
         signature = [
@@ -168,7 +170,7 @@ class TensorFlowClassifier:
             tf.TensorSpec(self._images.shape, tf.uint8),
             tf.TensorSpec(self._labels.shape, tf.int64),
         ]
-        return tf.function(epoch, input_signature=signature)
+        return _traced(epoch, input_signature=signature)
 
     def _take_step(
         self, rows: Any, draws: Any, coefficients: Any, key: Any, images: Any, labels: Any
@@ -201,3 +203,8 @@ class TensorFlowClassifier:
             targets = tf.one_hot(labels, classes, dtype=outputs.dtype) * (1 - smoothing) + smoothing / classes
             losses = tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=outputs)
         return tf.reduce_mean(losses)
+
+
+def _traced(function: Any, **options: Any) -> Any:
+    """Return `function` as a graph, as it stands: nothing here needs AutoGraph, and its rewriting takes a second."""
+    return tf.function(function, autograph=False, **options)
