@@ -38,7 +38,22 @@ TOLD = {
     # values of another kind
     "model=null": r"model = null: is no name; allowed: lenet5, resnet8",
     "model=": r"model = '': unknown; allowed: lenet5, resnet8",
-    "model=[a,b]": r"model = '.': unknown; allowed: lenet5, resnet8",
+    "model=[a,b]": r"model = \[a,b\]: one at a time; allowed: lenet5, .*; to try each, -m model=a,b",
+    "-m model=[lenet5,resnet8],lenet5": r"one at a time; allowed: .*to try each, -m model=lenet5,resnet8",
+    "framework=[a,b]": r"framework = \['a', 'b'\]: .*; to try each value, -m framework=a,b",
+    "train.batch_size=[32,64]": r"to try each value, -m train\.batch_size=32,64",
+    "train.optimizer=adam": r"train\.optimizer = 'adam': is a section; allowed: train/optimizer=adam \(or adamw",
+    "train.augment=3": r"train\.augment = 3: is a section; allowed: its keys, train\.augment\.cutout",
+    "seeds=[]": r"seeds = \[\]: allowed: a list of 1 or more values",
+    "sweep={parallel:0}": r"sweep\.parallel = 0: input should be 'auto' or greater than or equal to 1",
+    # what the call would ignore
+    "sweep.parallel=2": r"sweep\.parallel = 2: is of a sweep, and this is a single run; allowed: with -m",
+    "hydra.sweep.dir=x": r"hydra\.sweep\.dir = x: is of a sweep.*with -m \(--multirun\), or hydra\.run\.dir",
+    "hydra/launcher=joblib": r"hydra/launcher = joblib: is of a sweep",
+    "search.trials=3": r"search\.trials = 3: is of a search; allowed: with -m hydra/sweeper=search",
+    "-m search/sampler=qmc train.epochs=1,2": r"search/sampler = qmc: is of a search",
+    "-m hydra.run.dir=x train.epochs=1,2": r"hydra\.run\.dir = x: is of a single run.*allowed: hydra\.sweep\.dir",
+    "-m hydra/sweeper=search train.batch_size=interval(16,32)": r"'train\.batch_size=int\(interval\(16,32\)\)'",
     "train/optimizer=3": r"train/optimizer = 3: is no name; allowed: adam, adamw",
     "hydra=null": r"hydra = null: allowed: keys below it",
     "hydra.run.dir=null": r"hydra\.run\.dir = null: needs a value; allowed: a text",
@@ -122,13 +137,20 @@ def test_what_hydra_does_not_take_is_told_in_one_line(
         "epochs": r"'epochs': not key=value: has no '='",
         "train..epochs=3": r"'train\.\.epochs' is no key",
         "hydra.run.dir=x": r"hydra\.run\.dir=x: a setting of Hydra's own",
-        "seeds.x=3": r"params\.yaml with seeds\.x=3: ",
+        "seeds.x=3": r"seeds\.x=3: no such place in a list; its entries are numbered from 0",
+        "model.layers.9.filters=8": r"model\.layers\.9\.filters=8: no such place in a list",
+        "train.optimizer=adam": r"train\.optimizer = 'adam': is a section; allowed: train/optimizer=adam",
     }.items(),
 )
 def test_a_stage_tells_the_same_of_its_overrides(tmp_path: Path, override: str, message: str) -> None:
     write(compose(), tmp_path / "params.yaml")
     with pytest.raises(UserError, match=message):
         load(tmp_path / "params.yaml", [override])
+
+
+def test_a_stage_takes_an_override_of_an_entry_of_a_list(tmp_path: Path) -> None:
+    write(compose(), tmp_path / "params.yaml")
+    assert load(tmp_path / "params.yaml", ["model.layers.0.filters=8"]).model.layers[0].filters == 8
 
 
 def test_a_primary_configuration_of_ones_own_is_taken(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_a_bad_space_is_refused_in_one_line_before_any_work(
 def test_a_search_needs_the_option_of_a_sweep(search: Search, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         train.main(["hydra/sweeper=search", *SETTINGS[:3], "framework=numpy"])
-    assert "hydra/sweeper = search: goes with -m" in capfd.readouterr().err
+    assert "hydra/sweeper = search: is of a sweep, and this is a single run; allowed: with -m" in capfd.readouterr().err
 
 
 # the trials ---------------------------------------------------------------------------------------

@@ -158,12 +158,22 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         require_pair(override)
     try:
-        return parse(OmegaConf.merge(snapshot, OmegaConf.from_dotlist(list(overrides))))
+        for override in overrides:
+            _apply(snapshot, override)
+        return parse(snapshot)
     except yaml.YAMLError as error:
         raise UserError(f"{' '.join(overrides)}: not key=value: {one_message(error)}") from error
     except OmegaConfBaseException as error:
         given = f" with {' '.join(overrides)}" if overrides else ""
         raise UserError(f"{path}{given}: {one_message(error)}") from error
+
+
+def _apply(snapshot: DictConfig, override: str) -> None:
+    key, _, value = override.partition("=")
+    try:
+        OmegaConf.update(snapshot, key, OmegaConf.from_dotlist([f"value={value}"]).value, force_add=True)
+    except (IndexError, ValueError) as error:
+        raise UserError(f"{override}: no such place in a list; its entries are numbered from 0") from error
 
 
 def parse(composed: Any) -> Config:
@@ -200,27 +210,50 @@ def write(config: Config, path: Path = PARAMS) -> None:
 
 
 def _problems(error: ValidationError, values: Mapping[Any, Any]) -> Iterable[str]:
-    """Yield a message for each problem: the full key, its value, and what is allowed."""
+    """Yield a message for each key with a problem: the full key, its value, and what is allowed."""
+    alternatives: dict[str, list[str]] = {}  # a value that may be of several types has a problem for each
     for problem in error.errors(include_url=False):
-        location = problem["loc"]
-        key = _key(location, values)
-        if problem["type"] == "extra_forbidden":
-            allowed = allowed_keys(location[:-1])
-            close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            yield f"{key} = {problem['input']!r}: unknown key{hint} (allowed: {', '.join(allowed)})"
-        elif problem["type"] == "union_tag_invalid":
-            tag, group = str(problem["ctx"]["discriminator"]).strip("'"), "/".join(map(str, location))
-            hint = f"; choose the whole section: {group}=..." if (CONF / group).is_dir() else ""
-            yield f"{key}.{tag} = {problem['ctx']['tag']!r}: allowed: {problem['ctx']['expected_tags']}{hint}"
-        elif problem["type"] == "value_error":
+        key, given = _key(problem["loc"], values), problem["input"]
+        if problem["type"] == "value_error":
             yield problem["msg"].removeprefix("Value error, ")
         elif problem["type"] == "missing":
             yield f"{key}: missing"
-        elif problem["type"] == "list_type" and problem["input"] != "???":
-            yield f"{key} = {problem['input']!r}: allowed: a list, in a shell '{key}=[{problem['input']}]'"
-        elif problem["input"] != "???":  # `parse` has reported it
-            yield f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+        elif problem["type"] == "union_tag_invalid":
+            tag = str(problem["ctx"]["discriminator"]).strip("'")
+            choice = _choice(problem["loc"])
+            hint = f"; choose the whole section: {choice}" if choice else ""
+            yield f"{key}.{tag} = {problem['ctx']['tag']!r}: allowed: {problem['ctx']['expected_tags']}{hint}"
+        elif given != "???":  # `parse` has reported it
+            alternatives.setdefault(f"{key} = {given!r}", []).append(_reason(problem, key))
+    for pair, reasons in alternatives.items():
+        first, *others = dict.fromkeys(reasons)
+        yield f"{pair}: {' or '.join([first, *(other.removeprefix('input should be ') for other in others)])}"
+
+
+def _reason(problem: Any, key: str) -> str:
+    """Return what is wrong with one value, and what is allowed."""
+    location, given = problem["loc"], problem["input"]
+    if problem["type"] == "extra_forbidden":
+        allowed = allowed_keys(location[:-1])
+        close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return f"unknown key{hint} (allowed: {', '.join(allowed)})"
+    if problem["type"] == "list_type":
+        return f"allowed: a list, in a shell '{key}=[{given}]'"
+    if problem["type"] == "too_short":
+        return f"allowed: a list of {problem['ctx']['min_length']} or more values"
+    if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        keys = ", ".join(f"{key}.{name}" for name in allowed_keys(location))
+        return f"is a section; allowed: {_choice(location) or f'its keys, {keys}'}"
+    several = f"; to try each value, -m {key}={','.join(map(str, given))}" if isinstance(given, list) else ""
+    return f"{problem['msg'][0].lower()}{problem['msg'][1:]}{several}"
+
+
+def _choice(location: Sequence[int | str]) -> str:
+    """Return how the section at `location` is chosen as a whole; empty if there is no choice."""
+    group = "/".join(map(str, location))
+    names = sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))
+    return f"{group}={names[0]} (or {', '.join(names[1:])})" if len(names) > 1 else ""
 
 
 def _key(location: tuple[int | str, ...], values: Any) -> str:

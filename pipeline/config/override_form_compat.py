@@ -44,8 +44,24 @@ def require_form(hydra: Any, source: Source, overrides: Sequence[str]) -> None:
             _require_deletable(given, key)
         elif parsed.is_range_sweep() and not parsed.value().step:
             raise UserError(f"{pair(given)}: has the step 0; allowed: {_FUNCTIONS['range']}")
-        elif (options := _options(hydra, key)) and not (parsed.is_sweep_override() or _are_names(parsed.value())):
-            raise UserError(f"{pair(given)}: is no name; allowed: {', '.join(options)}")
+        elif options := _options(hydra, key):
+            _require_choice(given, parsed, options)
+
+
+def _require_choice(given: str, parsed: Any, options: Sequence[str]) -> None:
+    """Raise `UserError` for what is no name of one of the `options` of a group.
+
+    Hydra lays the several of a list above each other. Where they are alternatives, as networks are, that is none.
+    """
+    value = parsed.value()
+    key = parsed.key_or_group
+    alternatives = len(options) > 1 and key != "experiment" and (CONF / key).is_dir()
+    for each in getattr(value, "list", [value]):
+        if isinstance(each, list) and len(each) > 1 and alternatives:
+            tried = f"to try each, -m {key}={','.join(map(str, each))}"
+            raise UserError(f"{pair(given)}: one at a time; allowed: {', '.join(options)}; {tried}")
+    if not (parsed.is_sweep_override() or _are_names(value)):
+        raise UserError(f"{pair(given)}: is no name; allowed: {', '.join(options)}")
 
 
 def _require_name(hydra: Any, source: Source) -> None:

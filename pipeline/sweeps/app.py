@@ -33,7 +33,7 @@ from ..data.cache import obtain
 from ..tracking.store import ensure_store
 from . import cache, folders, workers
 from .capacity import Capacity, of_launcher, of_this_machine
-from .command_line import CommandLine, is_basic, is_search, require_supported
+from .command_line import CommandLine, is_basic, is_search, require_applicable, require_supported
 from .plan import SweepPlan, check, expand
 from .planned import run_planned
 from .processes import run_job
@@ -116,8 +116,7 @@ class _App:
             sweep = asked.multirun or str(shared.hydra.mode).endswith("MULTIRUN")
             place = OmegaConf.select(shared, "hydra.sweep.dir") if sweep else None
             new = folders.named_by_time(shared, "sweep" if sweep else "run")
-        if is_search(shared.hydra) and not sweep:
-            raise UserError("hydra/sweeper = search: goes with -m (--multirun)")
+        require_applicable(asked.overrides, sweep=sweep, search=is_search(shared.hydra))
         ensure_store(main_root())
         if sweep:
             chosen = folders.free("hydra.sweep.dir", place)

@@ -74,6 +74,21 @@ class CommandLine:
         )
 
 
+def require_applicable(overrides: Sequence[str], *, sweep: bool, search: bool) -> None:
+    """Raise `UserError` for an override that this call would ignore, as it is of a sweep, a search or a single run."""
+    of_sweep = ("hydra.sweep.", "hydra.sweeper.", "hydra.launcher.", "hydra/sweeper", "hydra/launcher", "sweep.")
+    for given in overrides:
+        key, _, value = given.lstrip("+~").partition("=")
+        shown = f"{key} = {value}"
+        if not sweep and key.startswith(of_sweep):
+            instead = ", or hydra.run.dir" if key == "hydra.sweep.dir" else ""
+            raise UserError(f"{shown}: is of a sweep, and this is a single run; allowed: with -m (--multirun){instead}")
+        if not search and key.startswith(("search.", "search/")):
+            raise UserError(f"{shown}: is of a search; allowed: with -m hydra/sweeper=search")
+        if sweep and key.startswith("hydra.run."):
+            raise UserError(f"{shown}: is of a single run, and this is a sweep; allowed: hydra.sweep.dir")
+
+
 def require_supported(hydra: Any) -> None:
     """Raise `UserError` for a setting of Hydra's that this application cannot follow; `hydra`: the composed node."""
     if hydra.job.chdir:

@@ -1,7 +1,7 @@
 """A search from its first trial to its answer, in the process that was called."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ...core.paths import main_root
 from ...search import study as studies
 from ...search.record import SearchRecord
 from ...search.report import Ended
-from ...search.space import parse
+from ...search.space import Space, parse
 from ...search.study import Study
 from ...tracking.runs import Run
 from ...tracking.tracker import Tracker
@@ -56,7 +56,8 @@ class Search:
             raise UserError(f"{named[0]}: a search names the folders of its trials by their numbers; leave it out")
         space = parse(overrides, source, framework)
         first, *others = space.corners()
-        self._configs = [compose_point(space, hydra, source, first, name) for name in space.frameworks]
+        with _told_of_whole_numbers(space):
+            self._configs = [compose_point(space, hydra, source, first, name) for name in space.frameworks]
         _require_sensible(self._configs[0])
         self._job_keys = [check(config) for config in self._configs]
         for corner in others:
@@ -220,6 +221,19 @@ def _ended(folder: Path) -> str:
     if ended := Ended.read(folder):
         return DONE if ended.state == "complete" else f"{ended.state}: {ended.reason}"
     return DONE if cache.is_marked_done(folder) else ""
+
+
+@contextmanager
+def _told_of_whole_numbers(space: Space) -> Iterator[None]:
+    """Add to a refusal of an interval's end how to search over whole numbers: Hydra makes all intervals real."""
+    try:
+        yield
+    except UserError as error:
+        for each in space.dimensions:
+            if each.kind == "float" and f"{each.key} = {each.ends[0]}: input should be a valid integer" in str(error):
+                whole = f"{each.key}=int(interval({each.low:g},{each.high:g}))"
+                raise UserError(f"{error}; for whole numbers, '{whole}'") from error
+        raise
 
 
 def _require_sensible(config: Config) -> None:
