@@ -31,7 +31,7 @@ def arm(
     layers: Sequence[dict[str, Any]] = (),
 ) -> Arm:
     """Under seed s the examples s, s + 1, ... are answered wrongly, `wrong` of them."""
-    outputs = np.stack([np.eye(4, dtype=np.float32)[labels] * 5 for _ in seeds])
+    outputs = np.stack([np.eye(int(labels.max()) + 1, dtype=np.float32)[labels] * 5 for _ in seeds])
     for row, seed in enumerate(seeds):
         outputs[row, seed : seed + wrong] = np.roll(outputs[row, seed : seed + wrong], 1, axis=1)
     history = [
@@ -60,6 +60,7 @@ def test_only_seeds_in_common_are_compared_and_the_rest_is_named() -> None:
     assert found.notes == (
         "Only seeds that both have are compared: seed 0 of TensorFlow left out.",
         "Only seeds that both have are compared: seed 9 of PyTorch left out.",
+        "Both arms give the same answer to every test image, under every seed.",
     )
     assert (found.a.outputs == found.b.outputs).all()
     assert found.verdicts["accuracy"].kind == "equivalent"
@@ -136,3 +137,44 @@ def test_a_comparison_s_run_is_named_by_all_that_tells_it_from_the_others() -> N
     }
     networks = [{"model": {"name": name}} for name in ("lenet5", "resnet8")]
     assert [short_label(each) for each in from_mlflow._telling(networks)] == ["lenet5", "resnet8"]
+
+
+def _collapsed(framework: str, rows: Sequence[int], *, classes: np.ndarray = LABELS) -> Arm:
+    """Under the seeds 0, 1, ... of `rows`, every image gets the same outputs: those of the shares of the classes."""
+    found = arm(framework, range(3), labels=classes)
+    shares = np.log((np.bincount(classes) / len(classes)).astype(np.float32))
+    found.outputs[list(rows)] = shares
+    return found
+
+
+IMBALANCED = np.repeat([0, 1], [380, 20])
+
+
+def test_of_two_arms_that_have_not_learned_nothing_is_said() -> None:
+    """They agree on every image, which would else be an equivalence with an interval of no width."""
+    found = compare_arms(_collapsed("tensorflow", range(3)), _collapsed("pytorch", range(3)), CONFIG.compare, 15)
+    assert {verdict.kind for verdict in found.verdicts.values()} == {"inconclusive"}
+    assert found.sentence("accuracy").startswith("Inconclusive: neither has learned; both are no better than the ")
+    assert found.label("accuracy") == "neither learned"
+    assert found.notes == (
+        "TensorFlow has not learned under seeds 0, 1, 2: no better than the shares of the classes.",
+        "PyTorch has not learned under seeds 0, 1, 2: no better than the shares of the classes.",
+        "Both arms give the same answer to every test image, under every seed.",
+    )
+
+
+def test_a_seed_that_has_not_learned_is_named_and_the_rest_is_compared() -> None:
+    found = compare_arms(arm("tensorflow", range(3)), _collapsed("pytorch", [1]), CONFIG.compare, 15)
+    assert found.verdicts["accuracy"].learned
+    assert found.notes == ("PyTorch has not learned under seed 1: no better than the shares of the classes.",)
+
+
+def test_who_ranks_rare_classes_has_learned_though_the_frequent_one_is_always_named() -> None:
+    """With 95 % of one class, accuracy alone would not show it."""
+    constant = _collapsed("pytorch", range(3), classes=IMBALANCED)
+    assert constant.learned == ()
+    constant.outputs[:, IMBALANCED == 1, 1] += 2
+    assert (constant.outputs.argmax(axis=-1) == 0).all()
+    assert arm("pytorch", range(3), labels=LABELS).learned == (0, 1, 2)
+    del constant.__dict__["learned"]
+    assert constant.learned == (0, 1, 2)

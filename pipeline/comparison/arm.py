@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.files import read_text
 from ..core.frameworks import SeriesStyle, find
+from ..evaluation import metrics
 from ..models.manifest import Manifest
 from ..tracking.references import RunReferences
 from ..training.results import HistoryRow, read_history
+from .verdict import RESOLUTION
 
 _ADVICE = "run `dvc repro`"
 
@@ -56,6 +59,24 @@ class Arm:
         ours = [name for name in used if name in framework.ours]
         parts = f"this project's {', '.join(ours)}" if ours else "all parts its own"
         return f"{self.title} {execution}{compiler}, with {parts}"
+
+    @cached_property
+    def learned(self) -> tuple[int, ...]:
+        """The seeds under which the arm knows more than the shares of the classes in the test split.
+
+        That is a higher accuracy than that of the most frequent class, or a lower log-loss than their entropy, by two
+        standard errors over the examples.
+        """
+        shares = np.bincount(self.labels) / len(self.labels)
+        most, entropy = shares.max(), -np.sum(shares[shares > 0] * np.log(shares[shares > 0]))
+        chance = most + 2 * (most * (1 - most) / len(self.labels)) ** 0.5
+        learned = []
+        for seed, outputs in zip(self.seeds, self.outputs, strict=True):
+            losses = metrics.losses(outputs, self.labels)
+            accuracy = (metrics.predicted_labels(outputs) == self.labels).mean()
+            if accuracy > chance or losses.mean() + 2 * losses.std() / len(losses) ** 0.5 < entropy - RESOLUTION:
+                learned.append(seed)
+        return tuple(learned)
 
     @property
     def epoch_seconds(self) -> list[float]:

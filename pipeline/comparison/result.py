@@ -87,6 +87,8 @@ class Comparison:
         verdict = self.verdicts[metric]
         if verdict.kind == "equivalent":
             return "equivalent"
+        if not verdict.learned:
+            return "neither learned"
         if verdict.kind == "inconclusive":
             return f"inconclusive (+{verdict.more_seeds} seeds)" if verdict.more_seeds else "inconclusive"
         name = (self.a if verdict.kind == "a_better" else self.b).title
@@ -190,10 +192,12 @@ def compare_arms(
     common = sorted(set(a.seeds) & set(b.seeds))
     if not common:
         raise UserError(f"{a.title} has the seeds {_list(a.seeds)}, {b.title} {_list(b.seeds)}: none in common to pair")
-    all_notes = (*notes, *_seed_notes(a, b, common))
+    seed_notes = _seed_notes(a, b, common)
     a, b = a.with_seeds(common), b.with_seeds(common)
+    all_notes = (*notes, *seed_notes, *_learning_notes(a, b))
+    learned = bool(a.learned or b.learned)
     differences = paired.differences(a.outputs, b.outputs, a.labels, bins=bins, resamples=config.resamples)
-    verdicts = {metric: decide(value, getattr(config.margin, metric)) for metric, value in differences.items()}
+    verdicts = {metric: decide(value, getattr(config.margin, metric), learned=learned) for metric, value in differences.items()}
     tests = paired.mcnemar(a.outputs, b.outputs, a.labels, common)
     return Comparison(a, b, all_notes, differences, verdicts, tests, config, bins, speed, parity)
 
@@ -210,6 +214,18 @@ def _seed_notes(a: Arm, b: Arm, common: Sequence[int]) -> list[str]:
             f"One seed ({common[0]}): this tells two trained models apart, not two ways of training them. "
             "Intervals are over the examples alone."
         )
+    return notes
+
+
+def _learning_notes(a: Arm, b: Arm) -> list[str]:
+    """Name the seeds under which an arm has not learned, and say so if both arms answer the same."""
+    notes = []
+    for arm in (a, b):
+        if failed := [seed for seed in arm.seeds if seed not in arm.learned]:
+            seeds = f"seed{'s' * (len(failed) > 1)} {_list(failed)}"
+            notes.append(f"{arm.title} has not learned under {seeds}: no better than the shares of the classes.")
+    if (a.outputs.argmax(axis=-1) == b.outputs.argmax(axis=-1)).all():
+        notes.append("Both arms give the same answer to every test image, under every seed.")
     return notes
 
 

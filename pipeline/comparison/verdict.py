@@ -24,16 +24,20 @@ class Verdict:
     """Whether the difference is significantly smaller than the margin, whichever arm is better."""
     more_seeds: int | None
     """If inconclusive, about how many more seeds would settle it; None if no number would, on this test split."""
+    learned: bool = True
+    """Whether an arm has learned; False: neither has, under no seed, so that there is nothing to compare."""
 
 
-def decide(difference: Difference, margin: float) -> Verdict:
+def decide(difference: Difference, margin: float, *, learned: bool = True) -> Verdict:
     """Decide at the 5 % level.
 
     An arm is better if the 95 % interval excludes 0, and the difference is no mere rounding (`RESOLUTION`). Otherwise
     the arms are equivalent if two one-sided tests (TOST) place the difference within `margin`: the smallest difference
     that matters, > 0, in the metric's unit. One seed decides nothing, because it cannot tell the arm from the luck of
-    its initial weights.
+    its initial weights. Arms of which neither has `learned` are alike in that alone, so nothing is decided.
     """
+    if not learned:
+        return Verdict("inconclusive", False, None, learned=False)
     if difference.seeds == 1:
         return Verdict("inconclusive", False, 2)
     small = difference.p_equivalence(margin) < LEVEL
@@ -107,6 +111,8 @@ def sentence(verdict: Verdict, difference: Difference, margin: float, a: str, b:
         p_value = difference.p_equivalence(margin)
         p_text = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
         return f"Equivalent within the margin of {allowed}. {measured}; equivalence test {p_text}."
+    if not verdict.learned:
+        return f"Inconclusive: neither has learned; both are no better than the shares of the classes. {measured}."
     if difference.seeds == 1:
         ahead = f"{a if difference.favours_a else b} is ahead" if difference.mean else "neither is ahead"
         return (

@@ -40,8 +40,9 @@ def publish(
     """Write JSON, figures and `report.html` into `output`, and log all as an MLflow run.
 
     `dataset`: for the images that the arms predict differently; None if it is not on this machine. `label`: goes into
-    the run's name, before the verdict. `parent`: id of the parent run. `front`: have the saved view of curves and the
-    bar of links on the experiment's page lead to this run. Returns the lines that tell where to look.
+    the run's name, before the verdict; empty: network and data. `parent`: id of the parent run. `front`: have the saved
+    view of curves and the bar of links on the experiment's page lead to this run. Returns the lines that tell where to
+    look.
     """
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "comparison.json", comparison.document())
@@ -52,7 +53,8 @@ def publish(
         save(figure, output / f"{name}.png")
     write_text(output / "report.html", html.page(comparison, pictures, dataset))
     tracker = Tracker(tracking, main_root())
-    run_name = " ".join(filter(None, ("compare", label, comparison.label("accuracy").split(" (")[0])))
+    what = label or f"{comparison.a.manifest.model} {comparison.a.manifest.data}"
+    run_name = f"compare {what}: {comparison.label('accuracy').split(' (')[0]}"
     with tracker.run(run_name, parent=parent, tags=_tags(comparison) | dict(tags or {})) as run:
         _log(run, comparison, output)
         if front:

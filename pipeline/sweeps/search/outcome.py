@@ -20,6 +20,7 @@ from ...search.pictures import pictures
 from ...search.record import SearchRecord
 from ...search.study import Study, Trial, ranked
 from ...tracking.runs import Run
+from ..folders import without_year
 from ..processes import Failure
 from .answer import Judged, judge, sentence
 from .chosen import Chosen, choose, home, open_jobs
@@ -118,7 +119,7 @@ def tell(folder: Path, answer: Answer) -> None:
 def _publish(folder: Path, record: SearchRecord, judged: Judged, dataset: Dataset, config: Config) -> JudgedPair:
     several = len(record.space.frameworks) > 2
     place = Path("comparison") / judged.kind / (judged.framework if several else "")
-    label, tags = f"tuned {judged.kind}", {"sweep": record.name}
+    label, tags = f"{without_year(record.name)} tuned {judged.kind}", {"sweep": record.name}
     publish(judged.comparison, folder / place, dataset, config.tracking, label=label, parent=record.parent, tags=tags)
     return JudgedPair(_TITLES[judged.kind], judged.comparison, str(place / "report.html"))
 
