@@ -197,7 +197,9 @@ def compare_arms(
     all_notes = (*notes, *seed_notes, *_learning_notes(a, b))
     learned = bool(a.learned or b.learned)
     differences = paired.differences(a.outputs, b.outputs, a.labels, bins=bins, resamples=config.resamples)
-    verdicts = {metric: decide(value, getattr(config.margin, metric), learned=learned) for metric, value in differences.items()}
+    verdicts = {
+        metric: decide(value, getattr(config.margin, metric), learned=learned) for metric, value in differences.items()
+    }
     tests = paired.mcnemar(a.outputs, b.outputs, a.labels, common)
     return Comparison(a, b, all_notes, differences, verdicts, tests, config, bins, speed, parity)
 
