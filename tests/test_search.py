@@ -249,8 +249,10 @@ def test_a_search_in_one_framework_names_its_best_point(
     search: Search, project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     settings = tuple(each.replace("framework=numpy,other", "framework=numpy") for each in SETTINGS)
-    assert search(LOG, "search.trials=2", "train.epochs=1", "hydra.sweep.dir=multirun/one", settings=settings) == 0
+    rates = f"{RATE}=0.1,0.2"
+    assert search(rates, "search.trials=3", "train.epochs=1", "hydra.sweep.dir=multirun/one", settings=settings) == 0
     said = " ".join(capfd.readouterr().out.split())
+    assert "2 trials, not 3: the space has no more points" in said
     assert re.search(r"NumPy: the best of 2 trials is trial [01] \(lr=\d\S*\)\.", said)
     assert "which is better" not in (project / "multirun/one/search.html").read_text()
     assert not (project / "multirun/one/comparison").exists()
@@ -395,6 +397,38 @@ def test_a_seed_gives_its_points_and_no_point_twice(tmp_path: Path, sampler: str
     assert {point["train.batch_size"] for point in points} == {"16", "32", "64"}
     assert {type(point["train.clip_norm"]) for point in points} == {int}
     assert all(1e-3 <= point[RATE] <= 1 and 1 <= point["train.clip_norm"] <= 8 for point in points)
+
+
+FINITE = ("train.batch_size=16,32,64", "train.clip_norm=range(1,4)", "train.label_smoothing=range(0,0.3,0.1)")
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "qmc", "random"])
+def test_a_finite_space_is_drawn_to_its_last_point_before_any_is_repeated(tmp_path: Path, sampler: str) -> None:
+    record = _record(sampler, 3, 30)
+    finite = space.parse(FINITE, Source(), "pytorch")
+    assert finite.size == len(list(finite.points())) == 27
+    record = record.model_copy(update={"space": finite})
+    Study(tmp_path, record).prepare()
+    for number in range(30):
+        each = Study(tmp_path, record, number)
+        point = each.draw(number).point
+        each.end(number, float(point["train.clip_norm"]) - float(point["train.label_smoothing"]))
+    points = [tuple(f"{value}"[:8] for value in point.values()) for point in _points_of(tmp_path, record)]
+    assert len(set(points[:27])) == 27
+    assert set(points[27:]) <= set(points[:27])
+
+
+def _points_of(folder: Path, record: SearchRecord) -> list[Any]:
+    return [trial.point for trial in Study(folder, record).trials()]
+
+
+def test_equal_trials_have_the_same_rank() -> None:
+    def trial(number: int, accuracy: float, loss: float = 1.0) -> Trial:
+        return Trial(number, "complete", {}, accuracy, {"numpy": accuracy}, {"numpy": loss}, {}, "")
+
+    trials = [trial(0, 0.5), trial(1, 0.9), trial(2, 0.5000001), trial(3, 0.9, 0.5)]
+    assert [(rank, each.number) for rank, each in study.ranks(trials)] == [("1", 3), ("2", 1), ("3=", 0), ("3=", 2)]
+    assert [each.number for each in study.ranked(trials, "numpy")] == [3, 1, 0, 2]
 
 
 @pytest.mark.parametrize("sampler", ["qmc", "random"])

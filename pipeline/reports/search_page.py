@@ -16,7 +16,7 @@ from ..evaluation.metrics import predicted_labels
 from ..evaluation.summary import summarise
 from ..search.record import SearchRecord
 from ..search.space import Dimension
-from ..search.study import Trial, ranked, short
+from ..search.study import Trial, ranks, short
 from .figures import search as figures
 
 _TEMPLATE = Path(__file__).with_name("search.html.j2")
@@ -122,14 +122,14 @@ def _axis(dimension: Dimension, trials: Sequence[Trial]) -> figures.Axis:
     return figures.Axis(dimension.key, values, dimension.log, dimension.choices)
 
 
-def _shown(result: SearchResult) -> list[tuple[int, Trial]]:
+def _shown(result: SearchResult) -> list[tuple[str, Trial]]:
     """Return the best trials by the mean with their ranks, and those that are best for a framework."""
-    ranks = list(enumerate(ranked(result.trials), 1))
-    wanted = {result.common, *result.chosen.values()}
-    return [(rank, t) for rank, t in ranks if rank <= result.record.settings.top or t.number in wanted]
+    places, wanted = ranks(result.trials), {result.common, *result.chosen.values()}
+    top = places[: result.record.settings.top]
+    return top + [(rank, trial) for rank, trial in places[len(top) :] if trial.number in wanted]
 
 
-def _row(result: SearchResult, rank: int | None, trial: Trial) -> dict[str, Any]:
+def _row(result: SearchResult, rank: str | None, trial: Trial) -> dict[str, Any]:
     best_for = [name for name, number in result.chosen.items() if number == trial.number]
     return {
         "rank": rank,

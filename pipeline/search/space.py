@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Final, Literal
 
 from ..config import hydra_compat
@@ -36,6 +37,24 @@ class Dimension(Section):
         """The outermost values, or all choices."""
         return self.choices or (self.low, self.high)
 
+    @property
+    def size(self) -> int | None:
+        """How many values it has; None: as many as there are numbers."""
+        if self.kind == "choice":
+            return len(self.choices)
+        if self.kind == "float" and not self.step:
+            return None
+        return round((self.high - self.low) / (self.step or 1)) + 1
+
+    def values(self) -> list[Value]:
+        """Return all of its values, of which there must be finitely many."""
+        if self.kind == "choice":
+            return list(self.choices)
+        assert self.size
+        if self.kind == "int":
+            return list(range(int(self.low), int(self.high) + 1, int(self.step or 1)))
+        return [self.low + i * (self.step or 0.0) for i in range(self.size)]
+
     def override(self, value: Value) -> str:
         """Return `key=value`."""
         return f"{self.key}={value}"
@@ -53,6 +72,18 @@ class Space(Section):
     def overrides(self, point: Mapping[str, Value]) -> list[str]:
         """Return the overrides of a point, the fixed ones first."""
         return [*self.fixed, *(each.override(point[each.key]) for each in self.dimensions)]
+
+    @property
+    def size(self) -> int | None:
+        """How many points it has; None: a dimension is an interval of real numbers."""
+        sizes = [each.size for each in self.dimensions]
+        return None if None in sizes else math.prod(size for size in sizes if size)
+
+    def points(self) -> Iterator[dict[str, Value]]:
+        """Yield all points of a finite space."""
+        keys = [each.key for each in self.dimensions]
+        for values in product(*(each.values() for each in self.dimensions)):
+            yield dict(zip(keys, values, strict=True))
 
     def corners(self) -> Iterator[dict[str, Value]]:
         """Yield points that together have every end and every choice of each dimension."""

@@ -6,18 +6,18 @@ configuration. A trial that was killed stays *running*, at its point and number,
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from ..config.labels import short_label
-from ..config.schema.search import HyperbandConfig, MedianPrunerConfig, QmcConfig, SearchConfig, TpeConfig
+from ..config.schema.search import HyperbandConfig, MedianPrunerConfig, SearchConfig, TpeConfig
 from ..core.errors import UserError
 from ..core.files import write_bytes
 from .record import SearchRecord
-from .space import Dimension, Space, Value
+from .space import Space, Value
 
 JOURNAL: Final = "study.log"
 State = Literal["waiting", "running", "complete", "pruned", "failed"]
@@ -67,16 +67,18 @@ class Study:
 
     def __init__(self, folder: Path, record: SearchRecord, number: int = 0) -> None:
         optuna, settings = _optuna(), record.settings
+        from . import sampler
+
         self._record, self._folder = record, folder
         try:
             self._storage = _storage(optuna, folder, settings.storage)
             # a sampler made anew with one seed would draw the same point for every trial
-            sampler = _sampler(optuna, settings, (settings.seed + number) % 2**32)
+            drawing = sampler.create(settings, record.space, (settings.seed + number) % 2**32)
             pruner = _pruner(optuna, settings, record.steps)
             self.optuna = optuna.create_study(
                 study_name=record.name,
                 storage=self._storage,
-                sampler=sampler,
+                sampler=drawing,
                 pruner=pruner,
                 direction="maximize",
                 load_if_exists=True,
@@ -105,12 +107,14 @@ class Study:
 
     def draw(self, number: int) -> Trial:
         """Take a waiting trial, and draw its point; one that runs keeps what it has drawn."""
+        from .sampler import suggest
+
         optuna, trial_id = _optuna(), self._trial_id(number)
         with suppress(optuna.exceptions.UpdateFinishedTrialError):  # another process has just ended it
             self._storage.set_trial_state_values(trial_id, state=optuna.trial.TrialState.RUNNING)
             trial = optuna.trial.Trial(self.optuna, trial_id)
             for dimension in self._record.space.dimensions:
-                _suggest(trial, dimension)
+                suggest(trial, dimension)
         return self.trial(number)
 
     def report(self, number: int, step: int, value: float) -> bool:
@@ -180,10 +184,12 @@ def drawn_before(space: Space, settings: SearchConfig, total: int) -> list[dict[
     if isinstance(settings.sampler, TpeConfig):
         return [{} for _ in range(total)]
     optuna = _optuna()
-    scratch = optuna.create_study(sampler=_sampler(optuna, settings, settings.seed), direction="maximize")
+    from . import sampler
+
+    scratch = optuna.create_study(sampler=sampler.create(settings, space, settings.seed), direction="maximize")
     points: list[dict[str, Value]] = []
     for _ in range(total):
-        trial = scratch.ask({each.key: _distribution(optuna, each) for each in space.dimensions})
+        trial = scratch.ask({each.key: sampler.distribution(each) for each in space.dimensions})
         points.append(trial.params)
         scratch.tell(trial, 0.0)
     return points
@@ -213,22 +219,6 @@ def _storage(optuna: Any, folder: Path, url: str | None) -> Any:
     return optuna.storages.JournalStorage(backend)
 
 
-def _sampler(optuna: Any, settings: SearchConfig, seed: int) -> Any:
-    sampler, samplers = settings.sampler, optuna.samplers
-    if isinstance(sampler, TpeConfig):
-        options = {"multivariate": True} if sampler.multivariate else {}
-        return samplers.TPESampler(seed=seed, n_startup_trials=sampler.startup_trials, **options)
-    if isinstance(sampler, QmcConfig):
-        return samplers.QMCSampler(
-            scramble=sampler.scramble,
-            seed=seed,
-            independent_sampler=samplers.RandomSampler(seed=seed),
-            warn_asynchronous_seeding=False,
-            warn_independent_sampling=False,
-        )
-    return samplers.RandomSampler(seed=seed)
-
-
 def _pruner(optuna: Any, settings: SearchConfig, steps: int) -> Any:
     pruner, pruners = settings.pruner, optuna.pruners
     if isinstance(pruner, MedianPrunerConfig):
@@ -237,23 +227,6 @@ def _pruner(optuna: Any, settings: SearchConfig, steps: int) -> Any:
     if isinstance(pruner, HyperbandConfig):
         return pruners.HyperbandPruner(pruner.min_resource, steps, pruner.reduction_factor)
     return pruners.NopPruner()
-
-
-def _distribution(optuna: Any, dimension: Dimension) -> Any:
-    distributions = optuna.distributions
-    if dimension.kind == "choice":
-        return distributions.CategoricalDistribution(dimension.choices)
-    kind = distributions.IntDistribution if dimension.kind == "int" else distributions.FloatDistribution
-    step = {"step": dimension.step} if dimension.step else {}
-    return kind(dimension.low, dimension.high, log=dimension.log, **step)
-
-
-def _suggest(trial: Any, dimension: Dimension) -> Value:
-    if dimension.kind == "choice":
-        return str(trial.suggest_categorical(dimension.key, dimension.choices))
-    suggest: Callable[..., Value] = trial.suggest_int if dimension.kind == "int" else trial.suggest_float
-    step = {"step": dimension.step} if dimension.step else {}
-    return suggest(dimension.key, dimension.low, dimension.high, log=dimension.log, **step)
 
 
 def _below(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -265,10 +238,23 @@ def ranked(trials: Sequence[Trial], framework: str | None = None) -> list[Trial]
 
     Of those that are alike, the earliest comes first.
     """
+    complete = (trial for trial in trials if trial.state == "complete")
+    return sorted(complete, key=lambda trial: (*_order(trial, framework), trial.number))
 
-    def rank(trial: Trial) -> tuple[float, float]:
-        if framework:
-            return -trial.accuracy[framework], trial.loss[framework]
-        return -(trial.value or 0.0), sum(trial.loss.values())
 
-    return sorted((trial for trial in trials if trial.state == "complete"), key=rank)
+def ranks(trials: Sequence[Trial]) -> list[tuple[str, Trial]]:
+    """Return the complete trials by the mean with their places: 1, 2, ...; equal ones as `2=`."""
+    best = ranked(trials)
+    orders = [_order(trial, None) for trial in best]
+    places = {order: orders.index(order) + 1 for order in orders}
+    return [
+        (f"{places[order]}{'=' if orders.count(order) > 1 else ''}", trial)
+        for order, trial in zip(orders, best, strict=True)
+    ]
+
+
+def _order(trial: Trial, framework: str | None) -> tuple[float, float]:
+    """Return a trial's place, to four decimals: frameworks that compute the same differ by rounding."""
+    if framework:
+        return -round(trial.accuracy[framework], 4), round(trial.loss[framework], 4)
+    return -round(trial.value or 0.0, 4), round(sum(trial.loss.values()), 4)

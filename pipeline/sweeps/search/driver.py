@@ -62,7 +62,10 @@ class Search:
         self._job_keys = [check(config) for config in self._configs]
         for corner in others:
             check(compose_point(space, hydra, source, corner, space.frameworks[0]))
-        config = self._configs[0]
+        config, settings = self._configs[0], self._configs[0].search
+        if space.size and space.size < settings.trials:
+            print(f"{space.size} trials, not {settings.trials}: the space has no more points", flush=True)
+            settings = settings.model_copy(update={"trials": space.size})
         self.record = SearchRecord(
             name="",
             parent="",
@@ -70,7 +73,7 @@ class Search:
             hydra=tuple(hydra),
             config_name=source.name,
             config_dir=str(source.directory.absolute()) if source.directory else None,
-            settings=config.search,
+            settings=settings,
             epochs=config.train.epochs * len(config.seeds),
         )
         if isinstance(pruner := config.search.pruner, HyperbandConfig) and pruner.min_resource > self.record.steps:

@@ -7,7 +7,7 @@ from pathlib import Path
 from ...core.frameworks import find
 from ...core.progress import console
 from ...search.record import SearchRecord
-from ...search.study import Trial, ranked, short
+from ...search.study import Trial, ranks, short
 from ..processes import Failure
 
 
@@ -56,8 +56,8 @@ def _content(record: SearchRecord, trials: Sequence[Trial]) -> tuple[list[str], 
     parts = [key.rpartition(".")[2] for key in keys]
     columns = [part if parts.count(part) == 1 else key for part, key in zip(parts, keys, strict=True)]
     rows = []
-    for rank, trial in enumerate(ranked(trials)[: record.settings.top], 1):
+    for rank, trial in ranks(trials)[: record.settings.top]:
         values = [short(trial.point[key]) for key in keys]
         scores = [trial.accuracy[name] for name in names] + [trial.value or 0.0] * several
-        rows.append([str(rank), str(trial.number), *values, *(f"{score:.4f}" for score in scores)])
+        rows.append([rank, str(trial.number), *values, *(f"{score:.4f}" for score in scores)])
     return ["rank", "trial", *columns, *titles], rows
