@@ -240,6 +240,15 @@ def test_a_sweep_is_expanded_as_hydra_does() -> None:
                 hydra_compat.expand(hydra, [bad])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _hydra_has_looked_for_plugins() -> None:
+    """Hydra runs their modules again when it does, whichever test comes first."""
+    from hydra.core.plugins import Plugins
+
+    hydra_compat.find_plugins()
+    Plugins.instance()
+
+
 def test_hydra_hands_out_the_jobs_that_it_is_given() -> None:
     """Else see `hydra_compat.handing_out`: find what `BasicSweeper.sweep` calls for the batches of its jobs."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -274,6 +283,23 @@ def test_hydra_leaves_out_the_jobs_that_are_done(tmp_path: Path, monkeypatch: py
         hydra.main(version_base="1.3", config_path=str(tmp_path / "conf"), config_name="config")(task)()
     assert seen == [(1, 10), (2, 20), (5, 50), (6, 60)]
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["1", "2", "5", "6"]
+
+
+def test_another_launcher_gets_no_batch_that_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else see `hydra_compat.handing_out`. It gets every other batch as a whole, as it runs several jobs at a time."""
+    from hydra.utils import get_class
+
+    name = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
+    launched: list[tuple[list[list[str]], int]] = []
+    launcher: Any = get_class(name)
+    monkeypatch.setattr(launcher, "launch", lambda _, jobs, first: launched.append((jobs, first)) or [])
+    before, jobs = launcher.launch, [["a=0"], ["a=1"], ["a=2"]]
+    with hydra_compat.handing_out(jobs, {0, 2, 3}.__contains__, name):
+        each = launcher.__new__(launcher)
+        each.launch(jobs, 0)
+        each.launch(jobs[:2], 2)
+    assert launched == [(jobs, 0)]
+    assert launcher.launch is before
 
 
 def test_hydra_lists_no_jobs(caplog: pytest.LogCaptureFixture) -> None:

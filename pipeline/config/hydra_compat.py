@@ -188,14 +188,22 @@ def expand(hydra: Any, overrides: Sequence[str]) -> list[list[str]]:
 
 
 @contextmanager
-def handing_out(jobs: Sequence[Sequence[str]], is_done: Callable[[int], bool] = lambda _: False) -> Iterator[None]:
+def handing_out(
+    jobs: Sequence[Sequence[str]],
+    is_done: Callable[[int], bool] = lambda _: False,
+    launcher: str = "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+) -> Iterator[None]:
     """Have Hydra's sweeper hand out these jobs: a second expansion differs where chance expands (`shuffle`).
 
     They were composed and checked, so the sweeper does not compose all of them before the first. Hydra's basic launcher
-    leaves out the jobs, by number, that are done when it begins; it would compose each, and write what it composed.
+    leaves out the jobs, by number, that are done when it begins; it would compose each, and write what it composed. The
+    class `launcher` gets no batch whose jobs are all done; it takes a batch as a whole, as it runs several at a time.
     """
     from hydra._internal.core_plugins.basic_launcher import BasicLauncher
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.utils import get_class
+
+    used: Any = get_class(launcher)
 
     def split_arguments(_: Any, max_batch_size: int | None) -> list[list[list[str]]]:
         every = [list(job) for job in jobs]
@@ -204,22 +212,25 @@ def handing_out(jobs: Sequence[Sequence[str]], is_done: Callable[[int], bool] = 
 
     def launch(self: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
         returns: list[Any] = []
-        numbered = enumerate(job_overrides, initial_job_idx)
-        for done, group in itertools.groupby(numbered, key=lambda each: is_done(each[0])):
-            numbers, batch = zip(*group, strict=True)
-            returns += [] if done else original_launch(self, batch, numbers[0])
+        numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
+        whole = not isinstance(self, BasicLauncher)
+        are_done = dict.fromkeys(numbers, all(map(is_done, numbers))) if whole else {n: is_done(n) for n in numbers}
+        numbered = zip(numbers, job_overrides, strict=True)
+        for done, group in itertools.groupby(numbered, key=lambda each: are_done[each[0]]):
+            first, *_ = both = [*group]
+            returns += [] if done else original_launch(self, [job for _, job in both], first[0])
         return returns
 
-    original_split, original_launch = BasicSweeper.split_arguments, BasicLauncher.launch
+    original_split, original_launch = BasicSweeper.split_arguments, used.launch
     original_check = BasicSweeper.validate_batch_is_legal
     BasicSweeper.split_arguments = staticmethod(split_arguments)
     BasicSweeper.validate_batch_is_legal = lambda *_: None
-    BasicLauncher.launch = launch
+    used.launch = launch
     try:
         yield
     finally:
         BasicSweeper.split_arguments = staticmethod(original_split)
-        BasicSweeper.validate_batch_is_legal, BasicLauncher.launch = original_check, original_launch
+        BasicSweeper.validate_batch_is_legal, used.launch = original_check, original_launch
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,13 @@ from ..config.schema.whole import Config
 from ..core.errors import UserError
 from ..core.exits import FAILED
 from ..core.paths import main_root
+from ..core.quiet import without_interrupted_children
 from ..data.cache import obtain
 from ..tracking.store import ensure_store
 from . import cache, folders, workers
 from .capacity import Capacity, of_launcher, of_this_machine
-from .command_line import CommandLine, is_basic, is_search, require_applicable, require_supported
+from .command_line import CommandLine, class_of, is_basic, is_search, require_applicable, require_supported, target_of
+from .driver import Driver
 from .plan import SweepPlan, check, expand
 from .planned import run_planned
 from .processes import run_job
@@ -69,7 +71,7 @@ def hydra_app(arguments: Sequence[str]) -> None:
                 raise
             else:  # of Hydra's, before it called the task function
                 given = " ".join(command_line.overrides)
-                raise UserError(f"{given}: {one_message(error)}") from error
+                raise UserError(f"{one_message(error)} (in: {given})" if given else one_message(error)) from error
         sys.stderr.write(said.getvalue())
         app.end()
     if app.code:
@@ -99,8 +101,8 @@ class _App:
         self.entered = False
         """Whether Hydra has called the task function."""
         self.config: Any = None
-        self.sweep: Sweep | None = None
-        self.search: Search | None = None
+        self.driver: Driver | None = None
+        """What runs the jobs; None: a single run."""
 
     def prepare(self) -> list[str]:
         """Compose and check the run, or the jobs of the sweep; claim its folder; return the overrides for Hydra."""
@@ -121,11 +123,10 @@ class _App:
         if sweep:
             chosen = folders.free("hydra.sweep.dir", place)
             if is_search(shared.hydra):
-                framework = str(OmegaConf.select(shared, "framework"))
-                folder = self._begin_search(swept, own, framework, shared.hydra, chosen, overrides, new=new)
+                self.driver, capacity = self._search(swept, own, shared)
             else:
-                plan = SweepPlan(expand(swept, source), own, source)
-                folder = self._begin(plan, shared.hydra, chosen, overrides, new=new)
+                self.driver, capacity = self._sweep(swept, own, shared.hydra)
+            folder = self._begin(capacity, shared.hydra, chosen, overrides, new=new)
             return [*asked.overrides, _quoted("hydra.sweep.dir", folder)]
         self.config, named = compose_job(asked.overrides, source)
         chosen = folders.free("hydra.run.dir", named["run.dir"])
@@ -143,72 +144,50 @@ class _App:
                 for path in above:  # those of its parents that were made for it
                     path.rmdir()
 
-    def _begin(self, plan: SweepPlan, hydra: Any, chosen: Path, overrides: Sequence[str], *, new: bool) -> Path:
-        """Begin the sweep in a folder of its own, or in that of an earlier one with the same jobs; return it.
-
-        `hydra`: the node of Hydra's settings.
-        """
-        first = plan.job(0, plan.combinations[0]).config
-        capacity = _capacity(hydra, first, len(plan.combinations))
-        plan = replace(plan, threads=capacity.threads)
-        sweep = self.sweep = Sweep(plan, self.stack)
-        earlier = cache.latest(main_root(), sweep.keys) if new and not sweep.rerun else None
-        if earlier:
-            chosen, new = Path(os.path.relpath(earlier.folder)), False
-        folder = folders.sweep_folder(chosen, sweep.keys, sweep.owners, self.stack, new=new)
-        record = cache.record_of(folder)
-        if record:
-            sweep.reorder(record.order(sweep.keys, sweep.owners))
-        self.stack.enter_context(hydra_compat.handing_out([job.overrides for job in sweep.jobs], sweep.is_done))
-        sweep.begin(folder, record.name if record else folders.name_of(folder), overrides)
-        self.stack.enter_context(workers.available())
-        sweep.make_ready(capacity, here=is_basic(hydra))
-        return folder
-
-    def _begin_search(
-        self,
-        swept: Sequence[str],
-        own: Sequence[str],
-        framework: str,
-        hydra: Any,
-        chosen: Path,
-        overrides: Sequence[str],
-        *,
-        new: bool,
-    ) -> Path:
-        """Begin the search in a folder of its own, or go on in that of an earlier one; return it."""
+    def _sweep(self, overrides: Sequence[str], own: Sequence[str], hydra: Any) -> tuple[Sweep, Capacity]:
+        """Expand and check the jobs, with the threads that the machine has for each; `own`: overrides of Hydra's."""
         source = self.command_line.source
-        search = Search(swept, own, source, framework, self.stack)
-        capacity = _capacity(hydra, search.config, search.config.search.trials)
+        plan = SweepPlan(expand(overrides, source), own, source)
+        capacity = _capacity(hydra, plan.job(0, plan.combinations[0]).config, len(plan.combinations))
+        return Sweep(replace(plan, threads=capacity.threads), self.stack), capacity
+
+    def _search(self, overrides: Sequence[str], own: Sequence[str], shared: Any) -> tuple[Search, Capacity]:
+        """Check the space, and the threads that the machine has for each trial."""
+        source, framework = self.command_line.source, str(OmegaConf.select(shared, "framework"))
+        search = Search(overrides, own, source, framework, self.stack)
+        capacity = _capacity(shared.hydra, search.config, search.record.settings.trials)
         if capacity.threads is not None:
-            search = Search([*swept, f"train.threads={capacity.threads}"], own, source, framework, self.stack)
-        self.search = search
-        earlier = cache.latest(main_root(), search.keys) if new and not search.rerun else None
+            search = Search([*overrides, f"train.threads={capacity.threads}"], own, source, framework, self.stack)
+        return search, capacity
+
+    def _begin(self, capacity: Capacity, hydra: Any, chosen: Path, overrides: Sequence[str], *, new: bool) -> Path:
+        """Begin in a folder of its own, or go on in that of an earlier one; return it."""
+        driver = self.driver
+        assert driver
+        earlier = cache.latest(main_root(), driver.keys) if new and not driver.rerun else None
         if earlier:
             chosen, new = Path(os.path.relpath(earlier.folder)), False
-        folder = folders.sweep_folder(chosen, search.keys, search.owners, self.stack, new=new)
+        folder = folders.sweep_folder(
+            chosen, driver.keys, driver.owners, self.stack, new=new, differing=driver.differs_from
+        )
         record = cache.record_of(folder)
-        if record and search.rerun:
-            raise UserError(f"sweep.rerun = true: {folder} has this search; choose another folder for a new one")
-        self.stack.enter_context(hydra_compat.searching(search.open_tasks))
-        search.begin(folder, record.name if record else folders.name_of(folder), overrides)
+        if class_of(hydra, "launcher") == "LocalLauncher":
+            self.stack.enter_context(without_interrupted_children())
+        self.stack.enter_context(driver.handing_out(record, target_of(hydra, "launcher")))
+        driver.begin(folder, record.name if record else folders.name_of(folder), overrides)
         self.stack.enter_context(workers.available())
-        search.make_ready(capacity, here=is_basic(hydra))
+        driver.make_ready(capacity, here=is_basic(hydra))
         return folder
 
     def run(self, composed: DictConfig) -> None:
         """Run one job in its own process; Hydra calls this for a run and for each job of a sweep."""
         from hydra.core.hydra_config import HydraConfig
 
-        self.entered = True
-        if self.search:
-            output = Path(HydraConfig.get().runtime.output_dir)
-            self.search.run_task(str(output.relative_to(self.search.folder.resolve())))
+        self.entered, hydra_config = True, HydraConfig.get()
+        if self.driver:
+            self.driver.take(hydra_config, composed)
             return
-        config, hydra_config = parse(composed), HydraConfig.get()
-        if self.sweep:
-            self.sweep.run_job(hydra_config.job.num, config)
-            return
+        config = parse(composed)
         if config != self.config:  # an interpolation gives another value each time, as `${now:%f}` does
             check(config)
         output = Path(hydra_config.runtime.output_dir)
@@ -221,11 +200,6 @@ class _App:
         """Print and log what a sweep or a search has found."""
         if self.driver and self.driver.end():
             self.code = 1
-
-    @property
-    def driver(self) -> Sweep | Search | None:
-        """What runs the jobs; None: a single run."""
-        return self.sweep or self.search
 
 
 def _capacity(hydra: Any, config: Config, jobs: int) -> Capacity:

@@ -124,7 +124,12 @@ def is_basic(hydra: Any) -> bool:
 
 def class_of(hydra: Any, part: str) -> str:
     """Return the name of the class that is Hydra's `sweeper` or `launcher`."""
-    return str(OmegaConf.select(hydra, f"{part}._target_")).rpartition(".")[2]
+    return target_of(hydra, part).rpartition(".")[2]
+
+
+def target_of(hydra: Any, part: str) -> str:
+    """Return the full name of that class, see `class_of`."""
+    return str(OmegaConf.select(hydra, f"{part}._target_"))
 
 
 def is_search(hydra: Any) -> bool:

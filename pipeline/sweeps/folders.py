@@ -1,7 +1,7 @@
 """The folder of a run or of a sweep has one owner: what made its results, which alone may go on in it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -85,8 +85,19 @@ def run_folder(folder: Path, config: Config, stack: ExitStack, *, new: bool) -> 
     return folder
 
 
-def sweep_folder(folder: Path, keys: Sequence[str], owners: Sequence[str], stack: ExitStack, *, new: bool) -> Path:
-    """Claim the folder of a sweep until `stack` closes, see `run_folder`; a user's folder may hold the same sweep."""
+def sweep_folder(
+    folder: Path,
+    keys: Sequence[str],
+    owners: Sequence[str],
+    stack: ExitStack,
+    *,
+    new: bool,
+    differing: Callable[[Path], str],
+) -> Path:
+    """Claim the folder of a sweep until `stack` closes, see `run_folder`; a user's folder may hold the same sweep.
+
+    `differing`: says what tells this sweep from the one in a folder; empty: not known.
+    """
     key = "hydra.sweep.dir"
     if new:
         folder = claim.create_new(folder)
@@ -94,10 +105,10 @@ def sweep_folder(folder: Path, keys: Sequence[str], owners: Sequence[str], stack
     claim.lock(folder, stack, key)
     if record := cache.record_of(folder):
         if not record.same(keys, owners):
-            raise UserError(
-                f"{key} = {folder}: has the results of another sweep: of other values, or of other "
-                f"train.threads, which sweep.parallel and the launcher set; {_WAY_OUT}"
+            what = (
+                differing(folder) or "other values, or other train.threads, which sweep.parallel and the launcher set"
             )
+            raise UserError(f"{key} = {folder}: has the results of another sweep: {what}; {_WAY_OUT}")
     else:
         _require_nothing_of(key, folder, (*WRITTEN, "run", "multirun.yaml", "ranking.md", *map(str, range(len(keys)))))
     return folder

@@ -41,7 +41,9 @@ class Failure:
         try:
             return cls(**read_json(folder / "failure.json"))
         except (UserError, TypeError):
-            return cls(f"has no result; {folder / LOG} may say why, or it still runs", FAILED, "")
+            if (folder / LOG).exists():
+                return cls(f"has no result; {folder / LOG} may say why, or it still runs", FAILED, "")
+            return cls("has no result, and has written nothing: it was not begun", FAILED, "")
 
 
 class InterruptedJobError(KeyboardInterrupt):

@@ -1,25 +1,26 @@
 """A sweep from its first job to its ranking: finished jobs, the MLflow run, remaining jobs."""
 
 from collections.abc import Mapping, Sequence, Set
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from ..config import hydra_compat
-from ..config.compose import write
+from ..config.compose import load, parse, write
 from ..config.labels import parameters
-from ..config.schema.whole import Config
+from ..core.errors import UserError
 from ..core.files import write_json
 from ..core.paths import main_root
-from ..tracking.runs import Run
+from ..equality.fairness import differences, in_words
 from ..tracking.tracker import Tracker
-from ..tracking.views import sweep_key, sweep_tags, view_page
+from ..tracking.views import sweep_tags
 from . import cache
 from .capacity import Capacity
 from .display import Display
-from .folders import without_year
+from .driver import Driver
 from .plan import SweepJob, SweepPlan
 from .pool import Pool, Train
 from .processes import LOG
@@ -29,18 +30,15 @@ from .resend import lacks_group, parent_of, present, references_of, resend, tops
 _RERUN = "sweep.rerun=true trains them again"
 
 
-class Sweep:
-    """The state of one sweep: `begin`, `make_ready`, `run_job` for each job that Hydra hands out, and `end`."""
+class Sweep(Driver):
+    """The jobs of a sweep, each at its own configuration."""
 
     def __init__(self, plan: SweepPlan, stack: ExitStack) -> None:
-        """Create a sweep; `stack`: closed when the application ends, so that the run gets the error if there is one."""
-        self.plan, self.jobs, self._stack = plan, plan.jobs(), stack
+        """See `Driver`."""
+        super().__init__(stack)
+        self.plan, self.jobs = plan, plan.jobs()
         self.done: dict[int, Path] = {}
         """Folders of the finished jobs, which are not trained again, by number."""
-        self.run: Run | None = None
-        """The MLflow run of the sweep; None if all jobs are done."""
-        self._pool: Pool | None = None
-        self._display: Display | None = None
         self._lock = Lock()  # jobs end in threads of the pool
 
     @property
@@ -61,13 +59,28 @@ class Sweep:
     @property
     def elsewhere(self) -> bool:
         """Whether a launcher's processes run the jobs."""
-        return self._display is not None and self._pool is None
+        return self.display is not None and self.pool is None
 
-    def reorder(self, order: Sequence[int]) -> None:
+    def differs_from(self, folder: Path) -> str:
+        """Compare the first job there with the one that is most like it, and the numbers of jobs."""
+        path = min(folder.glob("*/params.yaml"), default=folder / "params.yaml")
+        try:
+            earlier = cache.settings_of(load(path))
+        except UserError:
+            return ""
+        found = (differences(earlier, cache.settings_of(job.config)) for job in self.jobs[:100])
+        said, record = in_words(min(found, key=len)), cache.record_of(folder)
+        if record and len(record.keys) != len(self.jobs):
+            said = ", ".join(filter(None, (f"jobs: {len(record.keys)} and {len(self.jobs)}", said)))
+        return said
+
+    def handing_out(self, record: cache.SweepRecord | None, launcher: str) -> AbstractContextManager[None]:
         """Number the jobs as the sweep that goes on numbered them: chance (`shuffle`) may have ordered them anew."""
-        if list(order) != list(range(len(self.jobs))):
+        order = record.order(self.keys, self.owners) if record else [*range(len(self.jobs))]
+        if list(order) != [*range(len(self.jobs))]:
             self.plan = replace(self.plan, combinations=[self.plan.combinations[position] for position in order])
             self.jobs = self.plan.jobs()
+        return hydra_compat.handing_out([job.overrides for job in self.jobs], self._need_not_run, launcher)
 
     def begin(self, folder: Path, name: str, overrides: Sequence[str]) -> None:
         """Look up finished jobs, open the sweep's run, and write `job.json` into the folder of each remaining job."""
@@ -110,23 +123,24 @@ class Sweep:
         """
         remaining = {_name_of(job): [self._folder_of(job)] for job in self.jobs if job.number not in self.done}
         if here:
-            self._pool = self._stack.enter_context(Pool.of(capacity))
+            self.pool = self.stack.enter_context(Pool.of(capacity))
         else:
             for job in self.jobs:
                 if job.number not in self.done:
                     write(job.config, self._folder_of(job) / "params.yaml")
         if remaining and (not here or capacity.jobs > 1):
             print(f"{len(remaining)} jobs{capacity}; log of each: {self.folder}/<job>/{LOG}", flush=True)
-            self._display = self._stack.enter_context(Display(remaining))
+            self.display = self.stack.enter_context(Display(remaining))
             hydra_compat.list_no_jobs()
 
-    def is_done(self, number: int) -> bool:
+    def _need_not_run(self, number: int) -> bool:
         """Return whether Hydra need not hand out job `number`: it is done, and what Hydra composes cannot differ."""
         return number in self.done and self.jobs[number].fixed
 
-    def run_job(self, number: int, config: Config) -> None:
-        """Have job `number` trained and evaluated as Hydra composed it, unless it is done."""
-        assert self._pool
+    def take(self, settings: Any, composed: Any) -> None:
+        """Have a job trained and evaluated as Hydra composed it, unless it is done."""
+        number, config = settings.job.num, parse(composed)
+        assert self.pool
         job = self.jobs[number]
         if config != job.config:  # an interpolation gives another value each time, as `${now:%f}` does
             with self._lock:
@@ -136,7 +150,7 @@ class Sweep:
                     self._open_run(job.overrides)
                 self._assign(job)
         if number not in self.done:
-            self._pool.submit(partial(self._train, job))
+            self.pool.submit(partial(self._train, job))
 
     def _train(self, job: SweepJob, train: Train) -> None:
         """Train a job, or wait for another sweep that does and take its result."""
@@ -155,26 +169,24 @@ class Sweep:
 
     def end(self) -> bool:
         """Wait for all jobs, print and log ranking and failures; return whether a job failed."""
-        if self._pool:
-            self._pool.wait()
+        if self.pool:
+            self.pool.wait()
         else:
             self._take_over_elsewhere()
-        if self._display:
-            self._display.close()
+        if self.display:
+            self.display.close()
         if self.run:
             cache.begin(self.folder, self.name, self.keys, self.owners)  # those that Hydra has handed out
         places = ((job, self.done.get(job.number, self._folder_of(job))) for job in self.jobs)
         ranking = Ranking.read(self.folder, self.name, places)
         ranking.write()
         ranking.show()
-        if not self.tracker.unreachable:
-            view = view_page(self.tracker.experiment_id, sweep_key(self.name), charts=True)
-            print(f"MLflow (`make ui` serves it): {self.tracker.link(view)}")
+        self.tell_view(self.name)
         if self.run:
             self.run.describe(ranking.description())
             self.run.log_text(ranking.markdown(), FILE)
             if not ranking.failures:  # else the same command resumes this run
-                self._stack.callback(self.tracker.release, self.folder / "run")
+                self.stack.callback(self.tracker.release, self.folder / "run")
         return bool(ranking.failures)
 
     def _take_over_elsewhere(self) -> None:
@@ -191,18 +203,9 @@ class Sweep:
         return self.folder / job.folder
 
     def _open_run(self, overrides: Sequence[str]) -> None:
-        link, name = self.folder / "run", self.name
-        resumed = link.exists()
-        tags = {"stage": "sweep", **sweep_tags([name]), "sweep.jobs": len(self.jobs)}
-        run = self._stack.enter_context(self.tracker.run(f"sweep {without_year(name)}", tags=tags, run_link=link))
-        if resumed:
-            print(f"{self.folder}: goes on", flush=True)
-        else:
-            keys = dict.fromkeys(key for job in self.jobs for key in job.varied)
-            run.show(sweeps={name: parameters(keys, self.jobs[0].config)})
-            run.log_params({"overrides": list(overrides)})
-        self.tracker.drain()  # so that jobs name their parent by its MLflow id
-        self.run = run
+        keys = dict.fromkeys(key for job in self.jobs for key in job.varied)
+        varied, params = parameters(keys, self.jobs[0].config), {"overrides": list(overrides)}
+        self.run = self.open_run("sweep", self.name, len(self.jobs), varied=varied, params=params)
 
     def _look_up(self, job: SweepJob) -> None:
         """Note in `done` where the results of a finished job are."""

@@ -1,9 +1,10 @@
 """A search from its first trial to its answer, in the process that was called."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ...config import hydra_compat
 from ...config.hydra_compat import Source
@@ -12,18 +13,17 @@ from ...config.schema.whole import Config
 from ...core import fingerprint
 from ...core.errors import UserError
 from ...core.paths import main_root
+from ...equality.fairness import differences, in_words
 from ...search import study as studies
 from ...search.record import SearchRecord
 from ...search.report import Ended
 from ...search.space import Space, parse
 from ...search.study import Study
-from ...tracking.runs import Run
 from ...tracking.tracker import Tracker
-from ...tracking.views import sweep_key, sweep_tags, view_page
 from .. import cache
 from ..capacity import Capacity
 from ..display import DONE, Display
-from ..folders import without_year
+from ..driver import Driver
 from ..plan import check
 from ..pool import Pool
 from ..processes import LOG
@@ -34,8 +34,8 @@ from .table import show
 from .trial import compose_point
 
 
-class Search:
-    """The state of a search: `begin`, then `run_task` for each task that the launcher hands out, then `end`."""
+class Search(Driver):
+    """The trials of a search, and then the jobs of the points that it chooses: its tasks."""
 
     def __init__(
         self, overrides: Sequence[str], hydra: Sequence[str], source: Source, framework: str, stack: ExitStack
@@ -44,11 +44,7 @@ class Search:
 
         Raises `UserError` if there is no space, or if a value at its edge is no valid configuration.
         """
-        self._stack = stack
-        self.run: Run | None = None
-        """The MLflow run of the search; None if all is done."""
-        self._pool: Pool | None = None
-        self._display: Display | None = None
+        super().__init__(stack)
         self._shown = False
         self._waiting: list[str] = []
         self._handed_out: set[str] = set()
@@ -102,13 +98,22 @@ class Search:
         """The owner of its folder: as `keys`, without code and versions."""
         return [self._digest([cache.owner_of(config) for config in self._configs])]
 
+    def differs_from(self, folder: Path) -> str:
+        """Compare what decides the points."""
+        try:
+            earlier = SearchRecord.read(folder)
+        except UserError:
+            return ""
+        return in_words(differences(_deciding(earlier), _deciding(self.record)))
+
+    def handing_out(self, record: cache.SweepRecord | None, launcher: str) -> AbstractContextManager[None]:
+        """Have Hydra's sweeper ask for the open tasks."""
+        if record and self.rerun:
+            raise UserError(f"sweep.rerun = true: {record.folder} has this search; choose another folder for a new one")
+        return hydra_compat.searching(self.open_tasks)
+
     def _digest(self, jobs: Sequence[str]) -> str:
-        facts = {
-            "space": self.record.space.model_dump(exclude={"fixed"}),
-            "settings": self.record.settings.model_dump(include={"seed", "sampler", "pruner", "storage"}),
-            "jobs": list(jobs),
-        }
-        return fingerprint.of_json(facts, 16)
+        return fingerprint.of_json(_deciding(self.record) | {"jobs": list(jobs)}, 16)
 
     def begin(self, folder: Path, name: str, overrides: Sequence[str]) -> None:
         """Open the study and the run of the search, and write `search.json`, from which every process takes part."""
@@ -117,13 +122,15 @@ class Search:
         self.record = self.record.model_copy(update={"name": name})
         study = Study(folder, self.record)
         self.tracker = Tracker(self._configs[0].tracking, main_root())
-        self._stack.callback(self.tracker.close)
+        self.stack.callback(self.tracker.close)
         cache.begin(folder, name, self.keys, self.owners)
         if self._is_done(study):
             self.record = SearchRecord.read(folder)
             print(f"{folder}: the search is done; more search.trials go on with it", flush=True)
             return
-        self.run = self._open_run(overrides)
+        settings, varied = self.record.settings, [each.key for each in self.record.space.dimensions]
+        params = {"overrides": list(overrides), "search": settings.model_dump()}
+        self.run = self.open_run("search", name, settings.trials, varied=varied, params=params, search=True)
         self.record = self.record.model_copy(update={"parent": self.run.reference})
         study.prepare()
         self.record.write(folder)
@@ -132,7 +139,7 @@ class Search:
 
     def make_ready(self, capacity: Capacity, *, here: bool) -> None:
         """Make ready for the tasks; `here`: they run in this process, `capacity.jobs` at a time."""
-        self._pool = self._stack.enter_context(Pool.of(capacity)) if here else None
+        self.pool = self.stack.enter_context(Pool.of(capacity)) if here else None
         self._shown = not here or capacity.jobs > 1
         if self._shown and self.run:
             trials = self.record.settings.trials
@@ -142,7 +149,7 @@ class Search:
     @property
     def elsewhere(self) -> bool:
         """Whether a launcher's processes run the tasks."""
-        return self._shown and self._pool is None
+        return self._shown and self.pool is None
 
     def open_tasks(self, folder: Path) -> list[tuple[str, tuple[str, ...]]]:
         """Return what is open once all is done that was handed out, see `tasks.open_tasks`."""
@@ -150,24 +157,25 @@ class Search:
         opened = [task for task in tasks.open_tasks(folder) if task[0] not in self._handed_out]
         self._handed_out |= {path for path, _ in opened}
         if opened and self._shown:
-            self._display = self._stack.enter_context(Display(self._folders([path for path, _ in opened]), _ended))
+            self.display = self.stack.enter_context(Display(self._folders([path for path, _ in opened]), _ended))
         return opened
 
-    def run_task(self, path: str) -> None:
+    def take(self, settings: Any, composed: Any) -> None:
         """Do a task, or keep it until Hydra has handed out all: threads that compose would meet Hydra's state."""
+        path = str(Path(settings.runtime.output_dir).relative_to(self.folder.resolve()))
         if self._shown:
             self._waiting.append(path)
         else:
             tasks.run_task(self.folder, path)
 
     def _finish_round(self) -> None:
-        if self._pool:
+        if self.pool:
             for path in self._waiting:
-                self._pool.submit(partial(tasks.run_task, self.folder, path))
+                self.pool.submit(partial(tasks.run_task, self.folder, path))
             self._waiting.clear()
-            self._pool.wait()
-        if self._display:
-            self._display.close()
+            self.pool.wait()
+        if self.display:
+            self.display.close()
 
     def _folders(self, paths: Sequence[str]) -> dict[str, list[Path]]:
         """Return the folders in which tasks train, by their names for the user."""
@@ -190,12 +198,10 @@ class Search:
             return True
         if self.run:
             write_answer(self.folder, study, self.record, self._configs[0], self.run)
-            self._stack.callback(self.tracker.release, self.folder / "run")
+            self.stack.callback(self.tracker.release, self.folder / "run")
         if answer := Answer.read(self.folder):
             tell(self.folder, answer)
-        if not self.tracker.unreachable:
-            view = view_page(self.tracker.experiment_id, sweep_key(self.record.name), charts=True)
-            print(f"MLflow (`make ui` serves it): {self.tracker.link(view)}")
+        self.tell_view(self.record.name)
         return False
 
     def _is_done(self, study: Study) -> bool:
@@ -205,18 +211,13 @@ class Search:
             return False
         return settings.trials <= answer.trials == len(study.trials()) and settings.fresh_seeds == answer.fresh_seeds
 
-    def _open_run(self, overrides: Sequence[str]) -> Run:
-        link, name, space = self.folder / "run", self.record.name, self.record.space
-        resumed = link.exists()
-        tags = {"stage": "sweep", **sweep_tags([name]), "search": True, "sweep.jobs": self.record.settings.trials}
-        run = self._stack.enter_context(self.tracker.run(f"search {without_year(name)}", tags=tags, run_link=link))
-        if resumed:
-            print(f"{self.folder}: goes on", flush=True)
-        else:
-            run.show(sweeps={name: [each.key for each in space.dimensions]})
-            run.log_params({"overrides": list(overrides), "search": self.record.settings.model_dump()})
-        self.tracker.drain()  # so that trials name their parent by its MLflow id
-        return run
+
+def _deciding(record: SearchRecord) -> dict[str, Any]:
+    """Return what decides the points of a search, beside the configuration of its jobs."""
+    return {
+        "space": record.space.model_dump(exclude={"fixed"}),
+        "settings": record.settings.model_dump(include={"seed", "sampler", "pruner", "storage"}),
+    }
 
 
 def _ended(folder: Path) -> str:
