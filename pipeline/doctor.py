@@ -1,6 +1,6 @@
 """Report in seconds what would make a later run fail, without changing anything.
 
-  python -m pipeline.doctor [key=value ...]    the overrides of the run
+  python -m pipeline.doctor [-m] [key=value ...]    the overrides of the run, sweep or search
 
 Checks Python and packages, machine, GPU, disk, the MLflow store, waiting journals, checkpoints, configuration, data,
 DVC and git. Ends with code 1 if a run would fail.
@@ -22,7 +22,8 @@ def main(arguments: Sequence[str]) -> None:
     parser = parser_of("doctor", __doc__)
     parser.epilog = OVERRIDES
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="see below")
-    overrides = parser.parse_args(arguments).overrides
+    parser.add_argument("-m", "--multirun", action="store_true", help="taken, so that a command line can be pasted")
+    overrides = parser.parse_intermixed_args(arguments).overrides
     from rich.markup import escape
 
     from .core.progress import console

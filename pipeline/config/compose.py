@@ -95,6 +95,19 @@ def compose_sweep(overrides: Sequence[str], source: Source = _PROJECT) -> Any:
             return hydra_compat.compose_sweep(hydra, source, _forced(overrides))
 
 
+def first_job(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides of one job of a sweep or a search: each key at its first value, and none of Hydra's own.
+
+    Raises `UserError`, also for a setting of Hydra's that is none.
+    """
+    hydra_compat.find_plugins()
+    compose_sweep(overrides)
+    with _started(overrides, _PROJECT) as hydra:
+        task, _ = hydra_compat.split(overrides)
+        fixed, swept = hydra_compat.spaces(hydra, task)
+    return [*fixed, *(f"{each.key}={next(iter((*each.choices, *each.values)), each.low)}" for each in swept)]
+
+
 @contextmanager
 def _started(overrides: Sequence[str], source: Source) -> Iterator[Any]:
     """Yield a Hydra that can compose the source with these overrides. Raises `UserError`."""

@@ -16,7 +16,7 @@ from typing import Final
 
 import psutil
 
-from ..config.compose import CONF, PARAMS, compose, conf_digest
+from ..config.compose import CONF, PARAMS, compose, conf_digest, first_job
 from ..core import working_tree
 from ..core.errors import UserError
 from ..core.machine import command_environment, machine, usable_cores
@@ -201,7 +201,7 @@ def _journal(root: Path) -> Iterator[tuple[Mark, str]]:
 def _checkpoints(root: Path) -> Iterator[tuple[Mark, str]]:
     folder = root / CHECKPOINTS
     states = [path for path in folder.glob("*/state.safetensors") if path.is_file()]
-    size = sum(path.stat().st_size for path in states) / 2**20
+    size, running, killed = sum(path.stat().st_size for path in states) / 2**20, list[str](), list[str]()
     for path in folder.glob("*/holder.json"):
         try:
             holder = json.loads(path.read_text(encoding="utf-8"))
@@ -211,17 +211,24 @@ def _checkpoints(root: Path) -> Iterator[tuple[Mark, str]]:
             yield "warn", f"{path}: cannot be read ({wrong}); while nothing is training, delete its folder"
             continue
         if here and psutil.pid_exists(pid):
-            yield "ok", f"process {pid} trains {path.parent.name}"
+            running.append(f"{path.parent.name} (process {pid})")
         elif here:
-            yield "ok", f"{path.parent.name}: its process was killed; run the same command to continue"
+            killed.append(path.parent.name)
+    if running:
+        yield "ok", f"running: {_listed(running)}"
+    if killed:
+        yield "ok", f"killed: {_listed(killed)}; the same command continues each"
     others = sorted(path.name for path in folder.iterdir() if not _is_checkpoint(path)) if folder.is_dir() else []
     if others:
-        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-        yield "warn", f"{folder} holds what is no checkpoint: {', '.join(others[:3])}{more}; move it away"
+        yield "warn", f"{folder} holds what is no checkpoint: {_listed(others)}; move it away"
     yield (
         "ok",
         f"{len(states)} unfinished trainings, {size:,.0f} MiB (kept up to 4 GiB and two weeks)" if states else "none",
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -229,7 +236,7 @@ def _is_checkpoint(path: Path) -> bool:
 
 
 def _configuration(arguments: Sequence[str], root: Path) -> Iterator[tuple[Mark, str]]:
-    compose(arguments)
+    compose(first_job(arguments))
     snapshot = root / PARAMS
     if not snapshot.exists():
         yield "ok", f"{CONF}: valid; {PARAMS} will be composed"
@@ -242,14 +249,14 @@ def _configuration(arguments: Sequence[str], root: Path) -> Iterator[tuple[Mark,
 
 def _experiment(arguments: Sequence[str]) -> str:
     try:
-        return compose(arguments).tracking.experiment
+        return compose(first_job(arguments)).tracking.experiment
     except UserError:  # the check `configuration` reports it
         return ""
 
 
 def _data(arguments: Sequence[str], root: Path) -> Iterator[tuple[Mark, str]]:
     try:
-        config = compose(arguments)
+        config = compose(first_job(arguments))
     except UserError:  # the check `configuration` has reported it
         return
     yield from data(config.data, root)
