@@ -14,6 +14,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from project_copy import start
 
 from pipeline.config.compose import compose
+from pipeline.config.schema.search import TRIAL
 from pipeline.tracking import views
 from pipeline.tracking.tracker import Tracker
 
@@ -135,9 +136,12 @@ def test_a_sweep_has_a_view_of_its_own(
     tracker = Tracker(compose().tracking, finished[0])
     with tracker.run("seen", tags={"stage": "test"}) as run:
         run.show(sweeps={"seen": ["train.optimizer.learning_rate"]})
+        run.show(sweeps={"sought": ["train.optimizer.learning_rate"]}, trials=True)
+    tags = views.sweep_tags(["seen", "sought"])
     for run_id in groups:
-        for name, value in views.sweep_tags(["seen"]).items():
+        for name, value in tags.items():
             client.set_tag(run_id, name, value)
+    client.set_tag(groups[0], TRIAL, 0)  # the other was chosen by the search, and is no trial
     server = links["Leaderboard"].split("/#")[0]
     try:
         _open(page, server + views.view_page(tracker.experiment_id, views.sweep_key("seen")))
@@ -145,9 +149,12 @@ def test_a_sweep_has_a_view_of_its_own(
         expect(page.locator(".ag-header-cell").filter(has_text="test/accuracy")).to_have_count(0)
         _open(page, server + views.view_page(tracker.experiment_id, views.sweep_key("seen"), charts=True))
         expect(page.get_by_text("Parallel Coordinates")).to_be_visible(timeout=_PATIENCE)
+        _open(page, server + views.view_page(tracker.experiment_id, views.sweep_key("sought")))
+        _expect_table(page, [next(iter(FRAMEWORKS))], ["validation/accuracy", "framework", "search.trial"])
     finally:
+        client.delete_tag(groups[0], TRIAL)
         for run_id in groups:
-            for name in views.sweep_tags(["seen"]):
+            for name in tags:
                 client.delete_tag(run_id, name)
 
 

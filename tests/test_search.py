@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -27,6 +28,7 @@ from pipeline.search.record import SearchRecord
 from pipeline.search.study import Study, Trial
 from pipeline.sweeps import job
 from pipeline.sweeps.processes import JobProcess
+from pipeline.sweeps.search.answer import Judged, sentence
 
 pytestmark = pytest.mark.xdist_group("search")
 RATE = "train.optimizer.learning_rate"
@@ -256,6 +258,14 @@ def test_a_search_in_one_framework_names_its_best_point(
     assert re.search(r"NumPy: the best of 2 trials is trial [01] \(lr=\d\S*\)\.", said)
     assert "which is better" not in (project / "multirun/one/search.html").read_text()
     assert not (project / "multirun/one/comparison").exists()
+
+
+@pytest.mark.parametrize("said", ["TensorFlow is better. X.", "equivalent within 1. X.", "inconclusive; one seed. X."])
+def test_the_answer_keeps_the_names_of_frameworks(said: str) -> None:
+    own = said.replace("inconclusive; ", "inconclusive: ").replace("equ", "Equ").replace("inc", "Inc")
+    comparison: Any = SimpleNamespace(sentence=lambda _: own)
+    judged = [Judged("own", "pytorch", comparison), Judged("common", "pytorch", comparison)]
+    assert sentence([], judged) == f"Tuned with the same budget (0 trials): {said}"
 
 
 def _runs(project: Path, name: str) -> list[Any]:

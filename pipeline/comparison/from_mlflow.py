@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from ..config.labels import short_label
+from ..config.schema.search import TRIAL
 from ..config.schema.whole import Config
 from ..core import frameworks
 from ..core.errors import UserError
@@ -53,7 +54,7 @@ class SweepArms:
         runs = find_runs(tracker, f"{in_sweep(sweep)} and {_SEEDS}") or [
             run for run in find_runs(tracker, f"tags.sweep != '' and {_SEEDS}") if run.tags["sweep"] == sweep
         ]  # runs of another version, or tagged by hand, have the name alone
-        runs = [run for run in runs if "search.trial" not in run.tags]  # a search tests the points that it chose, only
+        runs = [run for run in runs if TRIAL not in run.tags]  # a search tests the points that it chose, only
         if not runs:
             sweeps = [run.tags.get("sweep", "") for run in find_runs(tracker, "tags.stage = 'sweep'")]
             folder = Path("multirun") / sweep

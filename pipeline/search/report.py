@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from pydantic import ValidationError
 
+from ..config.schema.search import TRIAL
 from ..config.schema.section import Section
 from ..core.errors import PrunedError, UserError
 from ..core.files import read_text, write_json, write_text
@@ -80,7 +81,7 @@ class Reporter:
     @property
     def tags(self) -> Mapping[str, str | int]:
         """The tags of its runs."""
-        return {"search.trial": self._part.number} | {f"search.{k}": v for k, v in self._part.point.items()}
+        return {TRIAL: self._part.number} | {f"search.{k}": v for k, v in self._part.point.items()}
 
     def epoch(self, seed: int, epoch: int, accuracy: float) -> None:
         """Report the validation accuracy after an epoch (1, 2, ...). Raises `PrunedError` if the trial ends here."""

@@ -87,7 +87,7 @@ class Driver(ABC):
         if resumed:
             print(f"{self.folder}: goes on", flush=True)
         else:
-            run.show(sweeps={name: varied})
+            run.show(sweeps={name: varied}, trials=kind == "search")
             run.log_params(params)
         self.tracker.drain()  # so that jobs name their parent by its MLflow id
         return run

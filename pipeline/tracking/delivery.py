@@ -243,7 +243,7 @@ class Delivery:
         position = journal.position
         assert position.experiment_id
         current = [self._ids.of_run(reference, position.experiment_id) for reference in event["current"]]
-        wanted = views.views([run for run in current if run], event["sweeps"])
+        wanted = views.views([run for run in current if run], event["sweeps"], trials=event.get("trials", False))
         wanted[views.NOTE] = views.note(position.experiment_id, position.run_id if event["report"] else None)
         experiments.update_views(
             self.client, position.experiment_id, wanted, current=bool(current), report=event["report"]

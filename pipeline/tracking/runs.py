@@ -153,13 +153,15 @@ class Run:
         current: Sequence[str] = (),
         report: bool = False,
         sweeps: Mapping[str, Sequence[str]] | None = None,
+        trials: bool = False,
     ) -> None:
         """Update the experiment's saved views and its bar of links (see `views`).
 
         `current`: references of the runs that the view `curves` is to show. `report`: whether the bar is to link to
         this run's report. `sweeps`: a sweep's id to the parameters that it varies; each sweep gets a view.
+        `trials`: the sweeps are searches.
         """
-        content = {"current": list(current), "report": report, "sweeps": dict(sweeps or {})}
+        content = {"current": list(current), "report": report, "sweeps": dict(sweeps or {}), "trials": trials}
         self.journal.append({"event": "views", "time": milliseconds(), **content})
 
     def log_model(

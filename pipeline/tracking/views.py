@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from ..config.schema.search import TRIAL
 from ..core import frameworks
 from .mlflow_compat import VIEW_TAG, pack_view, ui_path
 
@@ -66,11 +67,14 @@ def digest_of(name: str) -> str:
     return hashlib.blake2b(os.fsencode(name), digest_size=6).hexdigest()
 
 
-def views(current: Sequence[str] = (), sweeps: Mapping[str, Sequence[str]] | None = None) -> dict[str, str]:
+def views(
+    current: Sequence[str] = (), sweeps: Mapping[str, Sequence[str]] | None = None, *, trials: bool = False
+) -> dict[str, str]:
     """Return the experiment's tags, by name: `leaderboard`, `runs`, `curves`, `data`, and one for each sweep.
 
     Each name has the prefix `TAG`. `current`: ids of the seeds' runs that the pipeline trained last: `curves` shows
-    these, and no older ones. `sweeps`: a sweep's name to the parameters that it varies; see `sweep_key`.
+    these, and no older ones. `sweeps`: a sweep's name to the parameters that it varies; see `sweep_key`. `trials`:
+    the sweeps are searches; their views show the trials alone, not the points that were chosen by them.
     """
     shown = {
         "leaderboard": _view("Leaderboard: one row per training", GROUPS, _COLUMNS | {"tags.`sweep`": 150}),
@@ -79,12 +83,12 @@ def views(current: Sequence[str] = (), sweeps: Mapping[str, Sequence[str]] | Non
         "data": _view("Data: one row per data set", DATA, _DATA_COLUMNS),
     }
     for sweep, varied in (sweeps or {}).items():
-        filter_ = f"{GROUPS} AND {in_sweep(sweep)}"
+        filter_ = f"{GROUPS} AND {in_sweep(sweep)}" + (f" AND tags.`{TRIAL}` IS NOT NULL" if trials else "")
         columns = {f"metrics.`{name}`": width for name, width in _SELECTION.items()}
         columns |= {f"params.`{name}`": min(max(90, 7 * len(name)), 200) for name in ("framework", *varied)}
-        columns |= {"tags.`sweep.job`": 85}
-        view = _view(f"Sweep {sweep}", filter_, columns, _sweep(varied), order="validation/accuracy")
-        shown[sweep_key(sweep)] = view
+        columns |= {f"tags.`{TRIAL}`": 95, "tags.`search.state`": 95} if trials else {"tags.`sweep.job`": 85}
+        title = f"{'Search' if trials else 'Sweep'} {sweep}"
+        shown[sweep_key(sweep)] = _view(title, filter_, columns, _sweep(varied), order="validation/accuracy")
     return {TAG + key: value for key, value in shown.items()}
 
 

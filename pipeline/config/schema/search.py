@@ -1,12 +1,15 @@
 """The section `search`: how `hydra/sweeper=search` looks for the best point of a space."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
 from .section import Positive, Section, Seed
+
+TRIAL: Final = "search.trial"
+"""The tag of the runs of a trial: its number."""
 
 
 class TpeConfig(Section):

@@ -53,5 +53,6 @@ def judge(folder: Path, record: SearchRecord, chosen: Chosen, config: Config) ->
 def sentence(trials: Sequence[Trial], judged: Sequence[Judged]) -> str:
     """Put the answer into words, over the comparisons of the frameworks at their own best points."""
     said = " ".join(each.comparison.sentence("accuracy") for each in judged if each.kind == "own")
-    said = (said[:1].lower() + said[1:]).replace("inconclusive: ", "inconclusive; ", 1)
+    if said.startswith(("Inconclusive", "Equivalent")):  # and not the name of a framework
+        said = (said[0].lower() + said[1:]).replace("inconclusive: ", "inconclusive; ", 1)
     return f"Tuned with the same budget ({len(trials)} trials): {said}" if said else ""

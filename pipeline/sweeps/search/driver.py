@@ -8,6 +8,7 @@ from typing import Any
 
 from ...config import hydra_compat
 from ...config.hydra_compat import Source
+from ...config.labels import parameters
 from ...config.schema.search import HyperbandConfig
 from ...config.schema.whole import Config
 from ...core import fingerprint
@@ -128,7 +129,8 @@ class Search(Driver):
             self.record = SearchRecord.read(folder)
             print(f"{folder}: the search is done; more search.trials go on with it", flush=True)
             return
-        settings, varied = self.record.settings, [each.key for each in self.record.space.dimensions]
+        settings = self.record.settings
+        varied = parameters([each.key for each in self.record.space.dimensions], self.config)
         params = {"overrides": list(overrides), "search": settings.model_dump()}
         self.run = self.open_run("search", name, settings.trials, varied=varied, params=params, search=True)
         self.record = self.record.model_copy(update={"parent": self.run.reference})
