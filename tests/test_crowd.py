@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -12,8 +14,16 @@ from typing import Any, ClassVar
 import mlflow
 import pytest
 from project_copy import clean_environment, copy_project
+from search_player import play
 from servers import Mlflow, nobody
+from sqlalchemy import create_engine, text
 
+from pipeline.config.compose import compose
+from pipeline.config.hydra_compat import Source
+from pipeline.core.errors import UserError
+from pipeline.search import space
+from pipeline.search.record import SearchRecord
+from pipeline.search.study import Study
 from pipeline.sweeps import workers
 from pipeline.tracking.experiments import update_views
 from pipeline.tracking.reachable import RefusedError, unreachable_reason
@@ -130,6 +140,33 @@ def test_into_a_server_on_postgresql(project: Path, postgresql: str, tmp_path: P
         assert_nothing_is_lost(project, server.url)
     finally:
         server.kill()
+
+
+def _search_in(url: str, trials: int) -> SearchRecord:
+    overrides = [f"search.trials={trials}", f"search.storage={url.replace(f':{PASSWORD}', '')}"]
+    found = space.parse(["train.optimizer.learning_rate=interval(0.1,1)"], Source(), "pytorch")
+    facts = {"hydra": (), "config_name": "config", "config_dir": None, "settings": compose(overrides).search}
+    return SearchRecord(name="s", parent="", space=found, epochs=3, **facts)
+
+
+def test_processes_of_a_search_share_a_postgresql_database(
+    postgresql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL takes the password from `PGPASSWORD`. MLflow's own database is refused: both keep a version there."""
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    with create_engine(postgresql, isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text("CREATE DATABASE searches"))
+    record = _search_in(postgresql.replace("/postgres", "/searches"), 12)
+    Study(tmp_path, record).prepare()
+    with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
+        for done in [pool.submit(play, tmp_path, record, number) for number in range(12)]:
+            done.result()
+    trials = Study(tmp_path, record).trials()
+    assert [trial.state for trial in trials] == ["complete"] * 12
+    assert len({tuple(trial.point.values()) for trial in trials}) == 12
+    mlflow.MlflowClient(postgresql).search_experiments()  # makes MLflow's tables
+    with pytest.raises(UserError, match="/postgres: has the tables of something else; allowed: a database"):
+        Study(tmp_path, _search_in(postgresql, 2))
 
 
 def test_a_view_that_another_process_writes_at_the_same_moment_is_no_warning(recwarn: pytest.WarningsRecorder) -> None:

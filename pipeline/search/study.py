@@ -85,6 +85,8 @@ class Study:
             )
             """Optuna's own study, for its pictures and importances."""
             self._id = self._storage.get_study_id_from_name(record.name)
+        except UserError:
+            raise
         except Exception as error:
             where = settings.storage or folder / JOURNAL
             line = next(iter(str(error).splitlines()), "") or type(error).__name__
@@ -214,9 +216,23 @@ def _optuna() -> Any:
 
 def _storage(optuna: Any, folder: Path, url: str | None) -> Any:
     if url:
+        _require_own_database(url)
         return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
     backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
     return optuna.storages.JournalStorage(backend)
+
+
+def _require_own_database(url: str) -> None:
+    """Raise `UserError` for a database of something else: Optuna would make its tables there, and then refuse it."""
+    from sqlalchemy import create_engine, inspect
+
+    engine = create_engine(url)
+    try:
+        tables = set(inspect(engine).get_table_names())
+    finally:
+        engine.dispose()
+    if "alembic_version" in tables and "studies" not in tables:
+        raise UserError(f"search.storage = {url}: has the tables of something else; allowed: a database of its own")
 
 
 def _pruner(optuna: Any, settings: SearchConfig, steps: int) -> Any:
