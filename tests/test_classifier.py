@@ -373,8 +373,12 @@ def test_every_layer_trains_and_predicts_as_the_reference(framework: str, networ
     assert deviation(exported, outputs) <= 1e-7  # Keras rounds the epsilon of batch norm to float32
 
 
-@pytest.mark.parametrize("execution", ["eager", "compiled"])
+@pytest.mark.parametrize("execution", ["eager", "graph", "compiled"])
 def test_every_layer_together_is_compiled_to_what_it_is_eagerly(framework: str, execution: str) -> None:
+    if execution not in frameworks.find(framework).executions:
+        with pytest.raises(UserError, match=f"train.execution = '{execution}': PyTorch has none; allowed: auto, eager"):
+            create(framework, "everything", execution=execution)
+        return
     require_compiler(framework, execution)
     classifier = create(framework, "everything", precision="float64", execution=execution, variant="momentum")
     losses, corrects, expected = reference_epoch("everything", "grey", "momentum")

@@ -53,7 +53,8 @@ def plans(classifier: Classifier, split: Split) -> Iterator[EpochPlan]:
 def test_batches_are_augmented_as_by_hand(framework: str, data: Dataset, kinds: Sequence[str]) -> None:
     split, scale = data.split("train"), np.float32(1) / np.float32(255)
     images = split.images[:]
-    for execution in {"tensorflow": ("eager", "compiled"), "pytorch": ("eager",)}[framework]:  # torch compiles the rest
+    executions = {"tensorflow": ("eager", "graph", "compiled"), "pytorch": ("eager",)}  # torch compiles the rest
+    for execution in executions[framework]:
         classifier = create(framework, data, *kinds, f"train.execution={execution}")
         classifier.load_training_data(images, split.labels)
         for plan in plans(classifier, split):

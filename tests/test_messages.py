@@ -46,7 +46,13 @@ TOLD = {
     "train.augment=3": r"train\.augment = 3: is a section; allowed: its keys, train\.augment\.cutout",
     "seeds=[]": r"seeds = \[\]: allowed: a list of 1 or more values",
     "sweep={parallel:0}": r"sweep\.parallel = 0: input should be 'auto' or greater than or equal to 1",
+    "-m hydra/launcher=joblib,basic train.epochs=1,2": r"joblib,basic: stands for several values; allowed: one value$",
+    "-m hydra/launcher=joblib hydra.launcher.n_jobs=many": r"n_jobs = many: .*; allowed: a whole number$",
+    "hydra.launcher.n_jobs=2": r"n_jobs: the launcher that is chosen has no such key; .*hydra/launcher=joblib",
+    "-m hydra/sweeper=search train.epochs=1,2 train.epochs=1": r"train\.epochs=1,2: every point has the same budget",
     # what the call would ignore
+    "-m hydra/sweeper=search train.batch_size=32,64 sweep.sort=validation_loss": r"sweep\.sort = .*a search goes by",
+    "-m hydra/launcher=joblib hydra.launcher.backend=threading train.epochs=1,2": r"backend = threading: .*: loky$",
     "sweep.parallel=2": r"sweep\.parallel = 2: is of a sweep, and this is a single run; allowed: with -m",
     "hydra.sweep.dir=x": r"hydra\.sweep\.dir = x: is of a sweep.*with -m \(--multirun\), or hydra\.run\.dir",
     "hydra/launcher=joblib": r"hydra/launcher = joblib: is of a sweep",
@@ -92,7 +98,7 @@ TOLD = {
     "hydra.job_logging.root.level=NOPE": r"hydra\.job_logging: cannot be set up: .*'NOPE'; allowed: what Python's",
     "-m hydra.hydra_logging.root.handlers=[nope]": r"hydra\.hydra_logging: cannot be set up: .*'nope'; allowed",
     "+hydra.callbacks.a._target_=nope": r"hydra\.callbacks\.a = .*'nope'.*: cannot be imported; allowed: \{_target_",
-    "hydra.run.dir=deep/er hydra.job_logging.handlers.file.filename=/no/such/x": r"filename=/no/such/x: Unable to conf",
+    "hydra.run.dir=deep/er hydra.job_logging.handlers.file.filename=/no/such/x": r"Unable to conf.*'/no/such/x'",
     # options
     "--config-name=nope": r"--config-name = 'nope': unknown; allowed: config, or",
     "--config-name=model/lenet5": r"--config-name = 'model/lenet5': unknown; allowed: config, or",

@@ -29,6 +29,7 @@ from pipeline.search.study import Study, Trial
 from pipeline.sweeps import job
 from pipeline.sweeps.processes import JobProcess
 from pipeline.sweeps.search.answer import Judged, sentence
+from pipeline.tracking.views import in_sweep
 
 pytestmark = pytest.mark.xdist_group("search")
 RATE = "train.optimizer.learning_rate"
@@ -245,6 +246,22 @@ def test_every_trial_trains_all_frameworks_at_one_point_and_the_best_are_judged(
     assert {"best/numpy", "best/other", "best/validation_accuracy", "search/best_other"} <= parent.data.metrics.keys()
     client = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     assert {item.path for item in client.list_artifacts(parent.info.run_id)} >= {"search.html", "pictures"}
+
+
+@pytest.mark.usefixtures("search")
+def test_a_sweep_that_is_run_again_takes_the_place_of_the_earlier_one_in_mlflow(project: Path) -> None:
+    """Else its view shows every job twice, and a comparison takes either."""
+    settings = [each for each in SETTINGS if not each.startswith("search.")]
+    arguments = ["-m", *settings, "train.epochs=1", "train.clip_norm=1,2", "hydra.sweep.dir=again"]
+    for more in ([], ["sweep.rerun=true"]):
+        train.main([*arguments, *more])
+    client = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    runs = client.search_runs(experiments, "tags.sweep = 'again'")
+    assert len(runs) == 10  # four jobs and their parent, twice
+    shown = client.search_runs(experiments, in_sweep("again"))
+    assert {run.info.run_id for run in shown} == {run.info.run_id for run in runs[:5]}
+    assert sorted(run.data.tags["stage"] for run in shown) == ["sweep", "train", "train", "train", "train"]
 
 
 def test_a_search_in_one_framework_names_its_best_point(

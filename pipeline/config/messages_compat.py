@@ -40,6 +40,8 @@ def one_message(error: Exception) -> str:
 
 
 def _ambiguous(found: re.Match[str]) -> str:
+    if found[1].startswith("hydra"):
+        return f"{pair(found[1])}: stands for several values; allowed: one value"
     advice = f"{quoting.advice(found[1])}; for a list, key=[value1,value2]; to try each value, add -m"
     return f"{found[1]}: a comma stands between values; {advice}"
 
@@ -47,7 +49,7 @@ def _ambiguous(found: re.Match[str]) -> str:
 def _unmerged(found: re.Match[str]) -> str:
     key, _, _ = found[1].partition("=")
     reason = re.sub(r"^field '.*' is not Optional", "needs a value", found[2])
-    kind = _kind_of(key)
+    kind = _kind_of(key) or next((words for name, words in _CONVERTED.items() if f"converted to {name}" in reason), "")
     return f"{pair(found[1])}: {reason}" + (f"; allowed: {kind}" if kind else "")
 
 
@@ -59,7 +61,11 @@ def _unknown(found: re.Match[str]) -> str:
         if _kind_of(key):  # of Hydra's, a mapping that takes any key
             return f"{pair(given)}: has no key {inner[1]}; allowed: +{key}.{inner[1]}=value"
         key = key if key.endswith(inner[1]) else f"{key}.{inner[1]}"
-    return f"{key}: unknown key{_allowed_below(key)}; {LISTED}"
+    if key.startswith("hydra.launcher."):
+        others = ", ".join(_choices_of_launchers())
+        return f"{key}: the launcher that is chosen has no such key; allowed: with another, hydra/launcher={others}"
+    listed = LISTED.replace("--cfg job", "--cfg hydra") if key.startswith("hydra.") else LISTED
+    return f"{key}: unknown key{_allowed_below(key)}; {listed}"
 
 
 def _no_group(given: str) -> str:
@@ -155,7 +161,10 @@ _MESSAGES: Final[Sequence[tuple[str, Callable[[re.Match[str]], str]]]] = (
     ),
     (
         r"Sweep parameters '(.*)' requires --multirun",
-        lambda found: f"{pair(found[1])}: stands for several values; allowed: one value; to try each value, add -m",
+        lambda found: (
+            f"{pair(found[1])}: stands for several values; allowed: one value"
+            + ("" if found[1].startswith("hydra") else "; to try each value, add -m")
+        ),
     ),
     (
         r"(?:In '.*': )?Could not load '(.*)/(.*)'\.",
@@ -175,6 +184,19 @@ _MESSAGES: Final[Sequence[tuple[str, Callable[[re.Match[str]], str]]]] = (
     ),
 )
 """Messages of Hydra's on one line, and how they are told."""
+
+
+_CONVERTED: Final = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+"""Words for a type in OmegaConf's `could not be converted to ...`."""
+
+
+def _choices_of_launchers() -> list[str]:
+    from hydra.core.config_store import ConfigStore
+
+    found = ConfigStore.instance().list("hydra/launcher")
+    return sorted(
+        name.removesuffix(".yaml") for name in found if name not in ("basic.yaml", "_dummy_empty_config_.yaml")
+    )
 
 
 def _choices(group: str) -> list[str]:

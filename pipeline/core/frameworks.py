@@ -35,6 +35,8 @@ class Framework:
     """Distributions whose versions decide the bits; the first is the framework itself."""
     flavour: str | None
     """The MLflow module that logs its models; None: models are saved in this project's format only."""
+    executions: tuple[str, ...] = ("eager", "compiled")
+    """The values of `train.execution` that it has, beside `auto`."""
     compiler: str = ""
     """What compiles its steps where the execution is `compiled`."""
     ours: tuple[str, ...] = ()
@@ -61,6 +63,13 @@ def find(name: str) -> Framework:
     return FRAMEWORKS[name]
 
 
+def require_execution(name: str, execution: str) -> None:
+    """Raise `UserError` for a `train.execution` that a framework does not have."""
+    if execution != "auto" and execution not in find(name).executions:
+        allowed = ", ".join(["auto", *find(name).executions])
+        raise UserError(f"train.execution = {execution!r}: {find(name).style.title} has none; allowed: {allowed}")
+
+
 def names() -> tuple[str, ...]:
     """Return the names of all frameworks, the reference first."""
     return tuple(FRAMEWORKS)
@@ -80,6 +89,7 @@ register(
         backend="pipeline.models.tensorflow:TensorFlowClassifier",
         packages=("tensorflow", "keras"),
         flavour="mlflow.tensorflow",
+        executions=("eager", "graph", "compiled"),
         compiler="XLA",
         ours=("adam", "adamw", "sgd", "batch_norm", "max_pool", "dropout"),
         variables=("TF_*", "TF2_*", "XLA_*"),

@@ -221,10 +221,9 @@ def _checkpoints(root: Path) -> Iterator[tuple[Mark, str]]:
     others = sorted(path.name for path in folder.iterdir() if not _is_checkpoint(path)) if folder.is_dir() else []
     if others:
         yield "warn", f"{folder} holds what is no checkpoint: {_listed(others)}; move it away"
-    yield (
-        "ok",
-        f"{len(states)} unfinished trainings, {size:,.0f} MiB (kept up to 4 GiB and two weeks)" if states else "none",
-    )
+    if states or not (running or killed or others):
+        kept = f"{len(states)} unfinished trainings, {size:,.0f} MiB (kept up to 4 GiB and two weeks)"
+        yield "ok", kept if states else "none"
 
 
 def _listed(names: Sequence[str]) -> str:

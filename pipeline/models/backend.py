@@ -73,7 +73,7 @@ class Classifier(Protocol):
     train: TrainConfig
     device: Device
     execution: str
-    """`eager` or `compiled`: `auto` resolved."""
+    """`eager`, `graph` or `compiled`: `auto` resolved."""
     predict_batch: int
     """Images that `predict` computes at once: `Architecture.predict_batch`."""
 
@@ -133,6 +133,7 @@ def create(framework: str, architecture: Architecture, train: TrainConfig) -> Cl
     Raises `UserError` if the framework is unknown or not installed, or cannot train under these settings.
     """
     require_visible(train.augment, architecture.image_shape)
+    frameworks.require_execution(framework, train.execution)
     module, _, name = frameworks.find(framework).backend.partition(":")
     try:
         backend = getattr(importlib.import_module(module), name)

@@ -10,6 +10,7 @@ from jinja2 import Environment, StrictUndefined
 
 from ..comparison.arm import Arm
 from ..comparison.result import Comparison
+from ..config.labels import short_keys
 from ..config.schema.section import Section
 from ..core.frameworks import SeriesStyle, find
 from ..evaluation.metrics import predicted_labels
@@ -89,25 +90,16 @@ def page(result: SearchResult, pictures: Mapping[str, str]) -> str:
         settings=result.record.settings,
         styles=result.styles,
         pictures=pictures,
-        keys=[each.key for each in result.record.space.dimensions],
+        keys=list(short_keys(_keys(result)).values()),
         in_words=_settings,
         best=[_row(result, rank, trial) for rank, trial in _shown(result)],
         trials=[_row(result, None, trial) for trial in result.trials],
         points=[_point(result, number, name) for number, name in result.arms],
         epochs={name: sum(trial.epochs.get(name, 0) for trial in result.trials) for name in result.styles},
         agree=len(set(result.chosen.values())) == 1,
-        space=[(each.key, in_words(each)) for each in result.record.space.dimensions],
+        space=[(each.key, each.in_words) for each in result.record.space.dimensions],
         verdict=_verdict(result),
     )
-
-
-def in_words(dimension: Dimension) -> str:
-    """Describe the values that a key may take."""
-    if dimension.kind == "choice":
-        return ", ".join(dimension.choices)
-    step = f" in steps of {dimension.step}" if dimension.step else ""
-    whole = ", whole numbers" if dimension.kind == "int" and not dimension.step else ""
-    return f"{dimension.low} to {dimension.high}{step}{whole}{', logarithmic' if dimension.log else ''}"
 
 
 def _settings(section: Section) -> str:
@@ -156,7 +148,7 @@ def _point(result: SearchResult, number: int, name: str) -> dict[str, Any]:
         "framework": name,
         "trial": trial,
         "values": [short(trial.point[key]) for key in _keys(result)],
-        "kind": " and ".join(kind for kind, is_it in kinds.items() if is_it),
+        "kind": ", ".join(kind for kind, is_it in kinds.items() if is_it),
         "validation": _percent(trial.accuracy[name]),
         "test": f"{100 * test.mean:.2f}{spread}",
     }

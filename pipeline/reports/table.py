@@ -73,10 +73,22 @@ def show_all(comparisons: Mapping[str, Comparison], reports: str) -> None:
         (label, str(len(comparison.a.seeds)), *rows(comparison)[0][1:]) for label, comparison in comparisons.items()
     ]
     head = ("configuration", "seeds", a, b, f"{a} \u2212 {b}, points", "verdict on test accuracy")
-    notes = dict.fromkeys(note for comparison in comparisons.values() for note in comparison.notes)
+    notes = _notes(comparisons)
     compared = dict.fromkeys(comparison.compared for comparison in comparisons.values())
     text = [*compared, *notes, f"Reports: {reports}"]
     _print("mean \u00b1 standard deviation [95 % interval]", head, lines, text)
+
+
+def _notes(comparisons: Mapping[str, Comparison]) -> list[str]:
+    """Return the notes that hold for all comparisons, and then the others with the configurations they are of."""
+    of: dict[str, list[str]] = {}
+    for label, comparison in comparisons.items():
+        for note in comparison.notes:
+            of.setdefault(note, []).append(label)
+    common = [note for note, labels in of.items() if len(labels) == len(comparisons)]
+    others = [(note, labels) for note, labels in of.items() if len(labels) < len(comparisons)]
+    shown = (f"{'; '.join(labels[:3])}{f' and {len(labels) - 3} more' * (len(labels) > 3)}" for _, labels in others)
+    return common + [f"{of_which}: {note}" for (note, _), of_which in zip(others, shown, strict=True)]
 
 
 def _print(

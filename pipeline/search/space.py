@@ -55,6 +55,15 @@ class Dimension(Section):
             return list(range(int(self.low), int(self.high) + 1, int(self.step or 1)))
         return [self.low + i * (self.step or 0.0) for i in range(self.size)]
 
+    @property
+    def in_words(self) -> str:
+        """Its values, for the user."""
+        if self.kind == "choice":
+            return ", ".join(self.choices)
+        step = f" in steps of {self.step}" if self.step else ""
+        whole = ", whole numbers" if self.kind == "int" and not self.step else ""
+        return f"{self.low} to {self.high}{step}{whole}{', logarithmic' if self.log else ''}"
+
     def override(self, value: Value) -> str:
         """Return `key=value`."""
         return f"{self.key}={value}"
@@ -100,6 +109,9 @@ def parse(overrides: Sequence[str], source: Source, default: str) -> Space:
     """
     with readable_errors(overrides), hydra_compat.started(CONF, source) as hydra:
         fixed, swept = hydra_compat.spaces(hydra, overrides)
+    for each in swept:
+        if each.key != "framework":
+            _require_searchable(each)
     given = {override.lstrip("+").partition("=")[0]: override for override in fixed}
     if twice := [each for each in swept if each.key.lstrip("+") in given]:
         key = twice[0].key.lstrip("+")
@@ -113,7 +125,6 @@ def parse(overrides: Sequence[str], source: Source, default: str) -> Space:
             if not each.choices:
                 raise UserError(f"{each.text}: allowed: names, such as framework=tensorflow,pytorch")
             continue
-        _require_searchable(each)
         if each.key in dimensions:
             raise UserError(f"{each.text}: {each.key} has two spaces; give it one")
         dimensions[each.key] = dimension(each)

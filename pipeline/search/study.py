@@ -89,6 +89,9 @@ class Study:
             raise
         except Exception as error:
             where = settings.storage or folder / JOURNAL
+            if isinstance(error, ImportError):
+                driver = "a driver, as psycopg2-binary is for PostgreSQL: uv pip install psycopg2-binary"
+                raise UserError(f"search.storage = {where}: needs {driver}") from error
             line = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise UserError(f"search.storage = {where}: cannot be used: {line}") from error
 

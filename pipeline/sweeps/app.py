@@ -64,6 +64,10 @@ def hydra_app(arguments: Sequence[str]) -> None:
             if command_line.shows and ended.code == FAILED:  # Hydra writes what is wrong, instead of raising it
                 raise UserError(one_message(RuntimeError(said.getvalue())) or "Hydra refuses these options") from None
             raise
+        except KeyboardInterrupt:
+            if app.driver and app.driver.elsewhere:
+                print("the running jobs end with a checkpoint each; run the same command to continue", flush=True)
+            raise
         except Exception as error:
             if app.driver and app.driver.elsewhere:  # a job ended without a result, and others may run
                 print(f"the launcher gave up: {one_message(error)}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """The command line of the Hydra application: Hydra's own options, and what of Hydra this application does not do."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,8 @@ def require_applicable(overrides: Sequence[str], *, sweep: bool, search: bool) -
             raise UserError(f"{shown}: is of a sweep, and this is a single run; allowed: with -m (--multirun){instead}")
         if not search and key.startswith(("search.", "search/")):
             raise UserError(f"{shown}: is of a search; allowed: with -m hydra/sweeper=search")
+        if search and key in ("sweep.sort", "sweep.top", "sweep"):
+            raise UserError(f"{shown}: a search goes by validation accuracy; allowed: search.top, or no search")
         if sweep and key.startswith("hydra.run."):
             raise UserError(f"{shown}: is of a single run, and this is a sweep; allowed: hydra.sweep.dir")
 
@@ -97,6 +100,10 @@ def require_supported(hydra: Any) -> None:
         if class_of(hydra, part) not in allowed:
             target, names = OmegaConf.select(hydra, f"{part}._target_"), ", ".join(allowed.values())
             raise UserError(f"hydra/{part} = {target}: allowed: {names}")
+    if class_of(hydra, "launcher") == "SlurmLauncher" and not shutil.which("srun"):
+        raise UserError("hydra/launcher = submitit_slurm: there is no srun on PATH; allowed: on a machine with Slurm")
+    if (backend := hydra.launcher.get("backend")) not in (None, "loky"):
+        raise UserError(f"hydra.launcher.backend = {backend}: joblib's jobs need processes; allowed: loky")
     size = hydra.sweeper.get("max_batch_size")
     if size is not None and size != -1 and size < 1:
         raise UserError(f"hydra.sweeper.max_batch_size = {size}: allowed: 1 or more, or null")

@@ -105,9 +105,9 @@ def sweep_folder(
     claim.lock(folder, stack, key)
     if record := cache.record_of(folder):
         if not record.same(keys, owners):
-            what = (
-                differing(folder) or "other values, or other train.threads, which sweep.parallel and the launcher set"
-            )
+            what = differing(folder) or "of other values"
+            if "train.threads" in what:
+                what += " (sweep.parallel and the launcher set train.threads)"
             raise UserError(f"{key} = {folder}: has the results of another sweep: {what}; {_WAY_OUT}")
     else:
         _require_nothing_of(key, folder, (*WRITTEN, "run", "multirun.yaml", "ranking.md", *map(str, range(len(keys)))))

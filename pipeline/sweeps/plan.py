@@ -13,6 +13,7 @@ from ..config.composer import ComposedJob, Composer
 from ..config.hydra_compat import Source
 from ..config.labels import short_label
 from ..config.schema.whole import Config
+from ..core import frameworks
 from ..core.errors import UserError
 from ..core.paths import main_root
 from ..data.cache import obtain
@@ -132,8 +133,9 @@ class PreparedData:
     def check(self, config: Config) -> str:
         """Return the key of a job, see `cache.key_of`. Prepares its data if the cache lacks them.
 
-        Raises `UserError` if the network or the augmentation does not fit the data.
+        Raises `UserError` if the network or the augmentation does not fit the data, or the framework cannot do it.
         """
+        frameworks.require_execution(config.framework, config.train.execution)
         name = repr(config.data)
         if name not in self._obtained:
             self._obtained[name] = obtain(config.data, main_root())

@@ -15,8 +15,9 @@ from ..core.errors import UserError
 from ..core.files import write_json
 from ..core.paths import main_root
 from ..equality.fairness import differences, in_words
+from ..tracking.reader import find_runs
 from ..tracking.tracker import Tracker
-from ..tracking.views import sweep_tags
+from ..tracking.views import in_sweep, superseded, sweep_tags
 from . import cache
 from .capacity import Capacity
 from .display import Display
@@ -106,6 +107,8 @@ class Sweep(Driver):
             print(f"{folder}: all {len(self.jobs)} jobs are done; {_RERUN}")
             return
         cache.begin(folder, name, self.keys, self.owners)
+        if self.rerun:
+            self._supersede()
         self._open_run(overrides)
         assert self.run
         for job in self.jobs:
@@ -206,6 +209,15 @@ class Sweep(Driver):
         keys = dict.fromkeys(key for job in self.jobs for key in job.varied)
         varied, params = parameters(keys, self.jobs[0].config), {"overrides": list(overrides)}
         self.run = self.open_run("sweep", self.name, len(self.jobs), varied=varied, params=params)
+
+    def _supersede(self) -> None:
+        """Leave the runs of an earlier training of this sweep in MLflow, but out of its view and its comparison."""
+        if self.tracker.unreachable:
+            return
+        goes_on = (self.folder / "run").exists()
+        for run in find_runs(self.tracker, in_sweep(self.name)):
+            if not (goes_on and run.tags.get("stage") == "sweep"):
+                self.tracker.add_tags(run.id, superseded(self.name))
 
     def _look_up(self, job: SweepJob) -> None:
         """Note in `done` where the results of a finished job are."""

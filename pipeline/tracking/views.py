@@ -49,6 +49,11 @@ def sweep_tags(names: Sequence[str]) -> dict[str, str]:
     return {"sweep": " ".join(names), **{f"sweep.{digest_of(name)}": "true" for name in names}}
 
 
+def superseded(sweep: str) -> dict[str, str]:
+    """Return the tags of a run that another has taken the place of in a sweep: no filter finds it any more."""
+    return {f"sweep.{digest_of(sweep)}": "superseded"}
+
+
 def in_sweep(name: str) -> str:
     """Return a filter for the runs of a sweep.
 

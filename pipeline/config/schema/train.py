@@ -106,7 +106,11 @@ class TrainConfig(Section):
 
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)]
-    execution: Literal["auto", "eager", "compiled"]
+    execution: Literal["auto", "eager", "graph", "compiled"]
+    """How the steps are computed: one operation after the other, as a graph, or compiled; `auto`: the customary way.
+
+    `core.frameworks.Framework.executions` says which of them a framework has.
+    """
     precision: Literal["float32", "float64"]
     deterministic: bool
     threads: Annotated[int, Field(ge=1)] | None

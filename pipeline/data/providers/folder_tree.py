@@ -256,7 +256,7 @@ def _compare_classes(tree: Tree, key: str, drawn: set[str]) -> None:
     train = tree.parts["train"]
     for part, by_class in tree.parts.items():
         if unknown := sorted(set(by_class) - set(train)):
-            raise UserError(f"{key}: {part} has classes that train has not: {some(unknown)}")
+            raise UserError(f"{key}: {part} has classes that train has not: {some(unknown)}; allowed: the same in each")
         if absent := sorted(set(train) - set(by_class)):
             raise UserError(f"{key}: {part} lacks classes that train has: {some(absent)}; allowed: the same in each")
     least = 1 + len(drawn)

@@ -126,14 +126,14 @@ class TensorFlowClassifier:
             return self._network(self._scaled(images), training=False)
 
         shape = (None, *self.architecture.image_shape)
-        compiled = self.execution == "compiled"
-        return _traced(forward, input_signature=[tf.TensorSpec(shape, tf.uint8)]) if compiled else forward
+        eager = self.execution == "eager"
+        return forward if eager else _traced(forward, input_signature=[tf.TensorSpec(shape, tf.uint8)])
 
     def _scaled(self, images: Any) -> Any:
         return tf.cast(images, self.train.precision) * unit_scale(self.train.precision)
 
     def _compiled(self, function: Any) -> Any:
-        return _traced(function, jit_compile=True) if self.execution == "compiled" else function
+        return function if self.execution == "eager" else _traced(function, jit_compile=self.execution == "compiled")
 
     def _run(self, order: np.ndarray, draws: np.ndarray, coefficients: np.ndarray, keys: np.ndarray) -> tuple[Any, Any]:
         if self.execution == "eager":
@@ -148,7 +148,7 @@ class TensorFlowClassifier:
 
     def _epoch_function(self, batch_size: int) -> Any:
         # XLA compiles the step and not the loop: it makes a step a sixth faster, and the loop three times slower.
-        step = _traced(self._take_step, jit_compile=True)
+        step = self._compiled(self._take_step)
 
         def epoch(order: Any, draws: Any, coefficients: Any, keys: Any, images: Any, labels: Any) -> tuple[Any, Any]:
             steps = tf.shape(order)[0]

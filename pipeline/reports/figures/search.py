@@ -132,7 +132,10 @@ def _label_powers(axis: Any, values: Sequence[float]) -> None:
     from matplotlib import ticker
 
     decades = np.log10(max(values) / min(values)) if values else 0
-    axis.set_major_locator(ticker.LogLocator(subs=(1.0,) if decades > 1.3 else (1.0, 2.0, 5.0)))
+    if decades < 0.8:  # no more than one of 1, 2 and 5 may be among them
+        axis.set_major_locator(ticker.MaxNLocator(3))
+    else:
+        axis.set_major_locator(ticker.LogLocator(subs=(1.0,) if decades > 1.3 else (1.0, 2.0, 5.0)))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(ticker.NullFormatter())
 

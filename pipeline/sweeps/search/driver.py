@@ -60,9 +60,7 @@ class Search(Driver):
         for corner in others:
             check(compose_point(space, hydra, source, corner, space.frameworks[0]))
         config, settings = self._configs[0], self._configs[0].search
-        if space.size and space.size < settings.trials:
-            print(f"{space.size} trials, not {settings.trials}: the space has no more points", flush=True)
-            settings = settings.model_copy(update={"trials": space.size})
+        settings = settings.model_copy(update={"trials": min(settings.trials, space.size or settings.trials)})
         self.record = SearchRecord(
             name="",
             parent="",
@@ -105,7 +103,11 @@ class Search(Driver):
             earlier = SearchRecord.read(folder)
         except UserError:
             return ""
-        return in_words(differences(_deciding(earlier), _deciding(self.record)))
+        there, here = (
+            _deciding(of) | {"space": {each.key: each.in_words for each in of.space.dimensions}}
+            for of in (earlier, self.record)
+        )
+        return in_words(differences(there, here))
 
     def handing_out(self, record: cache.SweepRecord | None, launcher: str) -> AbstractContextManager[None]:
         """Have Hydra's sweeper ask for the open tasks."""
@@ -125,6 +127,8 @@ class Search(Driver):
         self.tracker = Tracker(self._configs[0].tracking, main_root())
         self.stack.callback(self.tracker.close)
         cache.begin(folder, name, self.keys, self.owners)
+        if (trials := self.record.settings.trials) < (asked := self.config.search.trials):
+            print(f"{trials} trials, not {asked}: the space has no more points", flush=True)
         if self._is_done(study):
             self.record = SearchRecord.read(folder)
             print(f"{folder}: the search is done; more search.trials go on with it", flush=True)
