@@ -5,8 +5,6 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -14,7 +12,7 @@ from typing import Any, ClassVar
 import mlflow
 import pytest
 from project_copy import clean_environment, copy_project
-from search_player import play
+from search_player import play_together
 from servers import Mlflow, nobody
 from sqlalchemy import create_engine, text
 
@@ -157,11 +155,7 @@ def test_processes_of_a_search_share_a_postgresql_database(
     with create_engine(postgresql, isolation_level="AUTOCOMMIT").connect() as connection:
         connection.execute(text("CREATE DATABASE searches"))
     record = _search_in(postgresql.replace("/postgres", "/searches"), 12)
-    Study(tmp_path, record).prepare()
-    with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
-        for done in [pool.submit(play, tmp_path, record, number) for number in range(12)]:
-            done.result()
-    trials = Study(tmp_path, record).trials()
+    trials = play_together(tmp_path, record)
     assert [trial.state for trial in trials] == ["complete"] * 12
     assert len({tuple(trial.point.values()) for trial in trials}) == 12
     mlflow.MlflowClient(postgresql).search_experiments()  # makes MLflow's tables

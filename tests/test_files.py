@@ -31,6 +31,7 @@ ALLOWED = {
     "sweeps/processes.py": "appends to the log of a job, in a folder that is no output",
     "sweeps/resend.py": "into a temporary folder",
     "sweeps/workers/worker.py": "a stream on a descriptor",
+    "core/quiet.py": "a stream on a descriptor",
     "training/run_logging.py": "into a temporary folder",
     "sweeps/workers/__init__.py": "the log of the workers, in a temporary folder",
 }

@@ -4,9 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +15,7 @@ import pytest
 from numpy_backend import NUMPY
 from own_images import put
 from project_copy import TINY, clone_project, run_module, start
-from search_player import play
+from search_player import play_together
 
 from pipeline import train
 from pipeline.config.hydra_compat import Source
@@ -498,11 +496,7 @@ def test_a_pruner_ends_what_is_worse_than_the_others(tmp_path: Path, pruner: str
 
 def test_processes_at_the_same_time_lose_no_trial_and_draw_none_twice(tmp_path: Path) -> None:
     record = _record("tpe", 0, 12)
-    Study(tmp_path, record).prepare()
-    with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
-        for done in [pool.submit(play, tmp_path, record, number) for number in range(12)]:
-            done.result()
-    trials = Study(tmp_path, record).trials()
+    trials = play_together(tmp_path, record)
     assert [trial.state for trial in trials] == ["complete"] * 12
     assert len({trial.point[RATE] for trial in trials}) == 12
     assert all(trial.accuracy == {"pytorch": 0.5} for trial in trials)
