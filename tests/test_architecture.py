@@ -215,16 +215,20 @@ def test_batch_norm_starts_as_the_identity() -> None:
 
 
 @pytest.mark.parametrize(
-    ("side", "precision", "images"),
-    [(28, "float32", 512), (32, "float64", 512), (224, "float32", 16), (224, "float64", 8), (4000, "float32", 1)],
+    ("side", "precision", "images", "fewer"),
+    [
+        *((28, "float32", 512, 128), (32, "float64", 512, 64), (224, "float32", 16, 2)),
+        *((224, "float64", 8, 1), (4000, "float32", 1, 1)),
+    ],
 )
 def test_as_many_images_are_predicted_at_once_as_their_largest_layer_allows(
-    side: int, precision: str, images: int
+    side: int, precision: str, images: int, fewer: int
 ) -> None:
     network = build({**CONV, "filters": 32, "padding": "same"}, FLATTEN, LOGITS, image_shape=(side, side, 3))
     assert network.predict_batch(precision) == images
     most = 32 * side * side * np.dtype(precision).itemsize * images
     assert images in (1, 512) or most <= 128 << 20 < 2 * most
+    assert network.predict_batch(precision, most=128, layer_bytes=1 << 24) == fewer
 
 
 def test_a_layer_within_a_residual_block_counts() -> None:

@@ -138,14 +138,14 @@ class Architecture:
         """Number of trainable scalars."""
         return sum(math.prod(parameter.shape) for parameter in self.parameters)
 
-    def predict_batch(self, precision: str) -> int:
-        """Return how many images are predicted at once: 512, or a smaller power of two for large images.
+    def predict_batch(self, precision: str, *, most: int = _PREDICTED_AT_ONCE, layer_bytes: int = _LAYER_BYTES) -> int:
+        """Return how many images are predicted at once: `most`, or a smaller power of two for large images.
 
-        The largest layer's output takes at most 128 MiB in this precision, unless that of one image takes more.
+        The largest layer's output takes at most `layer_bytes` in this precision, unless that of one image takes more.
         """
         shapes = (shape for spec in self.all_layers for shape in (spec.input_shape, spec.output_shape))
-        fitting = _LAYER_BYTES // (max(map(math.prod, shapes)) * np.dtype(precision).itemsize)
-        return 1 << (max(1, min(fitting, _PREDICTED_AT_ONCE)).bit_length() - 1)
+        fitting = layer_bytes // (max(map(math.prod, shapes)) * np.dtype(precision).itemsize)
+        return 1 << (max(1, min(fitting, most)).bit_length() - 1)
 
     def initial_weights(self, seed: int) -> dict[str, np.ndarray]:
         """Draw every array, float64, by name. Each has its own random stream: a new layer does not change the others.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -31,6 +31,13 @@ from ..backend import Device, EpochResult, Probe, State, slots_of, unit_scale
 from .augmentation import augmented
 from .network import Network
 
+_ON_THE_CPU: Final = {"most": 128, "layer_bytes": 1 << 24}
+"""What is predicted at once on the CPU, see `Architecture.predict_batch`.
+
+PyTorch takes a layer's output from the C library, which gets a large one from the system anew each time: with 512
+images of 28x28 and 32 filters (44 MB) a prediction takes 2.5 times as long as with 128.
+"""
+
 
 class PyTorchClassifier:
     """The PyTorch implementation of `backend.Classifier`."""
@@ -39,8 +46,9 @@ class PyTorchClassifier:
         self.architecture = architecture
         self.train = train
         self.execution = "eager" if train.execution == "auto" else train.execution
-        self.predict_batch = architecture.predict_batch(train.precision)
         self.device = _configure(train)
+        small = _ON_THE_CPU if self.device.type == "cpu" else {}
+        self.predict_batch = architecture.predict_batch(train.precision, **small)
         self._place = torch.device("cuda" if self.device.type == "gpu" else "cpu")
         if self.execution == "compiled":
             _require_compiler(self._place)
