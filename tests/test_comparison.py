@@ -14,6 +14,7 @@ from pipeline.config.labels import short_label
 from pipeline.core.errors import UserError
 from pipeline.core.frameworks import FRAMEWORKS
 from pipeline.models.manifest import FrameworkFacts, MachineFacts, Manifest
+from pipeline.reports import table
 from pipeline.reports.table import rows
 from pipeline.training.results import HistoryRow
 
@@ -167,6 +168,16 @@ def test_a_seed_that_has_not_learned_is_named_and_the_rest_is_compared() -> None
     found = compare_arms(arm("tensorflow", range(3)), _collapsed("pytorch", [1]), CONFIG.compare, 15)
     assert found.verdicts["accuracy"].learned
     assert found.notes == ("PyTorch has not learned under seed 1: no better than the shares of the classes.",)
+
+
+def test_a_note_of_one_configuration_is_not_told_of_all() -> None:
+    single = compare_arms(arm("tensorflow", [0]), arm("pytorch", [0], wrong=21), CONFIG.compare, 15)
+    alike = compare_arms(arm("tensorflow", [0]), arm("pytorch", [0]), CONFIG.compare, 15)
+    common = single.notes[0]
+    assert table._notes({"lr=1": single}) == [common]
+    assert table._notes({"lr=1": single, "lr=2": alike}) == [common, f"lr=2: {alike.notes[1]}"]
+    many = {f"lr={number}": alike for number in range(5)} | {"lr=9": single}
+    assert table._notes(many)[1] == f"lr=0; lr=1; lr=2 and 2 more: {alike.notes[1]}"
 
 
 def test_who_ranks_rare_classes_has_learned_though_the_frequent_one_is_always_named() -> None:

@@ -120,6 +120,7 @@ def test_the_comparison_answers_the_question(project: Path, client: mlflow.Mlflo
     assert small["test"]["accuracy"] == document["metrics"]["accuracy"]["difference"]["mean"]
     experiment = client.get_experiment_by_name("tensorflow-vs-pytorch")
     (found,) = client.search_runs([experiment.experiment_id], "tags.stage = 'compare'")
+    assert found.info.run_name.startswith(f"compare {found.data.tags['model']} {found.data.tags['data']}: ")
     assert found.data.tags["verdict"] == document["verdict"]
     assert document["sentence"] in found.data.tags["mlflow.note.content"]
     assert found.data.metrics["accuracy/difference"] == small["test"]["accuracy"]
