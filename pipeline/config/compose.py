@@ -20,7 +20,7 @@ from ..core.errors import UserError
 from ..core.files import write_text
 from . import hydra_compat
 from .hydra_compat import Source
-from .messages_compat import one_message
+from .messages_compat import choices, one_message
 from .override_form_compat import require_form
 from .pairs import require_pair
 from .schema.keys import allowed_keys
@@ -100,7 +100,6 @@ def first_job(overrides: Sequence[str]) -> list[str]:
 
     Raises `UserError`, also for a setting of Hydra's that is none.
     """
-    hydra_compat.find_plugins()
     compose_sweep(overrides)
     with _started(overrides, _PROJECT) as hydra:
         task, _ = hydra_compat.split(overrides)
@@ -265,7 +264,7 @@ def _reason(problem: Any, key: str) -> str:
 def _choice(location: Sequence[int | str]) -> str:
     """Return how the section at `location` is chosen as a whole; empty if there is no choice."""
     group = "/".join(map(str, location))
-    names = sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))
+    names = choices(group)
     return f"{group}={names[0]} (or {', '.join(names[1:])})" if len(names) > 1 else ""
 
 

@@ -212,13 +212,13 @@ def handing_out(
 
     def launch(self: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
         returns: list[Any] = []
-        numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
-        whole = not isinstance(self, BasicLauncher)
-        are_done = dict.fromkeys(numbers, all(map(is_done, numbers))) if whole else {n: is_done(n) for n in numbers}
-        numbered = zip(numbers, job_overrides, strict=True)
-        for done, group in itertools.groupby(numbered, key=lambda each: are_done[each[0]]):
-            first, *_ = both = [*group]
-            returns += [] if done else original_launch(self, [job for _, job in both], first[0])
+        numbered = list(enumerate(job_overrides, initial_job_idx))
+        if not isinstance(self, BasicLauncher):
+            all_done = all(is_done(number) for number, _ in numbered)
+            return returns if all_done else original_launch(self, job_overrides, initial_job_idx)
+        for done, group in itertools.groupby(numbered, key=lambda each: is_done(each[0])):
+            numbers, batch = zip(*group, strict=True)
+            returns += [] if done else original_launch(self, batch, numbers[0])
         return returns
 
     original_split, original_launch = BasicSweeper.split_arguments, used.launch

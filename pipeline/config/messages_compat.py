@@ -168,7 +168,7 @@ _MESSAGES: Final[Sequence[tuple[str, Callable[[re.Match[str]], str]]]] = (
     ),
     (
         r"(?:In '.*': )?Could not load '(.*)/(.*)'\.",
-        lambda found: f"{found[1]} = {found[2]!r}: unknown; allowed: {', '.join(_choices(found[1]))}",
+        lambda found: f"{found[1]} = {found[2]!r}: unknown; allowed: {', '.join(choices(found[1]))}",
     ),
     (
         r"hydra\.searchpath must be a list of strings\. Got: (.*)",
@@ -193,11 +193,10 @@ _CONVERTED: Final = {"Integer": "a whole number", "Float": "a number", "Boolean"
 def _choices_of_launchers() -> list[str]:
     from hydra.core.config_store import ConfigStore
 
-    found = ConfigStore.instance().list("hydra/launcher")
-    return sorted(
-        name.removesuffix(".yaml") for name in found if name not in ("basic.yaml", "_dummy_empty_config_.yaml")
-    )
+    found = without_hidden(ConfigStore.instance().list("hydra/launcher"))
+    return sorted(name.removesuffix(".yaml") for name in found if name != "basic.yaml")
 
 
-def _choices(group: str) -> list[str]:
+def choices(group: str) -> list[str]:
+    """Return the names that a group of `conf/` has to choose from."""
     return sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))

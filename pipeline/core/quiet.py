@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO, TextIO
 
 
 @contextmanager
@@ -13,17 +14,11 @@ def without_notices() -> Iterator[None]:
 
     Everything else that the body writes to file descriptor 2 is printed when the body ends.
     """
-    sys.stderr.flush()
-    original = os.dup(2)
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as caught:
-        os.dup2(caught.fileno(), 2)
+    with _kept() as caught:
         try:
-            yield
+            with _into(caught):
+                yield
         finally:
-            sys.stderr.flush()
-            os.dup2(original, 2)
-            os.close(original)
-            caught.seek(0)
             notices = ("I0000", "WARNING: All log messages before absl::InitializeLog()")
             sys.stderr.writelines(line for line in caught if not line.startswith(notices))
 
@@ -35,24 +30,44 @@ def without_interrupted_children() -> Iterator[None]:
     Ctrl-C reaches every process of the terminal, and those of a launcher answer with a traceback each. This process
     goes on to write to the terminal.
     """
-    sys.stderr.flush()
-    terminal, former = os.dup(2), sys.stderr
-    with (
-        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as caught,
-        os.fdopen(os.dup(terminal), "w", buffering=1, encoding=former.encoding, errors=former.errors) as own,
-    ):
-        os.dup2(caught.fileno(), 2)
-        sys.stderr, interrupted = own, False
+    former, interrupted = sys.stderr, False
+    with _kept() as caught:
         try:
-            yield
+            with _into(caught) as terminal, _writing_to(terminal, former):
+                yield
         except KeyboardInterrupt:
             interrupted = True
             raise
         finally:
-            own.flush()
-            sys.stderr = former
-            os.dup2(terminal, 2)
-            os.close(terminal)
-            caught.seek(0)
             if not interrupted:
                 sys.stderr.writelines(caught)
+
+
+def _kept() -> IO[str]:
+    return tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+
+
+@contextmanager
+def _into(caught: IO[str]) -> Iterator[int]:
+    """Have file descriptor 2 write to a file, which is at its start afterwards; yield a descriptor of what it was."""
+    sys.stderr.flush()
+    original = os.dup(2)
+    os.dup2(caught.fileno(), 2)
+    try:
+        yield original
+    finally:
+        sys.stderr.flush()
+        os.dup2(original, 2)
+        os.close(original)
+        caught.seek(0)
+
+
+@contextmanager
+def _writing_to(descriptor: int, like: TextIO) -> Iterator[None]:
+    """Have `sys.stderr` write to a descriptor, in the encoding of the stream that it is."""
+    with os.fdopen(os.dup(descriptor), "w", buffering=1, encoding=like.encoding, errors=like.errors) as own:
+        sys.stderr = own
+        try:
+            yield
+        finally:
+            sys.stderr = like

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from typing import Final
 import psutil
 
 from ..config.compose import CONF, PARAMS, compose, conf_digest, first_job
+from ..config.schema.whole import Config
 from ..core import working_tree
 from ..core.errors import UserError
 from ..core.machine import command_environment, machine, usable_cores
@@ -51,6 +53,11 @@ def examine(arguments: Sequence[str], root: Path) -> Iterator[Finding]:
 
     A check that raises yields a FAIL and does not stop the others.
     """
+
+    @cache
+    def config() -> Config:
+        return compose(first_job(arguments))
+
     checks: dict[str, Callable[[], Iterator[tuple[Mark, str]]]] = {
         "python": _python,
         "packages": lambda: _packages(Path(__file__).parents[2] / "requirements.lock"),
@@ -59,11 +66,11 @@ def examine(arguments: Sequence[str], root: Path) -> Iterator[Finding]:
         "gpu": _gpu,
         "disk": lambda: _disk(root),
         "home": _home,
-        "store": lambda: health.store(root, _experiment(arguments)),
+        "store": lambda: health.store(root, _experiment(config)),
         "journal": lambda: _journal(root),
         "checkpoints": lambda: _checkpoints(root),
-        "configuration": lambda: _configuration(arguments, root),
-        "data": lambda: _data(arguments, root),
+        "configuration": lambda: _configuration(config, root),
+        "data": lambda: _data(config, root),
         "dvc": lambda: dvc(root),
         "git": _git,
         "leftovers": lambda: _leftovers(root),
@@ -234,8 +241,8 @@ def _is_checkpoint(path: Path) -> bool:
     return path.is_dir() or path.suffix == ".lock"
 
 
-def _configuration(arguments: Sequence[str], root: Path) -> Iterator[tuple[Mark, str]]:
-    compose(first_job(arguments))
+def _configuration(config: Callable[[], Config], root: Path) -> Iterator[tuple[Mark, str]]:
+    config()
     snapshot = root / PARAMS
     if not snapshot.exists():
         yield "ok", f"{CONF}: valid; {PARAMS} will be composed"
@@ -246,19 +253,19 @@ def _configuration(arguments: Sequence[str], root: Path) -> Iterator[tuple[Mark,
     yield "ok", f"{CONF}: valid; {PARAMS} is {state}"
 
 
-def _experiment(arguments: Sequence[str]) -> str:
+def _experiment(config: Callable[[], Config]) -> str:
     try:
-        return compose(first_job(arguments)).tracking.experiment
+        return config().tracking.experiment
     except UserError:  # the check `configuration` reports it
         return ""
 
 
-def _data(arguments: Sequence[str], root: Path) -> Iterator[tuple[Mark, str]]:
+def _data(config: Callable[[], Config], root: Path) -> Iterator[tuple[Mark, str]]:
     try:
-        config = compose(first_job(arguments))
+        settings = config().data
     except UserError:  # the check `configuration` has reported it
         return
-    yield from data(config.data, root)
+    yield from data(settings, root)
 
 
 def _git() -> Iterator[tuple[Mark, str]]:

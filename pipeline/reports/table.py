@@ -85,10 +85,12 @@ def _notes(comparisons: Mapping[str, Comparison]) -> list[str]:
     for label, comparison in comparisons.items():
         for note in comparison.notes:
             of.setdefault(note, []).append(label)
-    common = [note for note, labels in of.items() if len(labels) == len(comparisons)]
-    others = [(note, labels) for note, labels in of.items() if len(labels) < len(comparisons)]
-    shown = (f"{'; '.join(labels[:3])}{f' and {len(labels) - 3} more' * (len(labels) > 3)}" for _, labels in others)
-    return common + [f"{of_which}: {note}" for (note, _), of_which in zip(others, shown, strict=True)]
+    lines = [note for note, labels in of.items() if len(labels) == len(comparisons)]
+    for note, labels in of.items():
+        more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
+        if len(labels) < len(comparisons):
+            lines.append(f"{'; '.join(labels[:3])}{more}: {note}")
+    return lines
 
 
 def _print(

@@ -46,12 +46,12 @@ _COLUMNS = _METRICS | {f"params.`{name}`": width for name, width in _SETTINGS.it
 
 def sweep_tags(names: Sequence[str]) -> dict[str, str]:
     """Return the tags of a run that belongs to these sweeps: their names, and a tag for each that filters search by."""
-    return {"sweep": " ".join(names), **{f"sweep.{digest_of(name)}": "true" for name in names}}
+    return {"sweep": " ".join(names), **{_membership(name): "true" for name in names}}
 
 
 def superseded(sweep: str) -> dict[str, str]:
     """Return the tags of a run that another has taken the place of in a sweep: no filter finds it any more."""
-    return {f"sweep.{digest_of(sweep)}": "superseded"}
+    return {_membership(sweep): "superseded"}
 
 
 def in_sweep(name: str) -> str:
@@ -59,7 +59,12 @@ def in_sweep(name: str) -> str:
 
     It holds no name: MLflow's filters escape neither quotes nor wild cards, and a name may be a part of another.
     """
-    return f"tags.`sweep.{digest_of(name)}` = 'true'"
+    return f"tags.`{_membership(name)}` = 'true'"
+
+
+def _membership(name: str) -> str:
+    """Return the name of the tag of a run that belongs to a sweep."""
+    return f"sweep.{digest_of(name)}"
 
 
 def sweep_key(name: str) -> str:
