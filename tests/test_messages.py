@@ -197,3 +197,4 @@ def test_what_hydra_composes_is_checked_before_it_starts() -> None:
     said = override_form_compat.unparsed("a=choice()", "ValueError while evaluating 'choice()': empty\nSee https://x")
     assert said == "a = choice(): choice: empty; allowed: choice(1,2,3)"
     assert messages_compat.one_message(KeyError("A")) == "no such key or variable: 'A'"
+    assert messages_compat.choices("train/optimizer") == ["adam", "adamw", "momentum", "nesterov", "sgd"]
