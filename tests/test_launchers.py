@@ -29,6 +29,7 @@ LAUNCHERS = {
     "basic": ("sweep.parallel=2",),
     "joblib": ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
     "submitit_local": ("hydra/launcher=submitit_local", "hydra.launcher.cpus_per_task=1"),
+    "ray": ("hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2"),
 }
 RATE = "train.optimizer.learning_rate"
 
@@ -85,6 +86,8 @@ def test_a_sweep_fails_in_part_and_goes_on(project: Path, launcher: str) -> None
     assert weights(folder / "0") == weights(project / "outputs/single")
 
 
+_STAY_A_WHILE = "pipeline.sweeps.workers|^ray::[A-Za-z]+Agent"
+"""Warm workers, and two processes of Ray's that look for it every now and then: command lines of no training."""
 LONG = ("train.epochs=60", "sweep.parallel=2", f"{RATE}=1e-3,2e-3")
 
 
@@ -105,6 +108,7 @@ def running(project: Path, process: "subprocess.Popen[str]") -> Path:
     [
         *(("basic", signal.SIGKILL, -9), ("basic", signal.SIGINT, 130), ("basic", signal.SIGUSR2, 143)),
         *(("joblib", signal.SIGKILL, -9), ("joblib", signal.SIGINT, 130), ("joblib", signal.SIGTERM, 143)),
+        *(("ray", signal.SIGKILL, -9), ("ray", signal.SIGINT, 130)),
     ],
 )
 def test_all_running_jobs_go_on_where_they_were(project: Path, launcher: str, number: int, code: int) -> None:
@@ -122,7 +126,7 @@ def test_all_running_jobs_go_on_where_they_were(project: Path, launcher: str, nu
         os.kill(process.pid, number)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == code, said
-    _, alive = psutil.wait_procs([child for child in children if "pipeline.sweeps.workers" not in _line(child)], 20)
+    _, alive = psutil.wait_procs([child for child in children if not re.search(_STAY_A_WHILE, _line(child))], 20)
     assert not alive
     assert list(project.glob("checkpoints/*/state.safetensors"))
     again = sweep(project, *LONG, *LAUNCHERS[launcher])
@@ -142,10 +146,10 @@ def _line(process: psutil.Process) -> str:
 
 def test_another_launcher_is_refused_by_name(project: Path) -> None:
     done = run_module(
-        project, "pipeline.train", "-m", "+hydra.launcher.x=1", "hydra.launcher._target_=some.RayLauncher"
+        project, "pipeline.train", "-m", "+hydra.launcher.x=1", "hydra.launcher._target_=some.OtherLauncher"
     )
     assert done.returncode == 2
-    assert "allowed: basic, joblib, submitit_local, submitit_slurm" in done.stderr
+    assert "allowed: basic, joblib, submitit_local, submitit_slurm, ray" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -159,6 +163,28 @@ def test_a_launcher_s_value_that_cannot_work_is_refused(project: Path, launcher:
     done = run_module(project, "pipeline.train", "-m", f"hydra/launcher={launcher}", setting)
     assert done.returncode == 2
     assert f"{setting.split('=')[0]} = 0: allowed: 1 or more" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("hydra.launcher.ray.init.num_cpus=1.5", "allowed: a whole number from 0 on, or null"),
+        ("hydra.launcher.ray.remote.num_gpus=-1", "allowed: a number from 0 on, or null"),
+        ("hydra.launcher.ray.remote.num_cpus=1000", "so no job would begin; allowed: "),
+        ("+hydra.launcher.ray.init.adress=auto", "ray.init has no such argument; allowed: address, "),
+        ("+hydra.launcher.ray.remote.gpus=1", "allowed: what ray.remote takes for a task"),
+        ("hydra.launcher.ray.init.address=127.0.0.1:9", "no cluster of Ray's answers; allowed: "),
+        ("hydra.launcher.ray.init.address=auto", "no cluster of Ray's answers; allowed: "),
+        ("hydra.launcher.ray.init.address=ray://127.0.0.1:10001", "allowed: auto, local, or host:port of a node"),
+    ],
+)
+def test_what_ray_cannot_do_is_refused_before_any_work(project: Path, setting: str, said: str) -> None:
+    done = run_module(project, "pipeline.train", "-m", "hydra/launcher=ray", *QUICK, setting)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert setting.lstrip("+").split("=")[0] in done.stderr
+    assert said in done.stderr
+    assert not (project / "multirun").exists()
 
 
 class _Data:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from ..config.schema.whole import Config
 from ..core.machine import free_bytes, usable_cores, visible_gpus
 from ..data.dataset import Dataset
+from .launchers import cluster_of
 
 _JOB_BYTES: Final = 3 << 29
 """Peak memory of one job beside its images: 1.3 GiB measured (tests/benchmark_memory.py), and a sixth more."""
@@ -59,14 +60,20 @@ def of_launcher(launcher: Mapping[str, Any], config: Config, jobs: int) -> Capac
     """Return the same for another launcher of Hydra's, by its settings: joblib's jobs share the cores of this machine.
 
     Jobs of submitit get `train.threads = hydra.launcher.cpus_per_task` if that is set, else the cores that Slurm lets
-    them use.
+    them use. Those of Ray get what a task takes of it, `hydra.launcher.ray.remote.num_cpus`.
     """
     if (at_once := launcher.get("n_jobs")) is not None:  # joblib; -1: all cores, -2: all but one
         cores = usable_cores()
         most = max(1, min(jobs, at_once if at_once > 0 else cores + 1 + at_once))
         return Capacity(most, max(1, cores // most) if config.train.threads is None else None, "hydra.launcher.n_jobs")
-    threads = launcher.get("cpus_per_task") if config.train.threads is None else None
-    return Capacity(jobs, threads, "its own limits")
+    ray = launcher.get("ray")
+    each = ray.remote.get("num_cpus") if ray is not None else launcher.get("cpus_per_task")
+    threads = max(1, int(each)) if each is not None and config.train.threads is None else None
+    if ray is None or cluster_of(ray.init):
+        return Capacity(jobs, threads, "its own limits")
+    cores = ray.init.get("num_cpus") or usable_cores()
+    most = max(1, min(jobs, int(cores / each))) if each else jobs
+    return Capacity(most, threads, _counted(cores, "core"))
 
 
 def _counted(number: int, what: str) -> str:

@@ -1,6 +1,5 @@
 """The command line of the Hydra application: Hydra's own options, and what of Hydra this application does not do."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from ..config import hydra_compat
 from ..config.hydra_compat import Source
 from ..core.errors import UserError
 from .folders import WRITTEN
+from .launchers import require_workable
 
 _SHOWN: Final = ("cfg", "info", "hydra_help")
 _BASIC: Final = "basic"
@@ -22,6 +22,7 @@ _ALLOWED: Final = {
         "JoblibLauncher": "joblib",
         "LocalLauncher": "submitit_local",
         "SlurmLauncher": "submitit_slurm",
+        "RayLauncher": "ray",
     },
 }
 """Plugins of Hydra's by the class that runs, and their names in `hydra/launcher=...`."""
@@ -100,18 +101,10 @@ def require_supported(hydra: Any) -> None:
         if class_of(hydra, part) not in allowed:
             target, names = OmegaConf.select(hydra, f"{part}._target_"), ", ".join(allowed.values())
             raise UserError(f"hydra/{part} = {target}: allowed: {names}")
-    if class_of(hydra, "launcher") == "SlurmLauncher" and not shutil.which("srun"):
-        raise UserError("hydra/launcher = submitit_slurm: there is no srun on PATH; allowed: on a machine with Slurm")
-    if (backend := hydra.launcher.get("backend")) not in (None, "loky"):
-        raise UserError(f"hydra.launcher.backend = {backend}: joblib's jobs need processes; allowed: loky")
+    require_workable(class_of(hydra, "launcher"), hydra.launcher)
     size = hydra.sweeper.get("max_batch_size")
     if size is not None and size != -1 and size < 1:
         raise UserError(f"hydra.sweeper.max_batch_size = {size}: allowed: 1 or more, or null")
-    for key in ("n_jobs", "cpus_per_task", "timeout_min"):
-        value = hydra.launcher.get(key)
-        if isinstance(value, int) and value < 1 and not (key == "n_jobs" and value < 0):
-            range_ = "1 or more, or -1 for all cores" if key == "n_jobs" else "1 or more"
-            raise UserError(f"hydra.launcher.{key} = {value}: allowed: {range_}")
     name = str(hydra.job.get("name"))
     if not name or "/" in name or not name.isprintable() or len(name.encode(errors="replace")) > 240:
         raise UserError(f"hydra.job.name = {name[:80]!r}: allowed: the name of a file, without /, of 240 bytes at most")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -22,6 +23,8 @@ LOG: Final = "log.txt"
 """In the folder of a job: what it has written, unless it wrote to the terminal."""
 _MODULE: Final = "pipeline.sweeps.job"
 _TAIL_BYTES: Final = 1 << 16
+_WAIT_SECONDS: Final = 10.0
+"""With a limit, Python polls the process. Ray interrupts between instructions of Python alone, not a system call."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,9 @@ class JobProcess:
             begin = log.tell()
             with self._started(command, stdout=log, stderr=subprocess.STDOUT) as process:
                 try:
-                    process.wait()
+                    while process.returncode is None:
+                        with suppress(subprocess.TimeoutExpired):
+                            process.wait(timeout=_WAIT_SECONDS)
                 except BaseException:  # a launcher's handlers of signals raise errors of their own
                     process.terminate()
                     process.wait()
