@@ -174,7 +174,6 @@ def test_a_launcher_s_value_that_cannot_work_is_refused(project: Path, launcher:
         ("+hydra.launcher.ray.init.adress=auto", "ray.init has no such argument; allowed: address, "),
         ("+hydra.launcher.ray.remote.gpus=1", "allowed: what ray.remote takes for a task"),
         ("hydra.launcher.ray.init.address=127.0.0.1:9", "no cluster of Ray's answers; allowed: "),
-        ("hydra.launcher.ray.init.address=auto", "no cluster of Ray's answers; allowed: "),
         ("hydra.launcher.ray.init.address=ray://127.0.0.1:10001", "allowed: auto, local, or host:port of a node"),
     ],
 )
