@@ -127,10 +127,15 @@ def _connected(init: dict[str, Any]) -> Iterator[None]:
 
     handlers = {number: signal.getsignal(number) for number in _OWN}
     environment = {**(init.pop("runtime_env", None) or {}), "worker_process_setup_hook": _READY}
-    ray.init(
-        **{"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR, **init},
-        runtime_env=environment,
-    )
+    try:
+        ray.init(
+            **{"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR, **init},
+            runtime_env=environment,
+        )
+    except ConnectionError as error:  # its text holds tracebacks
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reasons = [line for line in lines if "Error: " in line]
+        raise ConnectionError("; ".join(dict.fromkeys([*lines[:1], *reasons[-1:]]))) from error
     for number, handler in handlers.items():
         signal.signal(number, handler)
     try:
