@@ -27,6 +27,8 @@ $(STAMP): requirements.lock pyproject.toml
 	echo "$$python is $$($$python --version): set PYTHON=<path to Python 3.11, 3.12 or 3.13>, and remove $(VENV) if it is of another" >&2; exit 2; }; done
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	@left=$$($(BIN)/uv pip freeze --quiet --python $(BIN)/python | sed 's/[= ].*//' | grep -E '^(nvidia|cuda)-' | grep -vxF "$$(sed 's/==.*//' requirements.lock)"); \
+	test -z "$$left" || $(BIN)/uv pip uninstall --quiet --python $(BIN)/python $$left # of another CUDA, whose files lie where this one's go
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@echo "$(CURDIR)" > $@

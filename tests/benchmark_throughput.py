@@ -1,11 +1,12 @@
-"""`python tests/benchmark_throughput.py tensorflow|pytorch [batch sizes]`: training beside its ceiling.
+"""`python tests/benchmark_throughput.py tensorflow|pytorch [batch sizes] [--models ...]`: training beside its ceiling.
 
 The ceiling is a step of the same network with the same optimiser on one fixed batch that lies ready as floats on the
 device: no gather, no scaling, no counting. Both are measured in turn, round after round; medians over the rounds. Needs
 `data/prepared` (dvc repro prepare).
 """
 
-import sys
+import argparse
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +41,8 @@ def ceiling_of(framework: str, classifier: Any, images: np.ndarray, labels: np.n
             classifier._optimizer.apply(tape.gradient(loss, variables), scalars)
             return loss
 
-        return tf.function(step, jit_compile=True)  # type: ignore[no-any-return]
+        compiled = classifier.execution == "compiled"
+        return step if classifier.execution == "eager" else tf.function(step, jit_compile=compiled)  # type: ignore[no-any-return]
     import torch
 
     fixed_x, fixed_y, key = torch.from_numpy(x), torch.from_numpy(labels), torch.tensor(0)
@@ -55,36 +57,85 @@ def ceiling_of(framework: str, classifier: Any, images: np.ndarray, labels: np.n
     return step_pytorch
 
 
-def main(framework: str, batch_sizes: list[int]) -> None:
+def fit_of(classifier: Any, images: np.ndarray, labels: np.ndarray, batch_size: int, *, compiled: bool) -> float:
+    """Images/s of an epoch of `keras.Model.fit` on the same network, after one that compiles."""
+    import keras
+
+    model = classifier.export()
+    model.trainable = True
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(), loss, metrics=["accuracy"], jit_compile=compiled)
+    x = images.astype(np.float32) / 255
+    model.fit(x, labels, batch_size, verbose=0)
+    began = time.perf_counter()
+    model.fit(x, labels, batch_size, verbose=0)
+    return len(labels) / (time.perf_counter() - began)
+
+
+def arrays(shape: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The training split that is prepared, or as many random images of a shape such as 32x32x3."""
+    if not shape:
+        train = Dataset.open(Path("data/prepared")).split("train")
+        return train.images[:], np.asarray(train.labels)
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (count, *map(int, shape.split("x"))), np.uint8)
+    return images, np.arange(count, dtype=np.int64) % 10
+
+
+def main() -> None:
     """Print images/s of both, and their ratio."""
-    data = Dataset.open(Path("data/prepared"))
-    train = data.split("train")
-    count = len(train.labels)
-    for batch_size in batch_sizes:
-        config = compose([f"framework={framework}", f"train.batch_size={batch_size}"])
-        classifier = backend.create(framework, Architecture(config.model, data.image_shape, 10), config.train)
-        classifier.load_training_data(train.images[:], train.labels)
-        classifier.compile([batch_size, count % batch_size])
-        backend.initialise(classifier, 0)
-        images, labels = np.array(train.images[:batch_size]), np.array(train.labels[:batch_size])
-        step = ceiling_of(framework, classifier, images, labels)
-        float(step())
-        backend.initialise(classifier, 0)
-        through, ceiling = [], []
-        for _ in range(ROUNDS):
-            plan = draw_epoch(config.train, examples=count, seed=0, epoch=0)
-            through.append(count / classifier.train_epoch(plan).seconds)
-            state = classifier.state()
-            steps = STEPS_OF_THE_CEILING // batch_size
-            began = time.perf_counter()
-            for _ in range(steps):
-                loss = step()
-            float(loss)
-            ceiling.append(steps * batch_size / (time.perf_counter() - began))
-            classifier.restore(state)
-        seam, top = np.median(through), np.median(ceiling)
-        print(f"{framework} batch {batch_size}: {seam:,.0f} images/s, ceiling {top:,.0f}, ratio {seam / top:.2f}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("framework")
+    parser.add_argument("batch_sizes", nargs="*", type=int, default=[64, 256])
+    parser.add_argument("--models", default="simple_cnn", help="such as simple_cnn,lenet5,resnet8")
+    parser.add_argument("--executions", default="auto", help="such as graph,compiled")
+    parser.add_argument("--shape", default="", help="of random images, such as 32x32x3; default: what is prepared")
+    parser.add_argument("--count", type=int, default=4096, help="of random images")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--fit", action="store_true", help="also keras.Model.fit, once at the end")
+    asked = parser.parse_args()
+    images, labels = arrays(asked.shape, asked.count)
+    for model, batch_size in itertools.product(asked.models.split(","), asked.batch_sizes):
+        for execution in asked.executions.split(","):
+            measure(asked, model, execution, batch_size, images, labels)
+
+
+def measure(
+    asked: argparse.Namespace, model: str, execution: str, batch_size: int, images: np.ndarray, labels: np.ndarray
+) -> None:
+    """Print a line for one network, execution and batch size."""
+    framework, count = asked.framework, len(labels)
+    config = compose([f"model={model}", f"train.batch_size={batch_size}", f"train.execution={execution}"])
+    classifier = backend.create(framework, Architecture(config.model, images.shape[1:], 10), config.train)
+    classifier.load_training_data(images, labels)
+    compiled = classifier.compile([size for size in (batch_size, count % batch_size) if size])
+    backend.initialise(classifier, 0)
+    step = ceiling_of(framework, classifier, images[:batch_size], labels[:batch_size])
+    float(step())
+    backend.initialise(classifier, 0)
+    through, ceiling = [], []
+    for _ in range(asked.rounds):
+        plan = draw_epoch(config.train, examples=count, seed=0, epoch=0)
+        through.append(count / classifier.train_epoch(plan).seconds)
+        state = classifier.state()
+        steps = min(STEPS_OF_THE_CEILING, count) // batch_size
+        began = time.perf_counter()
+        for _ in range(steps):
+            loss = step()
+        float(loss)
+        ceiling.append(steps * batch_size / (time.perf_counter() - began))
+        classifier.restore(state)
+    seam, top = np.median(through), np.median(ceiling)
+    fits = ""
+    if asked.fit:
+        both = (fit_of(classifier, images, labels, batch_size, compiled=compiled) for compiled in (False, True))
+        fits = "; fit {:,.0f}, with jit_compile {:,.0f}".format(*both)
+    shown = f"{framework} {model} {classifier.execution} {'x'.join(map(str, images.shape[1:]))} batch {batch_size}"
+    print(
+        f"{shown}: {seam:,.0f} images/s, ceiling {top:,.0f}, ratio {seam / top:.2f}; compiled: {compiled:.1f} s{fits}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], [int(size) for size in sys.argv[2:]] or [64, 256])
+    main()

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 from pipeline.config.compose import compose
 from pipeline.data.dataset import Dataset
+from pipeline.models.device import Choice
 from pipeline.sweeps import capacity
 from pipeline.sweeps.capacity import Capacity, of_launcher, of_this_machine
 from pipeline.sweeps.display import Display
@@ -200,7 +201,7 @@ DATA: Dataset = _Data()  # type: ignore[assignment]
 
 def test_what_runs_at_once_depends_on_cores_gpus_memory_and_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capacity, "usable_cores", lambda: 8)
-    monkeypatch.setattr(capacity, "visible_gpus", list)
+    monkeypatch.setattr(capacity.gpus, "visible", list)
     monkeypatch.setattr(capacity, "free_bytes", lambda: 64 << 30)
 
     def at_once(jobs: int, *overrides: str) -> tuple[int, int | None]:
@@ -215,9 +216,11 @@ def test_what_runs_at_once_depends_on_cores_gpus_memory_and_the_user(monkeypatch
     assert at_once(100, "sweep.parallel=3") == (3, 2)
     assert at_once(100, "sweep.parallel=1") == (1, None)
     assert at_once(100, "sweep.parallel=20") == (20, 1)
-    monkeypatch.setattr(capacity, "visible_gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(capacity.gpus, "visible", lambda: ["0", "1"])
+    monkeypatch.setattr(capacity, "choose", lambda asked, _: Choice("cpu" if asked == "cpu" else "gpu", ""))
     assert at_once(100) == (2, 4)
-    monkeypatch.setattr(capacity, "visible_gpus", list)
+    assert at_once(100, "train.device=cpu") == (8, 1)
+    monkeypatch.setattr(capacity.gpus, "visible", list)
     monkeypatch.setattr(capacity, "free_bytes", lambda: 4 << 30)
     assert at_once(100) == (2, 1)  # the threads, which decide bits, do not depend on the memory that is free now
     assert "4.0 GiB of free memory" in of_this_machine(compose(), DATA, 100).reason

@@ -11,6 +11,7 @@ from typing import Final
 
 import psutil
 
+from . import gpus
 from .frameworks import FRAMEWORKS
 
 _PACKAGES: Final = ("torchvision", "numpy", "mlflow", "dvc", "hydra-core")  # in addition to those of the frameworks
@@ -28,15 +29,6 @@ _ENVIRONMENT: Final = dict(os.environ)
 
 
 @dataclass(frozen=True)
-class Gpu:
-    """An NVIDIA GPU, as NVML reports it."""
-
-    name: str
-    memory_bytes: int
-    driver: str
-
-
-@dataclass(frozen=True)
 class Machine:
     """Hardware, operating system and package versions of this process."""
 
@@ -47,7 +39,7 @@ class Machine:
     os: str
     hostname: str
     python: str
-    gpus: tuple[Gpu, ...]
+    gpus: tuple[gpus.Gpu, ...]
     versions: dict[str, str]
     """Versions of the installed packages, by name; a missing package has no entry."""
 
@@ -64,7 +56,7 @@ def machine() -> Machine:
         os=platform.platform(),
         hostname=platform.node(),
         python=platform.python_version(),
-        gpus=_gpus(),
+        gpus=gpus.installed(),
         versions={name: version for name in packages if (version := _version(name))},
     )
 
@@ -99,23 +91,16 @@ def usable_cores() -> int:
         return cores
 
 
-def visible_gpus() -> list[str]:
-    """Return the GPUs that this process may use, as values for `CUDA_VISIBLE_DEVICES`."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    every = [str(position) for position in range(len(machine().gpus))]
-    return every if chosen is None else [name for name in chosen.split(",") if name and every]
-
-
 def memory_limit(mebibytes: float | None, device: str) -> int:
     """Return how many bytes of training images may be loaded onto `device` (`cpu` or `gpu`).
 
     The configured number of MiB if it is set. Else a third of the host's free memory, which holds the images twice
-    while they are copied, and on a GPU no more than half of its free memory.
+    while they are copied, and on a GPU no more than half of its own free memory.
     """
     if mebibytes is not None:
         return int(mebibytes * 2**20)
     fitting = free_bytes() // 3
-    free = _free_gpu_bytes() if device == "gpu" else None
+    free = gpus.free_bytes() if device == "gpu" else None
     return fitting if free is None else min(fitting, free // 2)
 
 
@@ -128,16 +113,6 @@ def free_bytes() -> int:
     except (OSError, ValueError):  # no control group (v2), or one without a limit (`max`)
         return int(free)
     return int(min(free, max(0, most - used)))
-
-
-def _free_gpu_bytes() -> int | None:
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0)).free)
-    except pynvml.NVMLError:
-        return None
 
 
 def peak_memory_bytes() -> int:
@@ -154,23 +129,6 @@ def _cpu_model() -> str:
         return platform.processor() or platform.machine()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _gpus() -> tuple[Gpu, ...]:
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return ()
-    driver = pynvml.nvmlSystemGetDriverVersion()
-    handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-    gpus = tuple(
-        Gpu(pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetMemoryInfo(handle).total, driver)
-        for handle in handles
-    )
-    pynvml.nvmlShutdown()
-    return gpus
 
 
 def _version(package: str) -> str | None:

@@ -19,11 +19,12 @@ import psutil
 
 from ..config.compose import CONF, PARAMS, compose, conf_digest, first_job
 from ..config.schema.whole import Config
-from ..core import working_tree
+from ..core import frameworks, gpus, working_tree
 from ..core.errors import UserError
-from ..core.machine import command_environment, machine, usable_cores
+from ..core.machine import command_environment, usable_cores
 from ..core.redaction import redacted
 from ..core.working_tree import GitError
+from ..models import device
 from ..tracking import health, journal, outbox
 from ..tracking.health import Mark
 from ..tracking.store import store_uri
@@ -63,7 +64,7 @@ def examine(arguments: Sequence[str], root: Path) -> Iterator[Finding]:
         "packages": lambda: _packages(Path(__file__).parents[2] / "requirements.lock"),
         "location": lambda: location.check(root),
         "machine": _machine,
-        "gpu": _gpu,
+        "gpu": lambda: _gpu(config),
         "disk": lambda: _disk(root),
         "home": _home,
         "store": lambda: health.store(root, _experiment(config)),
@@ -132,20 +133,34 @@ def _machine() -> Iterator[tuple[Mark, str]]:
         yield "ok", text
 
 
-def _gpu() -> Iterator[tuple[Mark, str]]:
-    gpus = machine().gpus
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if gpus and hidden in ("", "-1"):
-        yield "warn", f"{len(gpus)} installed, but CUDA_VISIBLE_DEVICES = {hidden!r} hides them"
-    elif gpus:
+def _gpu(config: Callable[[], Config]) -> Iterator[tuple[Mark, str]]:
+    """Ask each framework, in a process of its own, for the GPU that it would use."""
+    cards, hidden = gpus.installed(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not cards:
+        if Path("/proc/driver/nvidia").exists() or Path("/dev/nvidia0").exists():
+            yield "FAIL", "an NVIDIA device is present, but its driver does not answer; run `nvidia-smi` for details"
+        else:
+            yield "ok", "none: all frameworks compute on the CPU"
+        return
+    if not gpus.visible():
+        yield "warn", f"{len(cards)} installed, but CUDA_VISIBLE_DEVICES = {hidden!r} hides them"
+        return
+    yield "ok", ", ".join(f"{gpu.name}, {gpu.memory_bytes / _GIB:.0f} GiB, driver {gpu.driver}" for gpu in cards)
+    for name in frameworks.names():
+        said = device.ask(name)
+        title, advice = frameworks.find(name).style.title, "`make setup` installs the libraries of CUDA that it loads"
         yield (
-            "ok",
-            ", ".join(f"{gpu.name}, {gpu.memory_bytes / _GIB:.0f} GiB, driver {gpu.driver}" for gpu in gpus),
+            ("ok", f"{title} uses {said.name}")
+            if said.name
+            else ("warn", f"{title} uses none ({said.reason}); {advice}")
         )
-    elif Path("/proc/driver/nvidia").exists() or Path("/dev/nvidia0").exists():
-        yield "FAIL", "an NVIDIA device is present, but its driver does not answer; run `nvidia-smi` for details"
-    else:
-        yield "ok", "none: all frameworks compute on the CPU"
+    asked = config().train.device
+    for name in frameworks.names():
+        chosen = device.choose(asked, name)
+        yield (
+            "ok" if chosen.type == "gpu" else "warn",
+            f"train.device = {asked}: {name} on the {chosen.type}; {chosen.reason}",
+        )
 
 
 def _disk(root: Path) -> Iterator[tuple[Mark, str]]:

@@ -3,6 +3,7 @@
 import importlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -77,6 +78,16 @@ class Classifier(Protocol):
     predict_batch: int
     """Images that `predict` computes at once: `Architecture.predict_batch`."""
 
+    @staticmethod
+    def gpu() -> tuple[str, str]:
+        """Return the name of the GPU that the framework would use, or an empty one and why it would use none.
+
+        Computes on it, so it is called in a process of its own, see `device`.
+        """
+
+    def peak_gpu_bytes(self) -> int | None:
+        """Return the largest memory of the GPU that tensors have taken in this process; None on the CPU."""
+
     def load_training_data(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Copy training data to the device: images uint8 (N, height, width, channels), labels int64 (N,)."""
 
@@ -125,6 +136,20 @@ class Classifier(Protocol):
 
         It maps images (N, height, width, channels) in [0, 1], in the training precision, to (N, classes).
         """
+
+
+@contextmanager
+def refusing_nondeterminism(title: str, kind: type[Exception]) -> Iterator[None]:
+    """Raise `UserError` where a framework says, by an error of its `kind`, that an operation is not deterministic."""
+    try:
+        yield
+    except kind as error:
+        if "determinis" not in str(error):
+            raise
+        said = str(error).splitlines()[0].split(". ")[0]
+        raise UserError(
+            f"train.deterministic = true: {title}: {said}; allowed here: false, or train.device=cpu"
+        ) from error
 
 
 def create(framework: str, architecture: Architecture, train: TrainConfig) -> Classifier:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..config.schema.whole import Config
-from ..core.machine import free_bytes, usable_cores, visible_gpus
+from ..core import gpus
+from ..core.machine import free_bytes, usable_cores
 from ..data.dataset import Dataset
+from ..models.device import choose
 from .launchers import cluster_of
 
 _JOB_BYTES: Final = 3 << 29
@@ -40,12 +42,14 @@ def of_this_machine(config: Config, dataset: Dataset, jobs: int) -> Capacity:
     Threads depend on cores, `sweep.parallel` and the number of jobs, and not on what memory is free now: they decide
     bits, and the same command has to find its finished jobs again.
     """
-    cores, gpus, threads = usable_cores(), visible_gpus(), config.train.threads
+    cores, threads = usable_cores(), config.train.threads
+    on_gpu = choose(config.train.device, config.framework).type == "gpu"
+    cards = gpus.visible() if on_gpu else []
     asked = config.sweep.parallel
     if asked != "auto":
         most, reason = asked, f"sweep.parallel = {asked}"
-    elif gpus:
-        most, reason = len(gpus), _counted(len(gpus), "GPU")
+    elif cards:
+        most, reason = len(cards), _counted(len(cards), "GPU")
     else:
         most, reason = max(1, cores // (threads or 1)), _counted(cores, "core")
     wanted = min(most, jobs)

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from ..config.schema.whole import Config
-from ..core.machine import visible_gpus
+from ..core import gpus
 from .capacity import Capacity
 from .processes import JobProcess
 
@@ -42,8 +42,8 @@ class Pool:
     @classmethod
     def of(cls, capacity: Capacity) -> Self:
         """Return a pool for as many jobs; each has a GPU, if there are any and several run at a time."""
-        gpus = visible_gpus() if capacity.jobs > 1 else []
-        return cls([gpus[position % len(gpus)] if gpus else None for position in range(capacity.jobs)])
+        cards = gpus.visible() if capacity.jobs > 1 else []
+        return cls([cards[position % len(cards)] if cards else None for position in range(capacity.jobs)])
 
     def __enter__(self) -> Self:
         return self

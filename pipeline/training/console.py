@@ -8,6 +8,7 @@ from ..core.machine import peak_memory_bytes
 from ..core.progress import Steps
 from ..data.loader import BatchLoader
 from ..models.backend import Classifier
+from ..models.device import choose
 from ..tracking.runs import Costs
 from .checkpoint import FOLDER, Progress
 from .results import HistoryRow, SeedResult
@@ -19,6 +20,8 @@ _LONG_TRAINING_SECONDS: Final = 10.0  # a share of a shorter training is noise
 def tell_start(spec: RunSpec, classifier: Classifier, loader: BatchLoader, compile_seconds: float) -> None:
     """Print network, data, device and compile time."""
     images, device = loader.split.images, classifier.device
+    if reason := choose(spec.train.device, spec.framework).reason:
+        print(f"{spec.label}: {reason}", flush=True)
     print(
         f"{spec.label}: {spec.model.name}, {spec.architecture.parameter_count:,} parameters, {len(images):,} images, "
         f"{classifier.execution} {spec.train.precision} on {device.name}, {device.threads} threads, "

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import provenance
+from ..core import gpus, provenance
 from ..core.errors import PrunedError, TrainingDivergedError
 from ..core.frameworks import find
 from ..core.machine import machine, peak_memory_bytes, steering_variables
@@ -19,6 +19,7 @@ from ..core.progress import Steps, steps
 from ..data.loader import BatchLoader
 from ..evaluation.summary import summarise
 from ..models.backend import Classifier, EpochResult
+from ..models.device import choose
 from ..search.report import Reporter
 from ..tracking.flavours import model_name
 from ..tracking.references import RunReferences, SeedReference
@@ -189,6 +190,8 @@ class SeedRun:
         spec, run, flavour = self.spec, self.run, find(self.spec.framework).flavour
         run.flush()
         run.log_metrics({"system/peak_memory_mebibytes": peak_memory_bytes() / 2**20}, step=0)
+        if (peak := self.classifier.peak_gpu_bytes()) is not None:
+            run.log_metrics({"system/peak_gpu_memory_mebibytes": peak / 2**20}, step=0)
         if spec.tracking.log_model and flavour:
             examples = spec.dataset.facts.examples["train"]
             result.model = run.log_model(
@@ -239,6 +242,10 @@ def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str
     }
     for position, gpu in enumerate(here.gpus):
         tags |= {f"device.gpu{position}.{key}": value for key, value in asdict(gpu).items()}
+    if device.type == "gpu" and (card := gpus.used()):
+        tags["device.uuid"] = card.uuid
+    if reason := choose(spec.train.device, spec.framework).reason:
+        tags["device.reason"] = reason
     return tags | {f"version.{name}": version for name, version in here.versions.items()}
 
 

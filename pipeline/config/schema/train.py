@@ -111,7 +111,11 @@ class TrainConfig(Section):
 
     `core.frameworks.Framework.executions` says which of them a framework has.
     """
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """What computes; `auto`: the GPU where every installed framework can use it, else the CPU."""
     precision: Literal["float32", "float64"]
+    tf32: bool = False
+    """Whether a GPU may round the factors of float32 products to 10 bits of mantissa (NVIDIA's TensorFloat-32)."""
     deterministic: bool
     threads: Annotated[int, Field(ge=1)] | None
     checkpoint_minutes: Annotated[float, Field(gt=0)] | None = 5.0

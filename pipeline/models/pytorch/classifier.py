@@ -27,7 +27,8 @@ from ...core.errors import UserError
 from ...core.machine import usable_cores
 from ...data.plan import EpochPlan
 from ..architecture import Architecture
-from ..backend import Device, EpochResult, Probe, State, slots_of, unit_scale
+from ..backend import Device, EpochResult, Probe, State, refusing_nondeterminism, slots_of, unit_scale
+from ..device import choose
 from .augmentation import augmented
 from .network import Network
 
@@ -37,6 +38,7 @@ _ON_THE_CPU: Final = {"most": 128, "layer_bytes": 1 << 24}
 PyTorch takes a layer's output from the C library, which gets a large one from the system anew each time: with 512
 images of 28x28 and 32 filters (44 MB) a prediction takes 2.5 times as long as with 128.
 """
+_PIECE_BYTES: Final = 1 << 26
 
 
 class PyTorchClassifier:
@@ -61,9 +63,21 @@ class PyTorchClassifier:
         self._images: Tensor | None = None
         self._labels: Tensor | None = None
 
+    @staticmethod
+    def gpu() -> tuple[str, str]:
+        """See `Classifier.gpu`."""
+        if not torch.cuda.is_available():
+            return "", "it finds none" if torch.version.cuda else "this PyTorch was built without CUDA"
+        functional.conv2d(torch.ones((1, 1, 8, 8), device="cuda"), torch.ones((4, 1, 3, 3), device="cuda")).cpu()
+        return torch.cuda.get_device_name(0), ""
+
+    def peak_gpu_bytes(self) -> int | None:
+        """See `Classifier.peak_gpu_bytes`."""
+        return torch.cuda.max_memory_allocated() if self.device.type == "gpu" else None
+
     def load_training_data(self, images: np.ndarray, labels: np.ndarray) -> None:
         """See `Classifier.load_training_data`."""
-        self._images = torch.tensor(images, device=self._place)
+        self._images = self._uploaded(images)
         self._labels = torch.tensor(labels, device=self._place)
 
     def compile(self, batch_sizes: Iterable[int]) -> float:
@@ -71,7 +85,8 @@ class PyTorchClassifier:
         began = time.perf_counter()
         before = self.state()
         for size in batch_sizes:
-            self.train_epoch(EpochPlan.warm_up(self.train, size))
+            with refusing_nondeterminism("PyTorch", RuntimeError):
+                self.train_epoch(EpochPlan.warm_up(self.train, size))
         self.restore(before)
         return time.perf_counter() - began
 
@@ -198,6 +213,17 @@ class PyTorchClassifier:
         )
         return order, draws, keys
 
+    def _uploaded(self, images: np.ndarray) -> Tensor:
+        """Return images on the device. To a GPU they go in pieces from pinned memory, each while the next is copied."""
+        if self._place.type == "cpu":
+            return torch.tensor(images)
+        placed = torch.empty(images.shape, dtype=torch.uint8, device=self._place)
+        rows = max(1, _PIECE_BYTES // max(1, images[:1].nbytes))
+        for start in range(0, len(images), rows):
+            piece = torch.from_numpy(images[start : start + rows]).pin_memory()
+            placed[start : start + rows].copy_(piece, non_blocking=True)
+        return placed
+
     def _batch(self, rows: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         assert self._images is not None
         assert self._labels is not None
@@ -239,23 +265,30 @@ def _from_canonical(value: np.ndarray) -> Tensor:
 
 
 def _configure(train: TrainConfig) -> Device:
-    threads = train.threads or usable_cores()
+    chosen, threads = choose(train.device, "pytorch"), train.threads or usable_cores()
     # Flush denormals, as TensorFlow does: else the running averages of dead units halve the speed of Adam after a few
     # epochs. Threads inherit the mode from the thread that starts them, so it is set before the first operation.
     torch.set_flush_denormal(True)
     torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = train.tf32
+    torch.backends.cudnn.benchmark = not train.deterministic
     if train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS needs it
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # no operator here reads uninitialised memory
-        torch.backends.cudnn.benchmark = False
-    if torch.cuda.is_available():
+    if chosen.type == "gpu":
         return Device("gpu", torch.cuda.get_device_name(0), threads)
     return Device("cpu", "cpu", threads)
 
 
 def _require_compiler(place: torch.device) -> None:
-    compilers = [name for name in (os.environ.get("CXX"), "g++", "clang++", "c++") if name]
+    cxx, cc = os.environ.get("CXX"), os.environ.get("CC")
+    if place.type == "cuda" and not any(shutil.which(name) for name in (cc, "gcc", "clang", "cc") if name):
+        raise UserError(
+            "train.execution = compiled: on a GPU, torch.compile's Triton needs a C compiler, and none of gcc, clang, "
+            "cc is on PATH, nor does CC name one; allowed without one: eager, auto"
+        )
+    compilers = [name for name in (cxx, "g++", "clang++", "c++") if name]
     if place.type == "cpu" and not any(shutil.which(name) for name in compilers):
         raise UserError(
             "train.execution = compiled: torch.compile needs a C++ compiler on the CPU, and none of "

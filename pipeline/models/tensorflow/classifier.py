@@ -10,11 +10,11 @@ import numpy as np
 from ...config.schema.train import TrainConfig
 from ...data.plan import EpochPlan
 from ..architecture import Architecture
-from ..backend import EpochResult, Probe, State, unit_scale
+from ..backend import EpochResult, Probe, State, refusing_nondeterminism, unit_scale
 from . import optimizers
 from .augmentation import augmented
 from .network import Network
-from .start import configure, tf
+from .start import configure, gpu, peak_gpu_bytes, tf
 
 
 class TensorFlowClassifier:
@@ -33,6 +33,8 @@ class TensorFlowClassifier:
         self._images: Any = None
         self._labels: Any = None
 
+    gpu = staticmethod(gpu)
+
     def load_training_data(self, images: np.ndarray, labels: np.ndarray) -> None:
         """See `Classifier.load_training_data`."""
         if self._images is not None and self._images.shape != images.shape:
@@ -45,7 +47,8 @@ class TensorFlowClassifier:
         began = time.perf_counter()
         before = self.state()
         for size in batch_sizes:
-            self.train_epoch(EpochPlan.warm_up(self.train, size))
+            with refusing_nondeterminism("TensorFlow", tf.errors.UnimplementedError):
+                self.train_epoch(EpochPlan.warm_up(self.train, size))
         self.restore(before)
         return time.perf_counter() - began
 
@@ -111,6 +114,10 @@ class TensorFlowClassifier:
             for slot, variables in self._optimizer.slots.items():
                 variables[position].assign(state.slots[slot][parameter.name])
         self._step = state.step
+
+    def peak_gpu_bytes(self) -> int | None:
+        """See `Classifier.peak_gpu_bytes`."""
+        return peak_gpu_bytes() if self.device.type == "gpu" else None
 
     def export(self) -> Any:
         """See `Classifier.export`."""

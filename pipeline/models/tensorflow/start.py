@@ -13,6 +13,8 @@ from ...config.schema.train import TrainConfig
 from ...core.machine import usable_cores
 from ...core.quiet import without_notices
 from ..backend import Device
+from ..device import choose
+from .libraries import missing_libraries
 
 # Without an NVIDIA driver TensorFlow logs an error at every start (3 hides it); with one, its errors matter (2).
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if Path("/proc/driver/nvidia").exists() else "3")
@@ -59,23 +61,46 @@ finally:
     del os.environ["KERAS_HOME"]
     os.environ |= _others | {"KERAS_BACKEND": "tensorflow"}
 
-__all__ = ["configure", "keras", "tf"]
+__all__ = ["configure", "gpu", "keras", "peak_gpu_bytes", "tf"]
 
 
 def configure(train: TrainConfig) -> Device:
-    """Set threads, determinism and memory growth for the process, and return the device.
+    """Set threads, determinism, precision and the device for the process, and return the device.
 
-    TensorFlow fixes these settings at its first operation.
+    TensorFlow fixes these settings at its first operation. Raises `UserError`, see `device.choose`.
     """
-    threads = train.threads or usable_cores()
-    gpus = tf.config.list_physical_devices("GPU")
+    chosen, threads = choose(train.device, "tensorflow"), train.threads or usable_cores()
+    cards = tf.config.list_physical_devices("GPU")[:1] if chosen.type == "gpu" else []
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
-        for gpu in gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)
+        for card in cards:
+            tf.config.experimental.set_memory_growth(card, True)
+    tf.config.set_visible_devices(cards, "GPU")
+    tf.config.experimental.enable_tensor_float_32_execution(train.tf32)
     if train.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    if gpus:
-        return Device("gpu", tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"), threads)
+        tf.config.experimental.enable_op_determinism()  # without autotuning, on a GPU
+    if cards:
+        return Device("gpu", _name(cards[0]), threads)
     return Device("cpu", "cpu", threads)
+
+
+def gpu() -> tuple[str, str]:
+    """Return the name of the GPU that TensorFlow would use, or an empty one and why it would use none."""
+    if missing := missing_libraries():
+        return "", f"missing: {', '.join(missing)}"
+    cards = tf.config.list_physical_devices("GPU")
+    if not cards:
+        return "", "it finds none"
+    with tf.device("GPU:0"):
+        tf.nn.conv2d(tf.ones((1, 8, 8, 1)), tf.ones((3, 3, 1, 4)), 1, "SAME").numpy()
+    return _name(cards[0]), ""
+
+
+def _name(card: Any) -> str:
+    return str(tf.config.experimental.get_device_details(card).get("device_name", "GPU"))
+
+
+def peak_gpu_bytes() -> int:
+    """Return the largest memory of the GPU that tensors have taken in this process."""
+    return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])

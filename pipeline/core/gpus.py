@@ -1,0 +1,125 @@
+"""NVIDIA GPUs as NVML reports them: which there are, which a process may use, and which of them it uses.
+
+Every framework uses one: the first that `CUDA_VISIBLE_DEVICES` names, or the first of the machine.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+# CUDA would put the fastest first, NVML counts along the bus: with this, a number means the same to both.
+os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """An NVIDIA GPU, or a part of one that is a device of its own (MIG)."""
+
+    name: str
+    memory_bytes: int
+    driver: str
+    uuid: str = ""
+    """`GPU-...` or `MIG-...`."""
+
+
+@lru_cache
+def installed() -> tuple[Gpu, ...]:
+    """Return the GPUs of this machine, in the order of the bus; cached for the life of the process."""
+    with _nvml() as nvml:
+        return tuple(_described(nvml, handle) for handle in _handles(nvml)) if nvml else ()
+
+
+def visible() -> list[str]:
+    """Return the GPUs that this process may use, as values for `CUDA_VISIBLE_DEVICES`, the one that it uses first.
+
+    CUDA takes numbers, UUIDs and their beginnings, and ignores what follows a name that is no device's
+    (CUDA C++ Programming Guide, "CUDA Environment Variables").
+    """
+    gpus, chosen = installed(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None or not gpus:
+        return [str(position) for position in range(len(gpus))]
+    names: list[str] = []
+    for name in map(str.strip, chosen.split(",")):
+        if not _exists(name, gpus):
+            break
+        names.append(name)
+    return names
+
+
+def used() -> Gpu | None:
+    """Return the GPU that a process here uses; None: there is none, or all are hidden."""
+    names = visible()
+    if not names:
+        return None
+    with _nvml() as nvml:
+        handle = _handle(nvml, names[0]) if nvml else None
+        return _described(nvml, handle) if handle is not None else None
+
+
+def free_bytes() -> int | None:
+    """Return the free memory of the GPU that a process here uses; None: there is none."""
+    names = visible()
+    if not names:
+        return None
+    with _nvml() as nvml:
+        handle = _handle(nvml, names[0]) if nvml else None
+        return None if handle is None else int(nvml.nvmlDeviceGetMemoryInfo(handle).free)
+
+
+def _exists(name: str, gpus: tuple[Gpu, ...]) -> bool:
+    if name.isdecimal():
+        return int(name) < len(gpus)
+    return name.startswith("MIG-") or (name.startswith("GPU-") and any(gpu.uuid.startswith(name) for gpu in gpus))
+
+
+@contextmanager
+def _nvml() -> Iterator[Any]:
+    """Yield NVML, or None where there is no driver that answers."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        yield None
+        return
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _handles(nvml: Any) -> list[Any]:
+    return [nvml.nvmlDeviceGetHandleByIndex(position) for position in range(nvml.nvmlDeviceGetCount())]
+
+
+def _described(nvml: Any, handle: Any) -> Gpu:
+    return Gpu(
+        name=nvml.nvmlDeviceGetName(handle),
+        memory_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
+        driver=nvml.nvmlSystemGetDriverVersion(),
+        uuid=nvml.nvmlDeviceGetUUID(handle),
+    )
+
+
+def _handle(nvml: Any, name: str) -> Any:
+    """Return the handle of a device that `CUDA_VISIBLE_DEVICES` names; None if NVML does not know it.
+
+    A GPU that is divided (MIG) is no device to CUDA: its first part is.
+    """
+    try:
+        if name.startswith("MIG-"):
+            return nvml.nvmlDeviceGetHandleByUUID(name)
+        handles = _handles(nvml)
+        by_uuid = (handle for handle in handles if nvml.nvmlDeviceGetUUID(handle).startswith(name))
+        handle = handles[int(name)] if name.isdecimal() else next(by_uuid, None)
+    except nvml.NVMLError:
+        return None
+    try:
+        if nvml.nvmlDeviceGetMigMode(handle)[0] == nvml.NVML_DEVICE_MIG_ENABLE:
+            return nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, 0)
+    except nvml.NVMLError:  # a GPU that cannot be divided, or has no part
+        pass
+    return handle
