@@ -18,7 +18,7 @@ LIBRARIES: Final = {
     "libnccl.so.2": "nccl",
     "libnvJitLink.so.12": "nvjitlink",
 }
-"""Names that TensorFlow 2.20 opens, with their folders below `nvidia/`, where the extra `and-cuda` puts them and its
+"""Names that TensorFlow 2.21 opens, with their folders below `nvidia/`, where NVIDIA's packages put them and its
 search path looks (readelf -d libtensorflow_framework.so.2). Source: tsl/platform/default/dso_loader.cc, and the CUDA
 versions in `tf.sysconfig.get_build_info()`."""
 
