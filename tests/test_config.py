@@ -104,7 +104,7 @@ MISTAKES = {
     "train.optimizer.name=sgd": r"train\.optimizer\.momentum: missing",
     "train.optimizer.name=rmsprop": r"'rmsprop': allowed: 'sgd', 'adam', 'adamw'; choose .* train/optimizer=",
     "train.schedule.name=linear": r"train\.schedule\.name = 'linear': allowed: 'constant', .*; .*train/schedule=",
-    "train.schedule.factor=0.5": r"train\.schedule\.factor = 0.5: unknown key .allowed: name, warmup_steps",
+    "train.schedule.factor=0.5": r"train\.schedule\.factor = 0.5: unknown key .allowed: final_fraction, name, warm",
     # seeds
     "seeds=[]": r"seeds = \[\]: allowed: a list of 1 or more values",
     "seeds=[1,2,1]": r"seeds = \[1, 2, 1\]: every seed must occur once",

@@ -123,13 +123,14 @@ CODE: Final[Mapping[str, tuple[str, ...]]] = {
 Figures, pages and `tracking` are in no stage that trains: an edit of them must not retrain.
 """
 INERT: Final = (
-    *_below("core", "claim.py", "errors.py", "exits.py", "fingerprint.py", "frameworks.py", "paths.py", "progress.py"),
-    *_below("core", "provenance.py", "quiet.py", "redaction.py", "signals.py", "turns.py"),
+    *_below("core", "claim.py", "errors.py", "exits.py", "fingerprint.py", "frameworks.py", "gpus.py", "paths.py"),
+    *_below("core", "progress.py", "provenance.py", "quiet.py", "redaction.py", "signals.py", "turns.py"),
     *_below("core", "working_tree.py"),
     *_below("config", "__main__.py", "call.py", "compose.py", "composer.py", "hydra_compat.py", "labels.py"),
     *_below("config", "messages_compat.py", "override_form_compat.py", "pairs.py", "quoting.py"),
     *_below("config/schema", "keys.py", "search.py", "tracking.py", "whole.py"),
     *_below("data", "cache.py"),
+    *_below("models", "device.py"),
     *_below("training", "console.py", "recorder.py", "run_logging.py"),
     *_below("sweeps", "app.py"),
     "search",
@@ -137,7 +138,8 @@ INERT: Final = (
 )
 """Code that a stage may import without listing it: it changes neither bits nor files below `results/`.
 
-Messages, exit codes, paths, logging to MLflow, and modules that only call the code that is listed. `core/frameworks.py`
+Messages, exit codes, paths, logging to MLflow, the choice of the device, which is itself in the key, and modules that
+only call the code that is listed. `core/frameworks.py`
 is listed all the same by the stages that show titles and colours, or compare with the first framework; the others would
 retrain for a colour.
 """

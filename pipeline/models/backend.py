@@ -78,16 +78,6 @@ class Classifier(Protocol):
     predict_batch: int
     """Images that `predict` computes at once: `Architecture.predict_batch`."""
 
-    @staticmethod
-    def gpu() -> tuple[str, str]:
-        """Return the name of the GPU that the framework would use, or an empty one and why it would use none.
-
-        Computes on it, so it is called in a process of its own, see `device`.
-        """
-
-    def peak_gpu_bytes(self) -> int | None:
-        """Return the largest memory of the GPU that tensors have taken in this process; None on the CPU."""
-
     def load_training_data(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Copy training data to the device: images uint8 (N, height, width, channels), labels int64 (N,)."""
 
@@ -136,6 +126,16 @@ class Classifier(Protocol):
 
         It maps images (N, height, width, channels) in [0, 1], in the training precision, to (N, classes).
         """
+
+    @staticmethod
+    def gpu() -> tuple[str, str]:
+        """Return the name of the GPU that the framework would use, or an empty one and why it would use none.
+
+        Computes on it, so it is called in a process of its own, see `device`.
+        """
+
+    def peak_gpu_bytes(self) -> int | None:
+        """Return the largest memory of the GPU that tensors have taken in this process; None on the CPU."""
 
 
 @contextmanager

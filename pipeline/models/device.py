@@ -103,7 +103,9 @@ def ask(framework: str) -> Ability:
     """Ask a framework, in a process of its own, for the GPU that it would use."""
     command = [sys.executable, "-m", __name__, framework]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=_SECONDS, check=False
+        )
         return Ability(**json.loads(done.stdout.splitlines()[-1]))
     except subprocess.TimeoutExpired:
         return Ability("", f"gave no answer within {_SECONDS:.0f} s")
