@@ -87,6 +87,15 @@ class NumPyClassifier:
         """See `Classifier.export`; MLflow has no flavour for it."""
         raise NotImplementedError
 
+    @staticmethod
+    def gpu() -> tuple[str, str]:
+        """See `Classifier.gpu`."""
+        return "", "NumPy has none"
+
+    def peak_gpu_bytes(self) -> int | None:
+        """See `Classifier.peak_gpu_bytes`."""
+        return None
+
     def _batches(self, plan: EpochPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Images uint8 as they are augmented, labels int64."""
         for start in range(0, len(plan.order), plan.batch_size):

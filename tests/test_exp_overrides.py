@@ -81,7 +81,9 @@ OTHER = {  # where the other value is not made from the default
     "model.bias_initializer": "fan_in_uniform",
     "model.layers": "[{type: flatten},{type: dense,units: classes}]",
     "train.execution": "eager",
+    "train.device": "cpu",
     "train.precision": "float64",
+    "train.schedule.final_fraction": "0.1",
     "train.threads": "1",
     "train.memory_mebibytes": "64",
     "train.label_smoothing": "0.1",
@@ -128,7 +130,7 @@ def test_a_key_concerns_the_stages_that_read_it_and_no_others(key: str, workspac
 CHOICES = {
     **{f"model={name}": {"model"} for name in ("lenet5", "resnet8", "seed_tensorflow", "seed_pytorch")},
     **{f"train/optimizer={name}": {"train"} for name in ("adamw", "sgd", "momentum", "nesterov")},
-    **{f"train/schedule={name}": {"train"} for name in ("cosine", "step")},
+    **{f"train/schedule={name}": {"train"} for name in ("constant", "step")},
     **{f"data={name}": {"data"} for name in ("mnist", "fashion_mnist", "kmnist", "cifar10")},
     "experiment=mnist_lenet5": {"data", "model"},
 }

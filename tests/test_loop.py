@@ -99,6 +99,7 @@ class InMemory:
 def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunSpec:
     monkeypatch.setitem(frameworks.FRAMEWORKS, "numpy", NUMPY)
     settings = ["framework=numpy", "seeds=[3,5]", "train.epochs=2", "train.batch_size=32", "train.precision=float64"]
+    settings += ["train/schedule=constant", "train.optimizer.learning_rate=1e-3"]
     config = compose(settings).model_copy(update={"model": ModelConfig.model_validate(NETWORK)})
     return RunSpec.of(config, dataset=Dataset.open(noise(tmp_path / "data", (4, 3, 1))), output=tmp_path)
 

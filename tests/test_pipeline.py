@@ -203,7 +203,7 @@ def test_a_seed_s_run_carries_everything(client: mlflow.MlflowClient, project: P
     assert found.info.status == "FINISHED"
     assert found.info.run_name == f"{framework} s1"
     assert tags["mlflow.parentRunId"] == _run(client, project, framework, None).info.run_id
-    assert params["train.optimizer.learning_rate"] == "0.001"
+    assert params["train.optimizer.learning_rate"] == "0.006"
     assert params["seed"] == "1"
     assert params["parameters"] == "2770634"
     asked = ["git", "rev-parse", "HEAD", "HEAD^{tree}"]

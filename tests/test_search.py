@@ -294,6 +294,7 @@ def test_a_point_that_others_outdo_is_pruned_for_all_frameworks_and_no_failure(
 ) -> None:
     """With seed 1, random: rates of 0.02, 0.7, 0.0013, 0.01; the third learns least."""
     arguments = (LOG, "search.trials=4", "search/sampler=random", "search.seed=1", "search.pruner.startup_trials=2")
+    arguments += ("train/schedule=constant",)
     assert search(*arguments, "hydra.sweep.dir=multirun/pruned") == 0
     folder = project / "multirun/pruned"
     trials = _trials(folder)
@@ -532,6 +533,7 @@ def test_a_search_that_is_killed_goes_on_with_both_frameworks(tmp_path: Path) ->
             "framework=tensorflow,pytorch",
             "train.execution=eager",
             "train.epochs=1",
+            "train/schedule=constant",
             "seeds=[0]",
             "evaluate.plots=false",
         ),
