@@ -29,6 +29,7 @@ from ...data.plan import EpochPlan
 from ..architecture import Architecture
 from ..backend import Device, EpochResult, Probe, State, refusing_nondeterminism, slots_of, unit_scale
 from ..device import choose
+from .allocator import keep_freed_memory
 from .augmentation import augmented
 from .network import Network
 
@@ -270,6 +271,7 @@ def _configure(train: TrainConfig) -> Device:
     # epochs. Threads inherit the mode from the thread that starts them, so it is set before the first operation.
     torch.set_flush_denormal(True)
     torch.set_num_threads(threads)
+    keep_freed_memory()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = train.tf32
     torch.backends.cudnn.benchmark = not train.deterministic
     if train.deterministic:
