@@ -177,7 +177,8 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path, framework: str) -> N
     project = clone_project(tmp_path / "project")
     done = run_module(project, "pipeline.train", f"framework={framework}", "train.device=gpu", "train.epochs=1")
     assert done.returncode == 2, done.stderr
-    assert "train.device = gpu: there is no NVIDIA GPU to use; allowed here: cpu, auto" in done.stderr
+    assert done.stderr == "error: train.device = gpu: there is no NVIDIA GPU to use; allowed here: cpu, auto\n"
+    assert not (project / "outputs").exists()
 
 
 def test_doctor_tells_which_framework_uses_the_gpu(monkeypatch: pytest.MonkeyPatch, three: None) -> None:

@@ -31,6 +31,7 @@ from ..core.exits import FAILED
 from ..core.paths import main_root
 from ..core.quiet import without_interrupted_children
 from ..data.cache import obtain
+from ..models.device import choose
 from ..tracking.store import ensure_store
 from . import cache, folders, workers
 from .capacity import Capacity, of_launcher, of_this_machine
@@ -135,6 +136,7 @@ class _App:
         self.config, named = compose_job(asked.overrides, source)
         chosen = folders.free("hydra.run.dir", named["run.dir"])
         check(self.config)
+        choose(self.config.train.device, self.config.framework)  # refuses a GPU that is not there
         made, above = new or not chosen.exists(), [path for path in chosen.parents if not path.exists()]
         folder = folders.run_folder(chosen, self.config, self.stack, new=new)
         if made:

@@ -66,11 +66,14 @@ def of_launcher(launcher: Mapping[str, Any], config: Config, jobs: int) -> Capac
     Jobs of submitit get `train.threads = hydra.launcher.cpus_per_task` if that is set, else the cores that Slurm lets
     them use. Those of Ray get what a task takes of it, `hydra.launcher.ray.remote.num_cpus`.
     """
+    ray = launcher.get("ray")
+    here = launcher.get("n_jobs") is not None or (ray is not None and not cluster_of(ray.init))
+    if here:
+        choose(config.train.device, config.framework)  # refuses a GPU that is not there
     if (at_once := launcher.get("n_jobs")) is not None:  # joblib; -1: all cores, -2: all but one
         cores = usable_cores()
         most = max(1, min(jobs, at_once if at_once > 0 else cores + 1 + at_once))
         return Capacity(most, max(1, cores // most) if config.train.threads is None else None, "hydra.launcher.n_jobs")
-    ray = launcher.get("ray")
     each = ray.remote.get("num_cpus") if ray is not None else launcher.get("cpus_per_task")
     threads = max(1, int(each)) if each is not None and config.train.threads is None else None
     if ray is None or cluster_of(ray.init):

@@ -1,22 +1,31 @@
 """What Hydra's launchers other than the basic one need, checked before a sweep begins."""
 
 import inspect
-import logging
+import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any, Final
 
 from omegaconf import OmegaConf
 
+from ..core import gpus
 from ..core.errors import UserError
 from ..core.machine import usable_cores
 
 _RAY: Final = "hydra.launcher.ray"
 _PARTS: Final = ("init", "remote")
 _CONNECT_SECONDS: Final = 5.0
+_ASK_SECONDS: Final = 40.0
+_ASK: Final = """
+import json, logging, sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
+print(json.dumps([node["Resources"] for node in ray.nodes() if node["Alive"]]))
+"""
 
 
 def require_workable(name: str, settings: Mapping[str, Any]) -> None:
@@ -56,12 +65,30 @@ def _require_ray(settings: Any) -> None:
             said = f"{_RAY}.remote.{key} = {value}: {error}"
             raise UserError(f"{said}; allowed: what ray.remote takes for a task") from error
     if address := cluster_of(init):
-        _require_cluster(address)
+        source = f"{_RAY}.init.address" if init.get("address") else "RAY_ADDRESS"
+        nodes = _nodes_of(source, address)
+        if not any(_fits(remote, node) for node in nodes):
+            print(f"{_RAY}.remote = {remote}: no node of the cluster has that now; the jobs wait for one", flush=True)
         return
-    have, need = init.get("num_cpus", usable_cores()), remote.get("num_cpus", 1)
-    if need > have:
-        allowed = f"{have} or less, or a larger {_RAY}.init.num_cpus"
-        raise UserError(f"{_RAY}.remote.num_cpus = {need}: Ray has {have}, so no job would begin; allowed: {allowed}")
+    here = {"CPU": usable_cores(), "GPU": len(gpus.visible())} | init.get("resources", {})
+    here |= {name: init[key] for name, key in (("CPU", "num_cpus"), ("GPU", "num_gpus")) if key in init}
+    for name, need in _needs(remote).items():
+        if need > here.get(name, 0):
+            key = {"CPU": "num_cpus", "GPU": "num_gpus"}.get(name, f"resources.{name}")
+            allowed = f"a larger {_RAY}.init.{key}, or {here.get(name, 0)}" + " or less" * (here.get(name, 0) > 0)
+            have = f"Ray has {here.get(name, 0)}, so no job would begin"
+            raise UserError(f"{_RAY}.remote.{key} = {need}: {have}; allowed: {allowed}")
+
+
+def _needs(remote: Mapping[str, Any]) -> dict[str, float]:
+    """Return what a job takes, by Ray's names of resources; `ray.remote` takes a CPU unless told otherwise."""
+    needs: dict[str, float] = {"CPU": remote.get("num_cpus", 1), "GPU": remote.get("num_gpus", 0)}
+    needs.update(remote.get("resources", {}))
+    return needs
+
+
+def _fits(remote: Mapping[str, Any], node: Mapping[str, float]) -> bool:
+    return all(need <= node.get(name, 0) for name, need in _needs(remote).items())
 
 
 def cluster_of(init: Mapping[str, Any]) -> str:
@@ -70,22 +97,33 @@ def cluster_of(init: Mapping[str, Any]) -> str:
     return "" if address == "local" else address
 
 
-def _require_cluster(address: str) -> None:
-    """Raise `UserError` unless something answers there: Ray itself tries for many minutes."""
-    import ray
+def _nodes_of(key: str, address: str) -> list[dict[str, float]]:
+    """Return the resources of the nodes of a cluster, by name.
 
-    key = f"{_RAY}.init.address = {address}"
+    Raises `UserError` unless it answers: Ray itself tries for many minutes, so it is asked in a process of its own.
+    """
+    given, host, port = f"{key} = {address}", *address.rpartition(":")[::2]
+    none = f"{given}: no cluster of Ray's answers; allowed: after ray start --head, or without an address"
+    if address != "auto":
+        if not host or not port.isdecimal() or "/" in host:
+            raise UserError(f"{given}: allowed: auto, local, or host:port of a node, as ray start --head prints")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise UserError(none) from error
+    command = [sys.executable, "-c", _ASK, address]
     try:
-        if address == "auto":
-            ray.init(address="auto", logging_level=logging.ERROR, log_to_driver=False)
-            ray.shutdown()
-            return
-        host, colon, port = address.rpartition(":")
-        if not colon or not port.isdecimal() or "/" in host:
-            raise UserError(f"{key}: allowed: auto, local, or host:port of a node, as ray start --head prints")
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:  # ray.init raises ConnectionError
-        raise UserError(f"{key}: no cluster of Ray's answers; allowed: null, or after ray start --head") from error
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=_ASK_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(none) from error
+    if done.returncode:
+        if "token" in done.stderr:
+            raise UserError(f"{given}: the cluster asks for a token; allowed: with RAY_AUTH_MODE=token, see Ray's docs")
+        raise UserError(none)
+    nodes: list[dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
+    return nodes
 
 
 def _require_number(key: str, value: Any, *, whole: bool) -> None:

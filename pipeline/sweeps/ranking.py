@@ -92,7 +92,7 @@ class Ranking:
         short = short_keys(self._varied)
         for job, reason in self.failures[:top]:
             changed = " ".join(f"{short[key]}={brief(value)}" for key, value in job.varied.items())
-            said = f"job {job.number}: {job.config.framework} {changed}: {reason}"
+            said = f"job {job.number}: {f'{job.config.framework} {changed}'.strip()}: {reason}"
             console.print("[red]failed[/]: ", end="")
             console.print(said, markup=False)
         if len(self.failures) > top:

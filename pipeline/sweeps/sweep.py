@@ -132,7 +132,10 @@ class Sweep(Driver):
                 if job.number not in self.done:
                     write(job.config, self._folder_of(job) / "params.yaml")
         if remaining and (not here or capacity.jobs > 1):
-            print(f"{len(remaining)} jobs{capacity}; log of each: {self.folder}/<job>/{LOG}", flush=True)
+            print(
+                f"{len(remaining)} job{'s' * (len(remaining) != 1)}{capacity}; log of each: {self.folder}/<job>/{LOG}",
+                flush=True,
+            )
             self.display = self.stack.enter_context(Display(remaining))
             hydra_compat.list_no_jobs()
 

@@ -22,6 +22,13 @@ def tell_start(spec: RunSpec, classifier: Classifier, loader: BatchLoader, compi
     images, device = loader.split.images, classifier.device
     if reason := choose(spec.train.device, spec.framework).reason:
         print(f"{spec.label}: {reason}", flush=True)
+    steps, warm_up = spec.train.epochs * -(-len(images) // spec.train.batch_size), spec.train.schedule.warmup_steps
+    if warm_up > steps:
+        peak = f"{steps / warm_up:.0%} of train.optimizer.learning_rate"
+        print(
+            f"{spec.label}: train.schedule.warmup_steps = {warm_up}, and there are {steps}: it ends at {peak}",
+            flush=True,
+        )
     print(
         f"{spec.label}: {spec.model.name}, {spec.architecture.parameter_count:,} parameters, {len(images):,} images, "
         f"{classifier.execution} {spec.train.precision} on {device.name}, {device.threads} threads, "
