@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-import logging.config  # noqa: F401 (patched below)
+import logging.config
 import os
 import shutil
 import signal
@@ -55,8 +55,15 @@ def _streams_stay_open() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_hydra_is_left() -> Iterator[None]:
-    """An application that is interrupted in process leaves its Hydra behind, and another refuses to begin."""
+    """An application in process leaves its Hydra behind if it is interrupted, and another refuses to begin.
+
+    Each leaves its handlers of logs, which go on to write to streams that pytest has closed.
+    """
+    before = [*logging.root.handlers]
     yield
+    for handler in [*logging.root.handlers]:
+        if handler not in before and type(handler) in (logging.StreamHandler, logging.FileHandler):
+            logging.root.removeHandler(handler)
     if module := sys.modules.get("hydra.core.global_hydra"):
         module.GlobalHydra.instance().clear()
 
