@@ -4,14 +4,16 @@ Every framework uses one: the first that `CUDA_VISIBLE_DEVICES` names, or the fi
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 # CUDA would put the fastest first, NVML counts along the bus: with this, a number means the same to both.
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -51,22 +53,22 @@ def visible() -> list[str]:
 
 def used() -> Gpu | None:
     """Return the GPU that a process here uses; None: there is none, or all are hidden."""
-    names = visible()
-    if not names:
-        return None
-    with _nvml() as nvml:
-        handle = _handle(nvml, names[0]) if nvml else None
-        return _described(nvml, handle) if handle is not None else None
+    return _of_used(_described)
 
 
 def free_bytes() -> int | None:
     """Return the free memory of the GPU that a process here uses; None: there is none."""
+    return _of_used(lambda nvml, handle: int(nvml.nvmlDeviceGetMemoryInfo(handle).free))
+
+
+def _of_used(ask: Callable[[Any, Any], _T]) -> _T | None:
+    """Return what `ask` says of NVML and the handle of the GPU that is used; None: there is none."""
     names = visible()
     if not names:
         return None
     with _nvml() as nvml:
         handle = _handle(nvml, names[0]) if nvml else None
-        return None if handle is None else int(nvml.nvmlDeviceGetMemoryInfo(handle).free)
+        return None if handle is None else ask(nvml, handle)
 
 
 def _exists(name: str, gpus: tuple[Gpu, ...]) -> bool:

@@ -58,6 +58,17 @@ def uninterrupted() -> Iterator[None]:
         _end(number)
 
 
+@contextmanager
+def keeping_handlers() -> Iterator[None]:
+    """Put the handlers of these signals back after the body, in which a library may set its own."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *_LIKE_TERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 def _handle(number: int, _: FrameType | None) -> None:
     if _Signals.delayed:
         _Signals.arrived = number

@@ -146,8 +146,8 @@ def _gpu(config: Callable[[], Config]) -> Iterator[tuple[Mark, str]]:
         yield "warn", f"{len(cards)} installed, but CUDA_VISIBLE_DEVICES = {hidden!r} hides them"
         return
     yield "ok", ", ".join(f"{gpu.name}, {gpu.memory_bytes / _GIB:.0f} GiB, driver {gpu.driver}" for gpu in cards)
-    for name in frameworks.names():
-        said = device.ask(name)
+    found = {name: device.ask(name) for name in frameworks.names()}
+    for name, said in found.items():
         title, advice = frameworks.find(name).style.title, "`make setup` installs the libraries of CUDA that it loads"
         yield (
             ("ok", f"{title} uses {said.name}")
@@ -155,8 +155,8 @@ def _gpu(config: Callable[[], Config]) -> Iterator[tuple[Mark, str]]:
             else ("warn", f"{title} uses none ({said.reason}); {advice}")
         )
     asked = config().train.device
-    for name in frameworks.names():
-        chosen = device.choose(asked, name)
+    for name in found:
+        chosen = device.among(found, asked, name)
         yield (
             "ok" if chosen.type == "gpu" else "warn",
             f"train.device = {asked}: {name} on the {chosen.type}; {chosen.reason}",

@@ -61,7 +61,13 @@ def choose(asked: str, framework: str) -> Choice:
             hidden = f", as CUDA_VISIBLE_DEVICES = {key!r} hides it" if gpus.installed() else ""
             raise UserError(f"train.device = gpu: there is no NVIDIA GPU to use{hidden}; allowed here: cpu, auto")
         return Choice("cpu", "")
-    found = abilities(key)
+    return among(abilities(key), asked, framework)
+
+
+def among(found: Mapping[str, Ability], asked: str, framework: str) -> Choice:
+    """Return what `choose` does where there is a GPU and the frameworks said `found` of it. Raises `UserError`."""
+    if asked == "cpu":
+        return Choice("cpu", "")
     if asked == "gpu":
         if found[framework].name:
             return Choice("gpu", "")

@@ -6,7 +6,6 @@ The keys are those of hydra-ray-launcher, whose 1.2.2 needs an older cloudpickle
 
 import logging
 import os
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,14 +20,13 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from pipeline.core.signals import uninterrupted
+from pipeline.core.signals import keeping_handlers, uninterrupted
 
 _READY: Final = "pipeline.config.hydra_compat.find_plugins"
 """Called in each process of Ray's before it unpickles a task, which names this module."""
 _END_SECONDS: Final = 60.0
 """How long running jobs have to save a checkpoint, once the sweep is interrupted."""
 _POLL_SECONDS: Final = 0.2
-_OWN: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass
@@ -125,19 +123,17 @@ def _connected(init: dict[str, Any]) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a job that asks for no GPU sees them all
     import ray
 
-    handlers = {number: signal.getsignal(number) for number in _OWN}
     environment = {**(init.pop("runtime_env", None) or {}), "worker_process_setup_hook": _READY}
     try:
-        ray.init(
-            **{"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR, **init},
-            runtime_env=environment,
-        )
+        with keeping_handlers():
+            ray.init(
+                **{"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR, **init},
+                runtime_env=environment,
+            )
     except ConnectionError as error:  # its text holds tracebacks
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reasons = [line for line in lines if "Error: " in line]
         raise ConnectionError("; ".join(dict.fromkeys([*lines[:1], *reasons[-1:]]))) from error
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
     try:
         yield
     finally:
