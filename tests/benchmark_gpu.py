@@ -6,7 +6,6 @@ Needs a GPU, PyTorch and what `pipeline.models` imports; neither TensorFlow nor 
 all as JSON where a FILE is given.
 """
 
-import gc
 import json
 import os
 import subprocess
@@ -34,6 +33,8 @@ from pipeline.models.architecture import Architecture  # noqa: E402
 NETWORKS = ("simple_cnn", "lenet5", "resnet8")
 SHAPE, CLASSES, COUNT = (32, 32, 3), 10, 50_000  # as CIFAR-10's training split
 ROUNDS = 5
+EXECUTIONS = ("eager", "graph", "compiled")
+STREAMED = 32 << 20  # bytes of images on the GPU at once
 
 
 def data(folder: Path, count: int) -> Dataset:
@@ -100,7 +101,15 @@ def bare(classifier: Any, dataset: Dataset) -> dict[str, Callable[[], Any]]:
         optimizer.step()
         return loss.detach()
 
-    found: dict[str, Callable[[], Any]] = {"eager": step}
+    def channels_first() -> Any:
+        optimizer.zero_grad(set_to_none=True)
+        loss = functional.cross_entropy(network._apply_all(network._specs, first, key), y)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    first = x.permute(0, 3, 1, 2).contiguous()
+    found: dict[str, Callable[[], Any]] = {"eager": step, "eager, channels first": channels_first}
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for _ in range(5):
@@ -140,6 +149,45 @@ def rate_of(step: Callable[[], Any], size: int, seconds: float = 1.0) -> float:
     return count * size / (time.perf_counter() - began)
 
 
+def compared(dataset: Dataset, size: int) -> dict[str, Any]:
+    """Bits and rates of each execution, and the rates of bare steps."""
+    import torch
+
+    found: dict[str, Any] = {}
+    trained, steps = {}, {}
+    for execution in EXECUTIONS:
+        overrides = ("model=resnet8", f"train.batch_size={size}", f"train.execution={execution}")
+        began = time.perf_counter()
+        first = train(create(dataset, *overrides), dataset)
+        seconds = time.perf_counter() - began
+        again = train(create(dataset, *overrides), dataset)
+        torch.cuda.reset_peak_memory_stats()
+        streamed = train(create(dataset, *overrides), dataset, limit=STREAMED)
+        assert streamed["feed"].streamed
+        assert not first["feed"].streamed
+        bits = [{name: value.tobytes() for name, value in run["arrays"].items()} for run in (first, again, streamed)]
+        found[execution] = {
+            "same bits twice": bits[0] == bits[1],
+            "streamed to the same bits": bits[0] == bits[2],
+            "MiB, streamed": torch.cuda.max_memory_allocated() / 2**20,
+            "seconds of the first epoch and its compilation": seconds,
+            "from eager": apart(first["arrays"], reference) if (reference := trained.get("eager")) else 0.0,
+        }
+        trained.setdefault(execution, first["arrays"])
+        steps[execution] = create(dataset, *overrides)
+        train(steps[execution], dataset)
+    rates: dict[str, list[float]] = {}
+    others = bare(create(dataset, "model=resnet8", f"train.batch_size={size}"), dataset)
+    for _ in range(ROUNDS):
+        for execution, classifier in steps.items():
+            rates.setdefault(execution, []).append(train(classifier, dataset)["rate"])
+            rates.setdefault(f"{execution}, streamed", []).append(train(classifier, dataset, limit=STREAMED)["rate"])
+        for name, step in others.items():
+            rates.setdefault(f"bare {name}", []).append(rate_of(step, size))
+    found["images/s"] = {name: round(float(np.median(values))) for name, values in rates.items()}
+    return found
+
+
 def main(target: str | None) -> None:
     """See the module."""
     import torch
@@ -160,35 +208,8 @@ def main(target: str | None) -> None:
             facts[f"float64 {network}"] = apart(found["gpu"], found["cpu"])
             print(f"float64, 20 steps, {network}: relative {facts[f'float64 {network}']:.1e} from the CPU", flush=True)
         for size in (64, 512):
-            overrides = ("model=resnet8", f"train.batch_size={size}")
-            twice = [train(create(large, *overrides), large) for _ in range(2)]
-            streamed = train(create(large, *overrides), large, limit=32 << 20)
-            assert streamed["feed"].streamed
-            assert not twice[0]["feed"].streamed
-            bits = [{name: value.tobytes() for name, value in run["arrays"].items()} for run in (*twice, streamed)]
-            facts[f"same bits twice {size}"], facts[f"streamed to the same bits {size}"] = (
-                bits[0] == bits[1],
-                bits[0] == bits[2],
-            )
-            classifier = create(large, *overrides)
-            rates: dict[str, list[float]] = {"pipeline": [], "streamed": []}
-            train(classifier, large)
-            steps = bare(create(large, *overrides), large)
-            for _ in range(ROUNDS):
-                rates["pipeline"].append(train(classifier, large)["rate"])
-                rates["streamed"].append(train(classifier, large, limit=32 << 20)["rate"])
-                for name, step in steps.items():
-                    rates.setdefault(name, []).append(rate_of(step, size))
-            medians = {name: float(np.median(values)) for name, values in rates.items()}
-            facts[f"images/s {size}"] = medians
-            facts[f"MiB {size}"] = torch.cuda.max_memory_allocated() / 2**20
-            shares = ", ".join(
-                f"{name} {rate:,.0f} ({medians['pipeline'] / rate:.2f})" for name, rate in medians.items()
-            )
-            print(f"resnet8, batch {size}, images/s (share that the pipeline has of it): {shares}", flush=True)
-            print({key: value for key, value in facts.items() if key.endswith(f" {size}")}, flush=True)
-            del classifier, steps
-            gc.collect()
+            facts[f"batch {size}"] = found = compared(large, size)
+            print(f"resnet8, batch {size}: {json.dumps(found, indent=1)}", flush=True)
     if target:
         Path(target).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 

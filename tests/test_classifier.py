@@ -376,7 +376,8 @@ def test_every_layer_trains_and_predicts_as_the_reference(framework: str, networ
 @pytest.mark.parametrize("execution", ["eager", "graph", "compiled"])
 def test_every_layer_together_is_compiled_to_what_it_is_eagerly(framework: str, execution: str) -> None:
     if execution not in frameworks.find(framework).executions:
-        with pytest.raises(UserError, match=f"train.execution = '{execution}': PyTorch has none; allowed: auto, eager"):
+        message = f"train.execution = '{execution}': PyTorch has none on the CPU; allowed: auto, eager, compiled"
+        with pytest.raises(UserError, match=message):
             create(framework, "everything", execution=execution)
         return
     require_compiler(framework, execution)
@@ -389,6 +390,42 @@ def test_every_layer_together_is_compiled_to_what_it_is_eagerly(framework: str, 
     assert largest_deviation(classifier.state().weights, expected.weights) <= 1e-9
     outputs = reference_outputs(classifier.architecture, classifier.state().weights, examples()[0])
     assert deviation(classifier.predict(examples()[0]), outputs) <= 1e-10
+
+
+@pytest.mark.parametrize("execution", ["eager", "graph", "compiled"])
+def test_a_network_that_has_diverged_says_so_through_max_pooling(framework: str, execution: str) -> None:
+    """TensorFlow's own operator takes NaN for the smallest number."""
+    if execution not in frameworks.find(framework).executions:
+        return
+    require_compiler(framework, execution)
+    classifier = create(framework, "max pool", precision="float32", execution=execution)
+    state = classifier.state()
+    kernel = next(name for name in state.weights if name.endswith("kernel"))
+    state.weights[kernel][0, 0, 0, 0] = np.nan
+    classifier.restore(state)
+    assert np.isnan(classifier.train_epoch(epoch()).loss[0])
+    classifier.restore(state)
+    assert np.isnan(classifier.predict(examples()[0])).all()
+
+
+def test_the_customary_execution_is_the_faster_one_of_the_network(framework: str) -> None:
+    """XLA is slower at convolutions, and faster at all else; PyTorch's compiler takes longer than most trainings."""
+    expected = {"tensorflow": ("graph", "compiled"), "pytorch": ("eager", "eager")}[framework]
+    assert tuple(create(framework, network).execution for network in ("two convs", "dense only")) == expected
+
+
+@pytest.mark.xdist_group("tensorflow")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_fused_update_of_a_large_network_is_that_of_the_reference(
+    monkeypatch: pytest.MonkeyPatch, variant: str
+) -> None:
+    import pipeline.models.tensorflow.classifier as door
+
+    monkeypatch.setattr(door, "_FUSED_FROM", 1)
+    classifier = create("tensorflow", "batch norm", precision="float64", execution="graph", variant=variant)
+    losses, _, expected = reference_epoch("batch norm", "grey", variant)
+    assert deviation(classifier.train_epoch(epoch()).loss, losses) <= 1e-9
+    assert largest_deviation(classifier.state().weights, expected.weights) <= 1e-9
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

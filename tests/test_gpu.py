@@ -62,3 +62,19 @@ def test_a_hidden_gpu_is_not_used(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert " on cpu, " in done.stdout
     assert os.environ.get("CUDA_VISIBLE_DEVICES") != ""
+
+
+def test_a_recorded_step_has_the_bits_of_the_eager_one_and_its_compilation_is_close(tmp_path: Path) -> None:
+    """Augmentation, clipping, dropout, batch norm, and two sizes of batches."""
+    if "pytorch" not in FRAMEWORKS:
+        pytest.skip("PyTorch alone records steps")
+    from benchmark_gpu import apart, create, data, train
+
+    dataset, found = data(tmp_path / "data", 300), {}
+    more = ("train.augment={pad_and_crop: 2, flip: true, cutout: 4}", "train.clip_norm=0.5", "train.batch_size=64")
+    for execution in ("eager", "graph", "compiled"):
+        classifier = create(dataset, "model=resnet8", *more, "train.device=gpu", f"train.execution={execution}")
+        found[execution] = train(classifier, dataset)["arrays"]
+        assert classifier.execution == execution
+    assert apart(found["graph"], found["eager"]) == 0
+    assert apart(found["compiled"], found["eager"]) < 1e-2

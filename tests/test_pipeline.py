@@ -218,7 +218,7 @@ def test_a_seed_s_run_carries_everything(client: mlflow.MlflowClient, project: P
         "git.tree": tree,
         "dvc.stage": f"train@{framework}",
         "deterministic": "true",
-        "execution": {"tensorflow": "compiled", "pytorch": "eager"}[framework],
+        "execution": {"tensorflow": "graph", "pytorch": "eager"}[framework],
     }
     assert {key: tags[key] for key in expected} == expected
     for key in ("group", "config.key", "device", "device.name", "device.threads", "version.mlflow", "python"):

@@ -36,7 +36,9 @@ class Framework:
     flavour: str | None
     """The MLflow module that logs its models; None: models are saved in this project's format only."""
     executions: tuple[str, ...] = ("eager", "compiled")
-    """The values of `train.execution` that it has, beside `auto`."""
+    """The values of `train.execution` that it has on every device, beside `auto`."""
+    executions_on_gpu: tuple[str, ...] = ()
+    """Those that it has on a GPU only."""
     compiler: str = ""
     """What compiles its steps where the execution is `compiled`."""
     ours: tuple[str, ...] = ()
@@ -63,11 +65,15 @@ def find(name: str) -> Framework:
     return FRAMEWORKS[name]
 
 
-def require_execution(name: str, execution: str) -> None:
-    """Raise `UserError` for a `train.execution` that a framework does not have."""
-    if execution != "auto" and execution not in find(name).executions:
-        allowed = ", ".join(["auto", *find(name).executions])
-        raise UserError(f"train.execution = {execution!r}: {find(name).style.title} has none; allowed: {allowed}")
+def require_execution(name: str, execution: str, device: str) -> None:
+    """Raise `UserError` for a `train.execution` that a framework does not have on a device, `cpu` or `gpu`."""
+    framework = find(name)
+    on_gpu = framework.executions_on_gpu
+    allowed = ["auto", *framework.executions, *(on_gpu if device == "gpu" else ())]
+    if execution not in allowed:
+        where = " on the CPU" if execution in on_gpu else ""
+        title = framework.style.title
+        raise UserError(f"train.execution = {execution!r}: {title} has none{where}; allowed: {', '.join(allowed)}")
 
 
 def names() -> tuple[str, ...]:
@@ -102,6 +108,7 @@ register(
         backend="pipeline.models.pytorch:PyTorchClassifier",
         packages=("torch",),
         flavour="mlflow.pytorch",
+        executions_on_gpu=("graph",),
         compiler="TorchInductor",
         ours=("dropout",),
         variables=("TORCH*", "PYTORCH_*", "ATEN_*"),

@@ -146,7 +146,7 @@ def _gpu(config: Callable[[], Config]) -> Iterator[tuple[Mark, str]]:
         yield "warn", f"{len(cards)} installed, but CUDA_VISIBLE_DEVICES = {hidden!r} hides them"
         return
     yield "ok", ", ".join(f"{gpu.name}, {gpu.memory_bytes / _GIB:.0f} GiB, driver {gpu.driver}" for gpu in cards)
-    found = {name: device.ask(name) for name in frameworks.names()}
+    found = device.ask_all()
     for name, said in found.items():
         title, advice = frameworks.find(name).style.title, "`make setup` installs the libraries of CUDA that it loads"
         yield (
@@ -159,7 +159,7 @@ def _gpu(config: Callable[[], Config]) -> Iterator[tuple[Mark, str]]:
         chosen = device.among(found, asked, name)
         yield (
             "ok" if chosen.type == "gpu" else "warn",
-            f"train.device = {asked}: {name} on the {chosen.type}; {chosen.reason}",
+            f"train.device = {asked}: {name} on the {chosen.type}{chosen.reason and f'; {chosen.reason}'}",
         )
 
 

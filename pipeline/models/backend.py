@@ -18,6 +18,7 @@ from ..core.errors import UserError
 from ..core.files import write_bytes, write_json
 from ..data.plan import EpochPlan, require_visible
 from .architecture import Architecture
+from .device import require_device
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def create(framework: str, architecture: Architecture, train: TrainConfig) -> Cl
     Raises `UserError` if the framework is unknown or not installed, or cannot train under these settings.
     """
     require_visible(train.augment, architecture.image_shape)
-    frameworks.require_execution(framework, train.execution)
+    require_device(train, framework)
     module, _, name = frameworks.find(framework).backend.partition(":")
     try:
         backend = getattr(importlib.import_module(module), name)
@@ -224,14 +225,14 @@ def save(classifier: Classifier, framework: str, directory: Path) -> None:
 
 
 def load(directory: Path, framework: str | None = None) -> Classifier:
-    """Return the saved classifier, in `framework` (default: the one that wrote it).
+    """Return the saved classifier, in `framework` (default: the one that wrote it), on a device that is here.
 
     Raises `UserError` that names the folder.
     """
     try:
         description, weights = _read(directory)
         model = ModelConfig.model_validate(description["model"])
-        train = TrainConfig.model_validate(description["train"])
+        train = _movable(TrainConfig.model_validate(description["train"]))
         moments = (tuple(description.get(key, ())) for key in ("channel_mean", "channel_std"))
         architecture = Architecture(model, tuple(description["image_shape"]), description["classes"], *moments)
         framework = frameworks.find(framework or description["framework"]).name
@@ -251,6 +252,12 @@ def load_weights(classifier: Classifier, directory: Path) -> None:
         raise UserError(f"{directory}: not a saved classifier: {error}") from error
     _require_arrays(directory, weights, classifier.architecture)
     classifier.set_weights(weights)
+
+
+def _movable(train: TrainConfig) -> TrainConfig:
+    """Return the settings without what may not be here: a GPU, and a way to train on one."""
+    device = "auto" if train.device == "gpu" else train.device
+    return train.model_copy(update={"device": device, "execution": "eager" if train.execution == "eager" else "auto"})
 
 
 def _read(directory: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

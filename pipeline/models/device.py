@@ -15,10 +15,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+from ..config.schema.train import TrainConfig
 from ..core import fingerprint, gpus
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
-from ..core.frameworks import FRAMEWORKS, find
+from ..core.frameworks import FRAMEWORKS, find, require_execution
 from ..core.machine import machine
 from ..core.paths import main_root
 
@@ -64,6 +65,13 @@ def choose(asked: str, framework: str) -> Choice:
     return among(abilities(key), asked, framework)
 
 
+def require_device(train: TrainConfig, framework: str) -> Choice:
+    """Return what `choose` does. Raises `UserError` also for a `train.execution` that the framework lacks there."""
+    chosen = choose(train.device, framework)
+    require_execution(framework, train.execution, chosen.type)
+    return chosen
+
+
 def among(found: Mapping[str, Ability], asked: str, framework: str) -> Choice:
     """Return what `choose` does where there is a GPU and the frameworks said `found` of it. Raises `UserError`."""
     if asked == "cpu":
@@ -84,12 +92,11 @@ def abilities(visible: str | None) -> Mapping[str, Ability]:
 
     Kept in `data/cache/devices.json` for the same GPUs, driver, versions and library path.
     """
-    versions = machine().versions
     facts = {
         "gpus": [asdict(gpu) for gpu in gpus.installed()],
         "visible": visible,
         "libraries": os.environ.get("LD_LIBRARY_PATH"),
-        "versions": versions,
+        "versions": machine().versions,
         "python": sys.executable,
     }
     key, path = fingerprint.of_json(facts, 32), main_root() / _CACHE
@@ -99,10 +106,16 @@ def abilities(visible: str | None) -> Mapping[str, Ability]:
             return {name: Ability(**said) for name, said in kept["abilities"].items()}
     except (UserError, KeyError, TypeError):  # there is none, or it is not of this form
         pass
-    found = {name: ask(name) for name, entry in FRAMEWORKS.items() if entry.packages[0] in versions}
+    found = ask_all()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"key": key, "abilities": {name: asdict(ability) for name, ability in found.items()}})
     return found
+
+
+def ask_all() -> dict[str, Ability]:
+    """Ask each framework that is installed, one after the other."""
+    versions = machine().versions
+    return {name: ask(name) for name, entry in FRAMEWORKS.items() if entry.packages[0] in versions}
 
 
 def ask(framework: str) -> Ability:

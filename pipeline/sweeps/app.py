@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, nullcontext, redirect_stderr, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -31,10 +31,10 @@ from ..core.exits import FAILED
 from ..core.paths import main_root
 from ..core.quiet import without_interrupted_children
 from ..data.cache import obtain
-from ..models.device import choose
+from ..models.device import require_device
 from ..tracking.store import ensure_store
 from . import cache, folders, workers
-from .capacity import Capacity, of_launcher, of_this_machine
+from .capacity import Capacity, computes_here, of_launcher, of_this_machine
 from .command_line import CommandLine, class_of, is_basic, is_search, require_applicable, require_supported, target_of
 from .driver import Driver
 from .plan import SweepPlan, check, expand
@@ -136,7 +136,7 @@ class _App:
         self.config, named = compose_job(asked.overrides, source)
         chosen = folders.free("hydra.run.dir", named["run.dir"])
         check(self.config)
-        choose(self.config.train.device, self.config.framework)  # refuses a GPU that is not there
+        require_device(self.config.train, self.config.framework)
         made, above = new or not chosen.exists(), [path for path in chosen.parents if not path.exists()]
         folder = folders.run_folder(chosen, self.config, self.stack, new=new)
         if made:
@@ -155,12 +155,15 @@ class _App:
         source = self.command_line.source
         plan = SweepPlan(expand(overrides, source), own, source)
         capacity = _capacity(hydra, plan.job(0, plan.combinations[0]).config, len(plan.combinations))
-        return Sweep(replace(plan, threads=capacity.threads), self.stack), capacity
+        sweep = Sweep(replace(plan, threads=capacity.threads), self.stack)
+        _require_devices(hydra, [job.config for job in sweep.jobs])
+        return sweep, capacity
 
     def _search(self, overrides: Sequence[str], own: Sequence[str], shared: Any) -> tuple[Search, Capacity]:
         """Check the space, and the threads that the machine has for each trial."""
         source, framework = self.command_line.source, str(OmegaConf.select(shared, "framework"))
         search = Search(overrides, own, source, framework, self.stack)
+        _require_devices(shared.hydra, [search.config])
         capacity = _capacity(shared.hydra, search.config, search.record.settings.trials)
         if capacity.threads is not None:
             search = Search([*overrides, f"train.threads={capacity.threads}"], own, source, framework, self.stack)
@@ -206,6 +209,13 @@ class _App:
         """Print and log what a sweep or a search has found."""
         if self.driver and self.driver.end():
             self.code = 1
+
+
+def _require_devices(hydra: Any, configs: Iterable[Config]) -> None:
+    """Raise `UserError` for a job that this machine has no device for, unless it will run elsewhere."""
+    if is_basic(hydra) or computes_here(hydra.launcher):
+        for config in configs:
+            require_device(config.train, config.framework)
 
 
 def _capacity(hydra: Any, config: Config, jobs: int) -> Capacity:

@@ -8,7 +8,7 @@ from ..config.schema.whole import Config
 from ..core import gpus
 from ..core.machine import free_bytes, usable_cores
 from ..data.dataset import Dataset
-from ..models.device import choose
+from ..models.device import require_device
 from .launchers import cluster_of
 
 _JOB_BYTES: Final = 3 << 29
@@ -43,7 +43,7 @@ def of_this_machine(config: Config, dataset: Dataset, jobs: int) -> Capacity:
     bits, and the same command has to find its finished jobs again.
     """
     cores, threads = usable_cores(), config.train.threads
-    on_gpu = choose(config.train.device, config.framework).type == "gpu"
+    on_gpu = require_device(config.train, config.framework).type == "gpu"
     cards = gpus.visible() if on_gpu else []
     asked = config.sweep.parallel
     if asked != "auto":
@@ -67,9 +67,6 @@ def of_launcher(launcher: Mapping[str, Any], config: Config, jobs: int) -> Capac
     them use. Those of Ray get what a task takes of it, `hydra.launcher.ray.remote.num_cpus`.
     """
     ray = launcher.get("ray")
-    here = launcher.get("n_jobs") is not None or (ray is not None and not cluster_of(ray.init))
-    if here:
-        choose(config.train.device, config.framework)  # refuses a GPU that is not there
     if (at_once := launcher.get("n_jobs")) is not None:  # joblib; -1: all cores, -2: all but one
         cores = usable_cores()
         most = max(1, min(jobs, at_once if at_once > 0 else cores + 1 + at_once))
@@ -81,6 +78,12 @@ def of_launcher(launcher: Mapping[str, Any], config: Config, jobs: int) -> Capac
     cores = ray.init.get("num_cpus") or usable_cores()
     most = max(1, min(jobs, int(cores / each))) if each else jobs
     return Capacity(most, threads, _counted(cores, "core"))
+
+
+def computes_here(launcher: Mapping[str, Any]) -> bool:
+    """Return whether another launcher of Hydra's runs jobs on this machine, so that its devices are theirs."""
+    ray = launcher.get("ray")
+    return launcher.get("n_jobs") is not None or (ray is not None and not cluster_of(ray.init))
 
 
 def _counted(number: int, what: str) -> str:

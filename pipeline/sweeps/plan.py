@@ -135,7 +135,7 @@ class PreparedData:
 
         Raises `UserError` if the network or the augmentation does not fit the data, or the framework cannot do it.
         """
-        frameworks.require_execution(config.framework, config.train.execution)
+        frameworks.require_execution(config.framework, config.train.execution, "gpu")  # the device may be elsewhere
         name = repr(config.data)
         if name not in self._obtained:
             self._obtained[name] = obtain(config.data, main_root())

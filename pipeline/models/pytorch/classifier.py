@@ -1,7 +1,5 @@
 """Training in PyTorch: autograd, a fused optimiser, one host synchronisation per epoch."""
 
-import os
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
@@ -9,29 +7,18 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-
-# How long OpenMP's threads spin for each other before they sleep. With the default, another program on one of two
-# cores slows training from 6,900 to 850 images/s; with this value, to 2,100. On an idle machine nothing changes.
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # torch reads it during import
-
-# With fewer threads than it was given, PyTorch waits at its barriers for ever.
-os.environ.pop("OMP_THREAD_LIMIT", None)
-os.environ.pop("OMP_DYNAMIC", None)
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ...config.schema.train import AdamWConfig, SgdConfig, TrainConfig
-from ...core.errors import UserError
-from ...core.machine import usable_cores
 from ...data.plan import EpochPlan
 from ..architecture import Architecture
-from ..backend import Device, EpochResult, Probe, State, refusing_nondeterminism, slots_of, unit_scale
-from ..device import choose
-from .allocator import keep_freed_memory
+from ..backend import EpochResult, Probe, State, refusing_nondeterminism, slots_of, unit_scale
 from .augmentation import augmented
 from .network import Network
+from .recorded import RecordedStep
+from .start import configure, gpu, require_compiler
 
 _ON_THE_CPU: Final = {"most": 128, "layer_bytes": 1 << 24}
 """What is predicted at once on the CPU, see `Architecture.predict_batch`.
@@ -48,29 +35,26 @@ class PyTorchClassifier:
     def __init__(self, architecture: Architecture, train: TrainConfig) -> None:
         self.architecture = architecture
         self.train = train
-        self.execution = "eager" if train.execution == "auto" else train.execution
-        self.device = _configure(train)
+        self.device = configure(train)
+        customary = "graph" if self.device.type == "gpu" else "eager"
+        self.execution = customary if train.execution == "auto" else train.execution
         small = _ON_THE_CPU if self.device.type == "cpu" else {}
         self.predict_batch = architecture.predict_batch(train.precision, **small)
         self._place = torch.device("cuda" if self.device.type == "gpu" else "cpu")
         if self.execution == "compiled":
-            _require_compiler(self._place)
+            require_compiler(self._place)
         self._dtype: torch.dtype = getattr(torch, train.precision)
         self._network = Network(architecture).to(self._place, self._dtype)
         self._outputs_and_loss: Any = self._forward_loss
         if self.execution == "compiled":
             self._outputs_and_loss = torch.compile(self._forward_loss, dynamic=False)
+        self._records = self.device.type == "gpu" and self.execution != "eager"
+        self._recorded: dict[int, RecordedStep] = {}
         self._step = 0
         self._images: Tensor | None = None
         self._labels: Tensor | None = None
 
-    @staticmethod
-    def gpu() -> tuple[str, str]:
-        """See `Classifier.gpu`."""
-        if not torch.cuda.is_available():
-            return "", "it finds none" if torch.version.cuda else "this PyTorch was built without CUDA"
-        functional.conv2d(torch.ones((1, 1, 8, 8), device="cuda"), torch.ones((4, 1, 3, 3), device="cuda")).cpu()
-        return torch.cuda.get_device_name(0), ""
+    gpu = staticmethod(gpu)
 
     def peak_gpu_bytes(self) -> int | None:
         """See `Classifier.peak_gpu_bytes`."""
@@ -96,23 +80,15 @@ class PyTorchClassifier:
         began = time.perf_counter()
         self._network.train()
         order, draws, keys = self._placed(plan)
-        parameters = list(self._network.parameters())
         losses = torch.empty(plan.steps, dtype=self._dtype, device=self._place)
         corrects = torch.empty(plan.steps, dtype=torch.int64, device=self._place)
         group = self._optimizer.param_groups[0]
         for i, learning_rate in enumerate(plan.learning_rate.tolist()):
             batch = slice(i * plan.batch_size, (i + 1) * plan.batch_size)
-            x, y = self._batch(order[batch], draws[batch])
-            self._optimizer.zero_grad(set_to_none=True)
-            outputs, loss = self._outputs_and_loss(x, y, keys[i])
-            loss.backward()
-            if self.train.clip_norm is not None:
-                _clip(parameters, self.train.clip_norm)
+            loss, correct = self._gradients(order[batch], draws[batch], keys[i])
             group["lr"] = learning_rate
             self._optimizer.step()
-            with torch.no_grad():
-                losses[i] = loss
-                corrects[i] = (outputs.argmax(1) == y).sum()
+            losses[i], corrects[i] = loss, correct
         loss_values = losses.cpu().numpy().astype(np.float64)
         correct_values = corrects.cpu().numpy()
         self._step += plan.steps
@@ -122,17 +98,17 @@ class PyTorchClassifier:
         """See `Classifier.iter_batches`."""
         order, draws, _ = self._placed(plan)
         for rows, drawn in zip(order.split(plan.batch_size), draws.split(plan.batch_size), strict=True):
-            x, y = self._batch(rows, drawn)
-            yield x.cpu().numpy(), y.cpu().numpy()
+            images, labels = self._gathered(rows)
+            yield self._prepared(images, drawn).cpu().numpy(), labels.cpu().numpy()
 
     def probe(self, plan: EpochPlan) -> Probe:
         """See `Classifier.probe`."""
         before = self.state()
         self._network.train()
         order, draws, keys = self._placed(plan.segment(0, 1))
-        x, y = self._batch(order, draws)
+        images, labels = self._gathered(order)
         self._optimizer.zero_grad(set_to_none=True)
-        outputs, loss = self._outputs_and_loss(x, y, keys[0])
+        outputs, loss = self._outputs_and_loss(self._prepared(images, draws), labels, keys[0])
         loss.backward()
         gradients = {name: _to_canonical(parameter.grad) for name, parameter in self._parameters()}
         self.restore(before)
@@ -202,6 +178,10 @@ class PyTorchClassifier:
             return dict.fromkeys(slots_of(self.train), "momentum_buffer")
         return {"momentum": "exp_avg", "velocity": "exp_avg_sq"}
 
+    @cached_property
+    def _trained(self) -> list[nn.Parameter]:
+        return list(self._network.parameters())
+
     def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         for name, array in self._network.canonical_arrays():
             if isinstance(array, nn.Parameter):
@@ -225,13 +205,37 @@ class PyTorchClassifier:
             placed[start : start + rows].copy_(piece, non_blocking=True)
         return placed
 
-    def _batch(self, rows: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    def _gathered(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         assert self._images is not None
         assert self._labels is not None
-        images = self._images.index_select(0, rows)
+        return self._images.index_select(0, rows), self._labels.index_select(0, rows)
+
+    def _prepared(self, images: Tensor, draws: Tensor) -> Tensor:
         if self.train.augment.active:
             images = augmented(images, self.train.augment, draws)
-        return self._scaled(images), self._labels.index_select(0, rows)
+        return self._scaled(images)
+
+    def _gradients(self, rows: Tensor, draws: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Leave the gradients of a batch at the parameters; return its loss and the number of correct answers."""
+        if not self._records:
+            return self._take_gradients(*self._gathered(rows), draws, key)
+        if len(rows) not in self._recorded:
+            before = self.state()
+            example = (*self._gathered(rows), draws, key)
+            self._recorded[len(rows)] = RecordedStep(self._take_gradients, self._trained, example)
+            self.restore(before)
+        assert self._images is not None
+        assert self._labels is not None
+        return self._recorded[len(rows)].replay(self._images, self._labels, rows, draws, key)
+
+    def _take_gradients(self, images: Tensor, labels: Tensor, draws: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        for parameter in self._trained:
+            parameter.grad = None
+        outputs, loss = self._outputs_and_loss(self._prepared(images, draws), labels, key)
+        loss.backward()
+        if self.train.clip_norm is not None:
+            _clip(self._trained, self.train.clip_norm)
+        return loss.detach(), (outputs.detach().argmax(1) == labels).sum()
 
     def _scaled(self, images: Tensor) -> Tensor:
         return images.to(self._dtype).mul_(unit_scale(self.train.precision))
@@ -263,36 +267,3 @@ def _to_canonical(value: Tensor) -> np.ndarray:
 def _from_canonical(value: np.ndarray) -> Tensor:
     axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[value.ndim]
     return torch.from_numpy(np.ascontiguousarray(value.transpose(axes)))
-
-
-def _configure(train: TrainConfig) -> Device:
-    chosen, threads = choose(train.device, "pytorch"), train.threads or usable_cores()
-    # Flush denormals, as TensorFlow does: else the running averages of dead units halve the speed of Adam after a few
-    # epochs. Threads inherit the mode from the thread that starts them, so it is set before the first operation.
-    torch.set_flush_denormal(True)
-    torch.set_num_threads(threads)
-    keep_freed_memory()
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = train.tf32
-    torch.backends.cudnn.benchmark = not train.deterministic
-    if train.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS needs it
-        torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # no operator here reads uninitialised memory
-    if chosen.type == "gpu":
-        return Device("gpu", torch.cuda.get_device_name(0), threads)
-    return Device("cpu", "cpu", threads)
-
-
-def _require_compiler(place: torch.device) -> None:
-    cxx, cc = os.environ.get("CXX"), os.environ.get("CC")
-    if place.type == "cuda" and not any(shutil.which(name) for name in (cc, "gcc", "clang", "cc") if name):
-        raise UserError(
-            "train.execution = compiled: on a GPU, torch.compile's Triton needs a C compiler, and none of gcc, clang, "
-            "cc is on PATH, nor does CC name one; allowed without one: eager, auto"
-        )
-    compilers = [name for name in (cxx, "g++", "clang++", "c++") if name]
-    if place.type == "cpu" and not any(shutil.which(name) for name in compilers):
-        raise UserError(
-            "train.execution = compiled: torch.compile needs a C++ compiler on the CPU, and none of "
-            f"{', '.join(compilers)} is on PATH; allowed without one: eager, auto"
-        )

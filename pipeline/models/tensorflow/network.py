@@ -32,8 +32,10 @@ _NORMALISATION_ROLES = {"mean": "adapt_mean", "variance": "adapt_variance"}
 class Network:
     """A function from images (N, height, width, channels) in [0, 1] to outputs (N, classes)."""
 
-    def __init__(self, architecture: Architecture, precision: str) -> None:
+    def __init__(self, architecture: Architecture, precision: str, *, own_pooling: bool) -> None:
+        """`own_pooling`: whether training needs a max pooling whose gradient XLA and GPUs compute deterministically."""
         self.architecture = architecture
+        self._own_pooling = own_pooling
         self.precision = precision
         self._layers = {spec.name: _keras_layer(spec, precision) for spec in architecture.all_layers}
         for spec in architecture.all_layers:
@@ -61,7 +63,7 @@ class Network:
         if isinstance(layer, Normalise):
             return (x - keras_layer.adapt_mean.value) / tf.sqrt(keras_layer.adapt_variance.value)
         if isinstance(layer, MaxPool):
-            return _max_pool(x, spec, layer.size, layer.stride or layer.size)
+            return _max_pool_of_slices(x, spec, layer) if self._own_pooling and training else _max_pool(x, layer)
         if not isinstance(layer, Residual):
             return keras_layer(x)
         branch, shortcut = x, x
@@ -159,11 +161,22 @@ def _batch_norm(x: Any, layer: Any, config: BatchNorm, training: bool) -> Any:
     return tf.nn.batch_normalization(x, mean, variance, layer.beta.value, layer.gamma.value, config.epsilon)
 
 
-def _max_pool(x: Any, spec: LayerSpec, size: int, stride: int) -> Any:
-    """Apply max pooling whose gradient goes to the first of equal values, as in PyTorch.
+def _max_pool(x: Any, layer: MaxPool) -> Any:
+    """Apply max pooling, with NaN everywhere if the input has one.
 
-    The gradient of TensorFlow's operator has no deterministic XLA kernel.
+    TensorFlow's operator takes NaN for the smallest number, so a training that has diverged would go on unseen.
     """
+    pooled = tf.nn.max_pool2d(x, layer.size, layer.stride or layer.size, layer.padding.upper())
+    diverged = tf.math.is_nan(tf.stop_gradient(tf.reduce_sum(x)))
+    return pooled + tf.where(diverged, tf.constant(float("nan"), x.dtype), tf.zeros((), x.dtype))
+
+
+def _max_pool_of_slices(x: Any, spec: LayerSpec, layer: MaxPool) -> Any:
+    """Apply max pooling whose gradient goes to the first of equal values, as that of PyTorch and of TensorFlow's CPU.
+
+    The gradient of TensorFlow's operator has no deterministic XLA kernel. Only XLA makes this form fast.
+    """
+    size, stride = layer.size, layer.stride or layer.size
     padded = tf.pad(x, [[0, 0], *spec.padding, [0, 0]], constant_values=x.dtype.min)
     rows, columns, _ = spec.output_shape
     largest = None
