@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
     print("| network | execution | optimizer | float64 | float32 | passed |\n|-|-|-|-|-|-|", flush=True)
     with tempfile.TemporaryDirectory() as name, Tracer("tensorflow") as tensorflow, Tracer("pytorch") as pytorch:
         for network in networks or choices("model"):
-            for execution in ("eager", "compiled"):
+            for execution in ("auto", "eager", "compiled"):
                 for optimizer in choices("train/optimizer"):
                     worst = {"trajectory float64": 0.0, "trajectory float32": 0.0}
                     passed = 0

@@ -38,7 +38,7 @@ def ceiling_of(framework: str, classifier: Any, images: np.ndarray, labels: np.n
                 outputs = classifier._network(fixed, training=True, dropout_key=key)
                 losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=outputs)
                 loss = tf.reduce_mean(losses)
-            classifier._optimizer.apply(tape.gradient(loss, variables), scalars)
+            classifier._update(tape.gradient(loss, variables), scalars)
             return loss
 
         compiled = classifier.execution == "compiled"

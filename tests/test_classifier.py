@@ -696,6 +696,17 @@ def test_what_one_framework_saves_the_other_loads(framework: str, left_by_the_ot
     assert np.abs(outputs - np.load(left_by_the_other / "outputs.npy")).max() <= 1e-5
 
 
+def test_a_model_trained_on_a_gpu_in_a_way_of_its_own_is_loaded_here(framework: str, tmp_path: Path) -> None:
+    classifier = open_door(framework)
+    backend.save(classifier, framework, tmp_path)
+    path = tmp_path / "classifier.json"
+    description = json.loads(path.read_text())
+    description["train"] |= {"device": "gpu", "execution": "graph"}
+    path.write_text(json.dumps(description))
+    images, _ = examples()
+    assert np.array_equal(backend.load(tmp_path).predict(images), classifier.predict(images))
+
+
 def test_training_continues_from_a_state_of_the_other_framework(framework: str, left_by_the_other: Path) -> None:
     classifier = open_door(framework, "two convs", "colour", precision="float64")
     classifier.restore(stored_state(left_by_the_other, 0))

@@ -109,7 +109,8 @@ def test_what_is_compared_is_said_from_the_settings_of_the_arms() -> None:
         "PyTorch compiled (TorchInductor), with this project's dropout."
     )
     assert found.document()["compared"] == found.compared
-    found = compare_arms(arm("tensorflow", [0]), arm("pytorch", [0]), CONFIG.compare, 15)
+    pooling = {"layers": [{"type": "max_pool"}]}
+    found = compare_arms(arm("tensorflow", [0], **pooling), arm("pytorch", [0], **pooling), CONFIG.compare, 15)
     assert found.compared == (
         "Compared: TensorFlow eager, with this project's adam; PyTorch eager, with all parts its own."
     )

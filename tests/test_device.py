@@ -137,6 +137,20 @@ def test_a_gpu_is_taken_where_all_frameworks_can_use_it(
             choose(asked, unable)
 
 
+def test_an_execution_that_a_framework_has_on_a_gpu_alone_is_refused_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, three: None
+) -> None:
+    monkeypatch.setattr(
+        device, "abilities", lambda _: {name: Ability("Card", "") for name in ("tensorflow", "pytorch")}
+    )
+    train = compose(["train.execution=graph"]).train
+    assert device.require_device(train, "pytorch") == Choice("gpu", "")
+    on_cpu = train.model_copy(update={"device": "cpu"})
+    assert device.require_device(on_cpu, "tensorflow") == Choice("cpu", "")
+    with pytest.raises(UserError, match="PyTorch has none on the CPU; allowed: auto, eager, compiled"):
+        device.require_device(on_cpu, "pytorch")
+
+
 def test_what_a_framework_said_is_kept_for_the_same_machine(
     monkeypatch: pytest.MonkeyPatch, three: None, tmp_path: Path
 ) -> None:
@@ -246,3 +260,12 @@ def test_the_seam_writes_the_device_into_the_classifier(tmp_path: Path) -> None:
     assert saved["device"]["type"] == "cpu"
     assert saved["train"]["device"] == "cpu"
     assert saved["train"]["tf32"] is False
+
+
+def test_a_job_of_a_sweep_that_has_no_such_execution_here_is_refused_before_the_first(tmp_path: Path) -> None:
+    project = clone_project(tmp_path / "project", store=False)
+    chosen = ("framework=pytorch", "train.device=cpu", "train.execution=eager,graph")
+    done = run_module(project, "pipeline.train", "-m", *chosen)
+    assert done.returncode == 2
+    assert "train.execution = 'graph': PyTorch has none on the CPU; allowed: auto, eager, compiled" in done.stderr
+    assert not (project / "multirun").exists()

@@ -53,10 +53,11 @@ class Arm:
     def computes(self) -> str:
         """The framework as it was asked to compute: `TensorFlow compiled (XLA), with this project's adam, max_pool`."""
         framework, settings = find(self.manifest.framework.name), self.manifest.settings
-        execution = self.manifest.framework.execution
+        execution, device = self.manifest.framework.execution, self.manifest.machine.device
+        replaced = framework.ours + (framework.ours_compiled if execution == "compiled" or device != "cpu" else ())
         compiler = f" ({framework.compiler})" if execution == "compiled" and framework.compiler else ""
         used = dict.fromkeys([settings["train"]["optimizer"]["name"], *_layer_types(settings["model"]["layers"])])
-        ours = [name for name in used if name in framework.ours]
+        ours = [name for name in used if name in replaced]
         parts = f"this project's {', '.join(ours)}" if ours else "all parts its own"
         return f"{self.title} {execution}{compiler}, with {parts}"
 

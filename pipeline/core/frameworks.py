@@ -43,6 +43,8 @@ class Framework:
     """What compiles its steps where the execution is `compiled`."""
     ours: tuple[str, ...] = ()
     """Optimisers and types of layers that its backend computes by code of this project, not by the framework's own."""
+    ours_compiled: tuple[str, ...] = ()
+    """Those where its steps are compiled or on a GPU, in addition."""
     variables: tuple[str, ...] = ()
     """Patterns of the variables of the environment that may move its bits, see `machine.steering_variables`."""
     warm_imports: tuple[str, ...] = ()
@@ -97,7 +99,8 @@ register(
         flavour="mlflow.tensorflow",
         executions=("eager", "graph", "compiled"),
         compiler="XLA",
-        ours=("adam", "adamw", "sgd", "batch_norm", "max_pool", "dropout"),
+        ours=("adam", "adamw", "sgd", "batch_norm", "dropout"),
+        ours_compiled=("max_pool",),
         variables=("TF_*", "TF2_*", "XLA_*"),
     )
 )

@@ -8,7 +8,7 @@ from ..config.schema.whole import Config
 from ..core import gpus
 from ..core.machine import free_bytes, usable_cores
 from ..data.dataset import Dataset
-from ..models.device import require_device
+from ..models.device import choose
 from .launchers import cluster_of
 
 _JOB_BYTES: Final = 3 << 29
@@ -43,7 +43,7 @@ def of_this_machine(config: Config, dataset: Dataset, jobs: int) -> Capacity:
     bits, and the same command has to find its finished jobs again.
     """
     cores, threads = usable_cores(), config.train.threads
-    on_gpu = require_device(config.train, config.framework).type == "gpu"
+    on_gpu = choose(config.train.device, config.framework).type == "gpu"
     cards = gpus.visible() if on_gpu else []
     asked = config.sweep.parallel
     if asked != "auto":

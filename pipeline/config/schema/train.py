@@ -107,9 +107,9 @@ class TrainConfig(Section):
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)]
     execution: Literal["auto", "eager", "graph", "compiled"]
-    """How the steps are computed: one operation after the other, as a graph, or compiled; `auto`: the customary way.
+    """How the steps are computed: one operation after the other, as a graph, or compiled; `auto`: the fastest of them.
 
-    `core.frameworks.Framework.executions` says which of them a framework has.
+    `core.frameworks.Framework` says which of them a framework has; each classifier, what is fastest.
     """
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """What computes; `auto`: the GPU where every installed framework can use it, else the CPU."""

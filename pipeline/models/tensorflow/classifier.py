@@ -143,7 +143,7 @@ class TensorFlowClassifier:
         return _traced(update, jit_compile=True) if fused else update
 
     def _customary(self) -> str:
-        """Return what `auto` stands for: the fastest way on almost all networks, see docs/performance.md.
+        """Return what `auto` stands for: the fastest way on almost all networks, see docs/execution.md.
 
         XLA's convolutions are slower than TensorFlow's own on the CPU; all else it makes faster.
         """
