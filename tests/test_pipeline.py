@@ -433,6 +433,12 @@ def test_models_restored_without_their_runs_are_evaluated_in_new_runs(project: P
         *(seed["run"] for seed in origins["seeds"].values()),
     }
     assert all("test/accuracy" in run.data.metrics for run in found)
+    assert {run.info.status for run in found} == {"FINISHED"}
+    assert {run.data.tags["git.commit"] for run in found} == {run(project, "git", "rev-parse", "HEAD").stdout.strip()}
+    assert sorted(run.data.tags.get("seed", "") for run in found) == ["", *map(str, origins["seeds"])]
+    assert "SQL" not in done.stderr
+    done = run_module(project, "pipeline.sync", MLFLOW_TRACKING_URI=store)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_temporary_experiment_lands_in_the_same_store(project: Path, client: mlflow.MlflowClient) -> None:

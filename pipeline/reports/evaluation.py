@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..config.schema.tracking import TrackingConfig
+from ..core import provenance
 from ..core.files import atomic_directory, atomic_file, read_text
 from ..core.frameworks import find
 from ..core.paths import main_root
@@ -18,6 +19,7 @@ from ..evaluation.result_files import Evaluation, means_of, write_files
 from ..evaluation.summary import summarise
 from ..tracking.references import RunReferences
 from ..tracking.tracker import Tracker
+from ..tracking.views import LEADERBOARD, SIDE
 from ..training.results import HistoryRow, read_history
 
 
@@ -69,12 +71,13 @@ def _draw_outputs(evaluation: Evaluation, outputs: np.ndarray, images: ArrayFile
 def _track(evaluation: Evaluation, references: RunReferences, plots: Path, tracking: TrackingConfig) -> None:
     """Log scores, figures and predictions of each seed to its run, and means over the seeds to the group's run."""
     tracker, framework, several = Tracker(tracking, main_root()), evaluation.framework, len(evaluation.models) > 1
-    tags, parent = {"stage": "evaluate", "framework": framework}, None
+    parent, tags = None, _tags_of_restored(evaluation)
     if references.group:
         rows = [model.tracked for model in evaluation.models]
         means = means_of(rows) | {f"{name}_std": std for name, std in _deviations(rows).items()}
         files = sorted(plots.glob("*.png"))
-        parent = tracker.add_results(references.group, means, name=f"{framework} restored", tags=tags, files=files)
+        shown = tags | {LEADERBOARD: True}
+        parent = tracker.add_results(references.group, means, name=f"{framework} restored", tags=shown, files=files)
     with tempfile.TemporaryDirectory() as scratch:
         for model in evaluation.models:
             reference = references.seeds[model.seed]
@@ -86,12 +89,26 @@ def _track(evaluation: Evaluation, references: RunReferences, plots: Path, track
                 reference.run,
                 model.tracked,
                 name=f"{framework} s{model.seed} restored",
-                tags=tags,
+                tags=tags | {"seed": model.seed, LEADERBOARD: None if references.group else True},
                 model=reference.model,
                 files=[*sorted(figures.glob("*.png")), predictions],
                 parent=parent,
             )
     tracker.drain()
+
+
+def _tags_of_restored(evaluation: Evaluation) -> dict[str, Any]:
+    """Return the tags of a run for models whose training is in no run of this store, see `Tracker.add_results`."""
+    framework, dataset = find(evaluation.framework), evaluation.dataset
+    return {
+        "stage": "evaluate",
+        "framework": framework.name,
+        SIDE: framework.style.title,
+        "data": dataset.name,
+        "data.fingerprint": dataset.fingerprint,
+        **provenance.origin(),
+        "mlflow.runColor": framework.style.colour,
+    }
 
 
 def _deviations(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:

@@ -225,9 +225,12 @@ class Delivery:
             self.client.delete_tag(run_id, "error")
 
     def _on_end(self, journal: Journal, event: Mapping[str, Any]) -> None:
-        if event["status"]:  # an adopted run keeps the one it has
+        status, run_id = event["status"], journal.position.run_id
+        if status is None and self.client.get_run(run_id).data.tags.get("journal") == journal.uid:
+            status = "FINISHED"  # it was made in place of a run that this store lacks; an adopted one keeps its status
+        if status:
             end = max(event["time"], journal.begin["time"])  # a clock can be set back
-            self.client.set_terminated(journal.position.run_id, event["status"], end)
+            self.client.set_terminated(run_id, status, end)
 
     def _on_text(self, journal: Journal, event: Mapping[str, Any]) -> None:
         self.client.log_text(journal.position.run_id, event["text"], event["path"])

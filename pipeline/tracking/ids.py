@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from .journal import Journal, folder_of, is_local, position_of, successor_of, uid_of
+from .lifecycle import has_model
 
 
 class NotYetError(Exception):
@@ -18,6 +19,8 @@ class Ids:
         self._client, self._root = client, root
         self._runs: dict[str, str] = {}
         """Ids by the uid of the run's journal."""
+        self._models: dict[str, bool] = {}
+        """Whether the store has a model, by its id."""
 
     def remember(self, uid: str, run_id: str) -> None:
         """Note the id of the run that was made from the journal `uid`."""
@@ -34,9 +37,14 @@ class Ids:
         return next((model for model in models if model.name == name), None)  # no name in a filter: it may hold quotes
 
     def of_model(self, journal: Journal, reference: str) -> str | None:
-        """Return a model's id; None if the run has no model of that name. `reference`: an id, or a model's name."""
+        """Return a model's id; None if the store lacks it, or the run has none of that name.
+
+        `reference`: an id, or a model's name.
+        """
         if reference.startswith("m-"):
-            return reference
+            if reference not in self._models:
+                self._models[reference] = has_model(self._client, reference)
+            return reference if self._models[reference] else None
         if reference not in journal.position.models and (model := self.find_model(journal, reference)):
             journal.position.models[reference] = str(model.model_id)
         return journal.position.models.get(reference)

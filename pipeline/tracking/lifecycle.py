@@ -1,4 +1,4 @@
-"""Whether a run is still in a store. MLflow's UI only marks a run as deleted; `mlflow gc` removes it."""
+"""Whether a run or a model is in a store. MLflow's UI only marks a run as deleted; `mlflow gc` removes it."""
 
 from typing import Any, Final
 
@@ -20,3 +20,16 @@ def active_run(client: Any, run_id: str) -> Any | None:
             raise
         return None
     return run if run.info.lifecycle_stage == "active" else None
+
+
+def has_model(client: Any, model_id: str) -> bool:
+    """Return whether the store has a model of this id that is not deleted. Raises what MLflow raises."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_logged_model(model_id)
+    except MlflowException as error:
+        if error.error_code != MISSING:
+            raise
+        return False
+    return True
