@@ -1,6 +1,7 @@
 """Settings of libraries in the environment and in the home folder: fixed, or recorded and compared."""
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,22 @@ def test_variables_that_move_bits_are_recorded_by_framework(monkeypatch: pytest.
     shared = {"ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "NVIDIA_TF32_OVERRIDE"}
     assert set(steering_variables("tensorflow")) == shared | {"XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS"}
     assert "XLA_FLAGS" not in steering_variables("pytorch")
+
+
+def test_what_is_installed_is_listed_as_pip_does() -> None:
+    from importlib import metadata
+
+    def plain(name: str) -> str:
+        return name.lower().replace("-", "_").replace(".", "_")
+
+    found = {plain(name): version for name, version in (line.split("==") for line in machine.packages())}
+    expected = {plain(each.metadata["Name"]): each.version for each in metadata.distributions()}
+    assert found == {name: version for name, version in expected.items() if name in found}
+    assert len(expected) - len(found) <= 2  # what is no dist-info: an egg of the system
+
+
+def test_the_instruction_sets_of_the_processor_are_known() -> None:
+    assert {"x86_64": "sse2", "aarch64": "asimd"}[platform.machine()] in machine.cpu_features()
 
 
 def test_arms_under_different_variables_are_not_alike(monkeypatch: pytest.MonkeyPatch) -> None:

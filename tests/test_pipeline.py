@@ -15,6 +15,8 @@ from project_copy import edit, run, run_module
 from scipy import stats
 
 from pipeline import compare
+from pipeline.core import fingerprint
+from pipeline.core.machine import packages
 from pipeline.sweeps import workers
 
 FRAMEWORKS = ("tensorflow", "pytorch")
@@ -42,7 +44,7 @@ def test_it_ends_with_both_frameworks_side_by_side(finished: tuple[Path, str, st
     for word in ("TensorFlow", "PyTorch", "test accuracy", "test log-loss", "training images/s", "seconds per epoch"):
         assert word in out
     assert "speed: 2 restarts" in out
-    compared = "TensorFlow compiled (XLA), with this project's adam; PyTorch eager, with all parts its own"
+    compared = "TensorFlow graph, with this project's adam; PyTorch eager, with all parts its own"
     assert f"\nCompared: {compared}.\n" in out
     for word in ("calibration error", "one image, ms", "verdict", "±", "TensorFlow minus PyTorch", "report.html"):
         assert word in out
@@ -238,7 +240,11 @@ def test_a_seed_s_run_carries_everything(client: mlflow.MlflowClient, project: P
     assert dataset.dataset.digest == facts["fingerprint"]
     assert lock["stages"]["prepare"]["outs"][0]["md5"] in dataset.dataset.source
     artifacts = {item.path for item in client.list_artifacts(found.info.run_id)}
-    assert artifacts >= {"config.json", "environment.json", "history.csv", "manifest.json"}
+    assert artifacts >= {"config.json", "environment.json", "history.csv", "manifest.json", "packages.txt"}
+    assert tags["code.digest"] == fingerprint.of_code("train", framework=framework)
+    assert tags["packages.digest"] == fingerprint.of_json(packages(), 32)
+    weights = project / "results" / framework / "models/seed_1/weights.safetensors"
+    assert tags["weights.digest"] == fingerprint.of_bytes(weights.read_bytes(), 32)
     evaluated = {item.path.removeprefix("evaluate/") for item in client.list_artifacts(found.info.run_id, "evaluate")}
     assert evaluated == {*PLOTS, "predictions.npz"}
     assert 0 < metrics["time/inference_p50_milliseconds"] <= metrics["time/inference_p95_milliseconds"]

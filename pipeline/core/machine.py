@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -59,6 +60,19 @@ def machine() -> Machine:
         gpus=gpus.installed(),
         versions={name: version for name in packages if (version := _version(name))},
     )
+
+
+@lru_cache
+def packages() -> tuple[str, ...]:
+    """Return `name==version` of every installed package, sorted, from the names of the folders that pip leaves."""
+    folders = (folder for place in sys.path for folder in Path(place or ".").glob("*.dist-info"))
+    return tuple(sorted({"==".join(folder.stem.split("-", 1)) for folder in folders}))
+
+
+@lru_cache
+def cpu_features() -> tuple[str, ...]:
+    """Return the instruction sets of the processor, sorted: libraries choose their kernels by them. Empty: unknown."""
+    return tuple(sorted((_of_cpu("flags") or _of_cpu("Features")).split()))
 
 
 def command_environment() -> dict[str, str]:
@@ -123,12 +137,16 @@ def peak_memory_bytes() -> int:
 
 
 def _cpu_model() -> str:
+    return _of_cpu("model name") or platform.processor() or platform.machine()
+
+
+def _of_cpu(key: str) -> str:
+    """Return what Linux says of the first core; empty: nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
 
 
 def _version(package: str) -> str | None:

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..core import gpus, provenance
+from ..core import fingerprint, gpus, provenance
 from ..core.errors import PrunedError, TrainingDivergedError
+from ..core.files import read_json
 from ..core.frameworks import find
-from ..core.machine import machine, peak_memory_bytes, steering_variables
+from ..core.machine import cpu_features, machine, packages, peak_memory_bytes, steering_variables
 from ..core.paths import PREPARED
 from ..core.progress import Steps, steps
 from ..data.loader import BatchLoader
@@ -189,6 +190,7 @@ class SeedRun:
         """See `SeedRecorder.model`. Also write the run's description and `history.csv`."""
         spec, run, flavour = self.spec, self.run, find(self.spec.framework).flavour
         run.flush()
+        run.set_tags({"weights.digest": read_json(directory / "classifier.json", "")["weights"]})
         run.log_metrics({"system/peak_memory_mebibytes": peak_memory_bytes() / 2**20}, step=0)
         if (peak := self.classifier.peak_gpu_bytes()) is not None:
             run.log_metrics({"system/peak_gpu_memory_mebibytes": peak / 2**20}, step=0)
@@ -238,6 +240,8 @@ def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str
         "deterministic": spec.train.deterministic,
         "execution": classifier.execution,
         "python": here.python,
+        "code.digest": fingerprint.of_code("train", framework=spec.framework),
+        "packages.digest": fingerprint.of_json(packages(), 32),
         "mlflow.runColor": style.colour,  # the colour of the figures
     }
     for position, gpu in enumerate(here.gpus):
@@ -255,11 +259,13 @@ def _log_setup(run: Run, spec: RunSpec, classifier: Classifier, seed: int | None
     run.log_params(resolved | {"parameters": classifier.architecture.parameter_count})
     facts = asdict(machine()) | {
         "device": asdict(classifier.device) | {"execution": classifier.execution},
+        "cpu_features": cpu_features(),
         "variables": steering_variables(),
         "git": provenance.facts(),
         "dvc": provenance.dvc(),
     }
     run.log_text(json.dumps(facts, indent=2), "environment.json")
+    run.log_text("".join(f"{package}\n" for package in packages()), "packages.txt")
     run.log_text(json.dumps(resolved, indent=2), "config.json")
     run.log_text(json.dumps(manifest_of(spec, classifier).model_dump(), indent=2), "manifest.json")
     log_code(run)
