@@ -17,6 +17,7 @@ from .data.cache import obtain
 from .data.dataset import Dataset
 from .equality.trace import Evidence, gather
 from .models.architecture import Architecture
+from .models.device import require_device
 
 stage_sections("trace", "framework", "model", "train", "trace")
 
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str]) -> None:
     end_on_signals()
     call = parse_call("trace", arguments, __doc__, output=True)
     config = call.config
+    require_device(config.train, config.framework)
     dataset = Dataset.open(PREPARED) if call.snapshot else obtain(config.data, main_root())
     architecture = Architecture.of(config.model, dataset)
     evidence = Evidence(config.framework, architecture, config.train, config.trace, dataset)

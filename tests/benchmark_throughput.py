@@ -7,8 +7,13 @@ device: no gather, no scaling, no counting. Both are measured in turn, round aft
 
 import argparse
 import itertools
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,20 +62,32 @@ def ceiling_of(framework: str, classifier: Any, images: np.ndarray, labels: np.n
     return step_pytorch
 
 
-def fit_of(classifier: Any, images: np.ndarray, labels: np.ndarray, batch_size: int, *, compiled: bool) -> float:
-    """Images/s of an epoch of `keras.Model.fit` on the same network, after one that compiles."""
-    import keras
+@contextmanager
+def fits_of(
+    classifier: Any, images: np.ndarray, labels: np.ndarray, size: int
+) -> Iterator[dict[str, Callable[[], float]]]:
+    """Yield functions that train the same network for an epoch by `keras.Model.fit`, and return images/s."""
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        model, data = Path(scratch) / "model.keras", Path(scratch) / "images.npz"
+        classifier.export().save(model)
+        np.savez(data, images=images, labels=labels)
+        ways: dict[str, Callable[[], float]] = {}
+        for way in ("plain", "xla"):
+            threads = str(classifier.device.threads)
+            command = [sys.executable, str(Path(__file__).with_name("keras_fit.py")), str(model), str(data)]
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+            process = stack.enter_context(subprocess.Popen([*command, str(size), threads, way], text=True, **pipes))
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+            stack.callback(process.stdin.close)  # type: ignore[union-attr]
+            ways[way] = partial(_epoch_of, process)
+        yield ways
 
-    keras.utils.set_random_seed(0)  # determinism asks for one
-    model = classifier.export()
-    model.trainable = True
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(), loss, metrics=["accuracy"], jit_compile=compiled)
-    x = images.astype(np.float32) / 255
-    model.fit(x, labels, batch_size, verbose=0)
-    began = time.perf_counter()
-    model.fit(x, labels, batch_size, verbose=0)
-    return len(labels) / (time.perf_counter() - began)
+
+def _epoch_of(process: Any) -> float:
+    process.stdin.write("epoch\n")
+    process.stdin.flush()
+    return float(process.stdout.readline())
 
 
 def arrays(shape: str, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +110,7 @@ def main() -> None:
     parser.add_argument("--shape", default="", help="of random images, such as 32x32x3; default: what is prepared")
     parser.add_argument("--count", type=int, default=4096, help="of random images")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--fit", action="store_true", help="also keras.Model.fit, once at the end")
+    parser.add_argument("--fit", action="store_true", help="also keras.Model.fit, in turn, see keras_fit.py")
     asked = parser.parse_args()
     images, labels = arrays(asked.shape, asked.count)
     for model, batch_size in itertools.product(asked.models.split(","), asked.batch_sizes):
@@ -115,25 +132,27 @@ def measure(
     float(step())
     backend.initialise(classifier, 0)
     through, ceiling = [], []
-    for _ in range(asked.rounds):
-        plan = draw_epoch(config.train, examples=count, seed=0, epoch=0)
-        through.append(count / classifier.train_epoch(plan).seconds)
-        state = classifier.state()
-        steps = min(STEPS_OF_THE_CEILING, count) // batch_size
-        began = time.perf_counter()
-        for _ in range(steps):
-            loss = step()
-        float(loss)
-        ceiling.append(steps * batch_size / (time.perf_counter() - began))
-        classifier.restore(state)
+    fits: dict[str, list[float]] = {}
+    with fits_of(classifier, images, labels, batch_size) if asked.fit else nullcontext({}) as ways:
+        for _ in range(asked.rounds):
+            for way, fit in ways.items():
+                fits.setdefault(way, []).append(fit())
+            plan = draw_epoch(config.train, examples=count, seed=0, epoch=0)
+            through.append(count / classifier.train_epoch(plan).seconds)
+            state = classifier.state()
+            steps = min(STEPS_OF_THE_CEILING, count) // batch_size
+            began = time.perf_counter()
+            for _ in range(steps):
+                loss = step()
+            float(loss)
+            ceiling.append(steps * batch_size / (time.perf_counter() - began))
+            classifier.restore(state)
     seam, top = np.median(through), np.median(ceiling)
-    fits = ""
-    if asked.fit:
-        both = (fit_of(classifier, images, labels, batch_size, compiled=compiled) for compiled in (False, True))
-        fits = "; fit {:,.0f}, with jit_compile {:,.0f}".format(*both)
-    shown = f"{framework} {model} {classifier.execution} {'x'.join(map(str, images.shape[1:]))} batch {batch_size}"
+    resolved = f" = {classifier.execution}" if execution == "auto" else ""
+    beside = "".join(f"; fit {way} {np.median(rates):,.0f}" for way, rates in fits.items())
+    shown = f"{framework} {model} {execution}{resolved} {'x'.join(map(str, images.shape[1:]))} batch {batch_size}"
     print(
-        f"{shown}: {seam:,.0f} images/s, ceiling {top:,.0f}, ratio {seam / top:.2f}; compiled: {compiled:.1f} s{fits}",
+        f"{shown}: {seam:,.0f} images/s, ceiling {top:,.0f}, ratio {seam / top:.2f}; ready in {compiled:.1f} s{beside}",
         flush=True,
     )
 

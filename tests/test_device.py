@@ -269,3 +269,5 @@ def test_a_job_of_a_sweep_that_has_no_such_execution_here_is_refused_before_the_
     assert done.returncode == 2
     assert "train.execution = 'graph': PyTorch has none on the CPU; allowed: auto, eager, compiled" in done.stderr
     assert not (project / "multirun").exists()
+    done = run_module(project, "pipeline.trace", "framework=pytorch", "train.device=cpu", "train.execution=graph")
+    assert (done.returncode, done.stdout) == (2, "")

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from pipeline.data.dataset import Dataset
 from pipeline.data.loader import BatchLoader
 from pipeline.data.plan import EpochPlan
 from pipeline.models.backend import EpochResult
+from pipeline.training import console
 from pipeline.training.checkpoint import Checkpoint, Progress, locked
 from pipeline.training.context import TrainingContext
 from pipeline.training.loop import train
@@ -246,3 +248,13 @@ def test_a_last_step_that_spoils_the_weights_is_no_result(spec: RunSpec, monkeyp
         train(context)
     assert not list((spec.output / "checkpoints").glob("*/state.safetensors"))
     assert not (spec.output / "summary.json").exists()
+
+
+def test_a_seed_that_ends_worse_than_guessing_is_named() -> None:
+    spec: Any = SimpleNamespace(label="pytorch", dataset=SimpleNamespace(classes=list("0123456789")))
+    results: Any = [SimpleNamespace(seed=seed, last=lambda *_, loss=loss: loss) for seed, loss in ((0, 2.2), (1, 7e8))]
+    said: list[str] = []
+    progress: Any = SimpleNamespace(say=said.append)
+    console.tell_unlearned(progress, spec, results)
+    (line,) = said
+    assert line.startswith("pytorch s1: validation loss 7e+08 is above the 2.30 of guessing; train.optimizer.")

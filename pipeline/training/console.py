@@ -1,5 +1,6 @@
 """The lines that training prints on the terminal."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -71,6 +72,17 @@ def tell_epoch(progress: Steps, spec: RunSpec, train: HistoryRow, validation: Hi
         f"validation loss {validation.loss:.4f} accuracy {validation.accuracy:.4f}, "
         f"{train.examples / train.seconds:,.0f} images/s"
     )
+
+
+def tell_unlearned(progress: Steps, spec: RunSpec, results: Sequence[SeedResult]) -> None:
+    """Print which seeds end with a validation loss above that of guessing, the logarithm of the number of classes."""
+    guessing = math.log(len(spec.dataset.classes))
+    for result in results:
+        if (loss := result.last("validation", "loss")) > guessing:
+            progress.say(
+                f"{spec.label} s{result.seed}: validation loss {loss:.4g} is above the {guessing:.2f} of guessing; "
+                "train.optimizer.learning_rate may be too high, or the training too short"
+            )
 
 
 def tell_interrupted(progress: Steps, spec: RunSpec, position: Progress) -> None:

@@ -121,6 +121,7 @@ class RunRecorder:
 
     def results(self, results: Sequence[SeedResult]) -> None:
         """Log means over the seeds under the metric names of the seeds, with standard deviation and 95 % interval."""
+        console.tell_unlearned(self._progress, self._spec, results)
         if self._group is None:
             return
         group, epochs, rows = self._group, self._spec.train.epochs, rows_of(results)
