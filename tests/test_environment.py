@@ -41,14 +41,22 @@ def test_variables_that_move_bits_are_recorded_by_framework(monkeypatch: pytest.
     assert "XLA_FLAGS" not in steering_variables("pytorch")
 
 
-def test_what_is_installed_is_listed_as_pip_does() -> None:
+def test_what_is_installed_is_listed_as_pip_does_whatever_is_imported() -> None:
     from importlib import metadata
+
+    code = "{}; from pipeline.core.machine import packages; print(*packages(), sep='\\n')"
+    listed = [
+        subprocess.run([sys.executable, "-c", code.format(first)], cwd=ROOT, capture_output=True, text=True).stdout
+        for first in ("import sys", "import setuptools, torch._inductor.compile_fx")
+    ]
+    assert listed[0] == listed[1] == "".join(f"{package}\n" for package in machine.packages())
 
     def plain(name: str) -> str:
         return name.lower().replace("-", "_").replace(".", "_")
 
     found = {plain(name): version for name, version in (line.split("==") for line in machine.packages())}
-    expected = {plain(each.metadata["Name"]): each.version for each in metadata.distributions()}
+    installed = metadata.distributions(path=[str(Path(pytest.__file__).parents[1])])
+    expected = {plain(each.metadata["Name"]): each.version for each in installed}
     assert found == {name: version for name, version in expected.items() if name in found}
     assert len(expected) - len(found) <= 2  # what is no dist-info: an egg of the system
 

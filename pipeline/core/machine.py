@@ -64,8 +64,13 @@ def machine() -> Machine:
 
 @lru_cache
 def packages() -> tuple[str, ...]:
-    """Return `name==version` of every installed package, sorted, from the names of the folders that pip leaves."""
-    folders = (folder for place in sys.path for folder in Path(place or ".").glob("*.dist-info"))
+    """Return `name==version` of every installed package, sorted, from the names of the folders that pip leaves.
+
+    Packages that others bring along are not among them: setuptools puts its own on the path once it is imported.
+    """
+    given = _ENVIRONMENT.get("PYTHONPATH", "").split(os.pathsep)
+    places = [place for place in sys.path if place in given or Path(place).name in ("site-packages", "dist-packages")]
+    folders = (folder for place in places if place for folder in Path(place).glob("*.dist-info"))
     return tuple(sorted({"==".join(folder.stem.split("-", 1)) for folder in folders}))
 
 
