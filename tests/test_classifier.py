@@ -72,6 +72,12 @@ LAYERS: dict[str, list[dict[str, Any]]] = {
         LOGITS,
     ],
 }
+LAYERS["hidden relu"] = [
+    {**CONV, "activation": "relu"},
+    FLATTEN,
+    {"type": "dense", "units": 4, "activation": "relu"},
+    LOGITS,
+]
 LAYERS["normalise"] = [{**CONV, "activation": "relu"}, FLATTEN, LOGITS]
 LAYERS["everything"] = [
     {**SAME, "bias": False},
@@ -393,12 +399,13 @@ def test_every_layer_together_is_compiled_to_what_it_is_eagerly(framework: str, 
 
 
 @pytest.mark.parametrize("execution", ["eager", "graph", "compiled"])
-def test_a_network_that_has_diverged_says_so_through_max_pooling(framework: str, execution: str) -> None:
-    """TensorFlow's own operator takes NaN for the smallest number."""
+@pytest.mark.parametrize("network", ["max pool", "hidden relu"])
+def test_a_network_that_has_diverged_says_so(framework: str, network: str, execution: str) -> None:
+    """TensorFlow's max pooling takes NaN for the smallest number, and its fused convolutions and products for zero."""
     if execution not in frameworks.find(framework).executions:
         return
     require_compiler(framework, execution)
-    classifier = create(framework, "max pool", precision="float32", execution=execution)
+    classifier = create(framework, network, precision="float32", execution=execution)
     state = classifier.state()
     kernel = next(name for name in state.weights if name.endswith("kernel"))
     state.weights[kernel][0, 0, 0, 0] = np.nan
