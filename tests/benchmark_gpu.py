@@ -32,7 +32,7 @@ from pipeline.models.architecture import Architecture  # noqa: E402
 
 NETWORKS = ("simple_cnn", "lenet5", "resnet8")
 SHAPE, CLASSES, COUNT = (32, 32, 3), 10, 50_000  # as CIFAR-10's training split
-ROUNDS = 5
+ROUNDS = 3
 EXECUTIONS = ("eager", "graph", "compiled")
 STREAMED = 32 << 20  # bytes of images on the GPU at once
 

@@ -106,13 +106,10 @@ class PyTorchClassifier:
         before = self.state()
         self._network.train()
         order, draws, keys = self._placed(plan.segment(0, 1))
-        images, labels = self._gathered(order)
-        self._optimizer.zero_grad(set_to_none=True)
-        outputs, loss = self._outputs_and_loss(self._prepared(images, draws), labels, keys[0])
-        loss.backward()
+        outputs, loss = self._backward(*self._gathered(order), draws, keys[0])
         gradients = {name: _to_canonical(parameter.grad) for name, parameter in self._parameters()}
         self.restore(before)
-        return Probe(outputs.detach().cpu().numpy(), float(loss.detach()), gradients)
+        return Probe(outputs.cpu().numpy(), float(loss), gradients)
 
     @torch.inference_mode()
     def predict(self, images: np.ndarray) -> np.ndarray:
@@ -229,13 +226,18 @@ class PyTorchClassifier:
         return self._recorded[len(rows)].replay(self._images, self._labels, rows, draws, key)
 
     def _take_gradients(self, images: Tensor, labels: Tensor, draws: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        outputs, loss = self._backward(images, labels, draws, key)
+        if self.train.clip_norm is not None:
+            _clip(self._trained, self.train.clip_norm)
+        return loss, (outputs.argmax(1) == labels).sum()
+
+    def _backward(self, images: Tensor, labels: Tensor, draws: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Leave the gradients, before clipping, at the parameters; return outputs and loss."""
         for parameter in self._trained:
             parameter.grad = None
         outputs, loss = self._outputs_and_loss(self._prepared(images, draws), labels, key)
         loss.backward()
-        if self.train.clip_norm is not None:
-            _clip(self._trained, self.train.clip_norm)
-        return loss.detach(), (outputs.detach().argmax(1) == labels).sum()
+        return outputs.detach(), loss.detach()
 
     def _scaled(self, images: Tensor) -> Tensor:
         return images.to(self._dtype).mul_(unit_scale(self.train.precision))
