@@ -1,7 +1,7 @@
 """`python tests/benchmark_composition.py [jobs]`: seconds before the first job of a large sweep is trained.
 
-Prints what 1,000 jobs take: to be expanded, composed and checked; to be looked up; to be begun anew, until Hydra hands
-out the first; and started again, by the real command, when all are done. One job is trained; the others are copies
+Prints what 1,000 jobs take: to be expanded, composed and checked; to be looked up; to be begun anew, until the first
+can be trained; and started again, by the real command, when all are done. One job is trained; the others are copies
 of it, with a run each.
 """
 
@@ -66,24 +66,24 @@ def planned(sweep: list[str]) -> list[Any]:
 
 
 def begun_anew(sweep: list[str]) -> None:
-    """Start the sweep, until Hydra hands out its first job."""
+    """Start the sweep, until its first job can be trained."""
     from pipeline import train
     from pipeline.sweeps.sweep import Sweep
 
     class FirstJob(BaseException):
         pass
 
-    def stop(*_: Any) -> None:
+    def stop(*_: Any, **__: Any) -> None:
         raise FirstJob
 
-    original, Sweep.run_job = Sweep.run_job, stop
+    original, Sweep.make_ready = Sweep.make_ready, stop  # type: ignore[method-assign]
     with (
-        timed("begun, until the first is handed out"),
+        timed("begun, until the first can be trained"),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.suppress(FirstJob),
     ):
         train.main(["-m", *sweep, "hydra.sweep.dir=multirun/stopped", "train.batch_size=64"])
-    Sweep.run_job = original
+    Sweep.make_ready = original  # type: ignore[method-assign]
     shutil.rmtree("multirun/stopped")
 
 
