@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from .config.call import OVERRIDES, parse_call, stage_sections
+from .core import provenance
 from .core.exits import command
 from .core.paths import PREPARED, RESULTS, main_root
 from .core.signals import end_on_signals
@@ -30,6 +31,7 @@ stage_sections("train", "framework", "model", "train", "seeds", "tracking")
 def main(arguments: Sequence[str]) -> None:
     """Run the DVC stage from a snapshot (`--params`), else the Hydra application."""
     end_on_signals()
+    provenance.remember_command("train", arguments)
     if set(arguments) & {"-h", "--help"}:
         print(f"usage: python -m pipeline.train [-m] [key=value ...]\n\n{__doc__}\n{OVERRIDES}")
     elif any(argument.split("=")[0] == "--params" for argument in arguments):
@@ -42,11 +44,13 @@ def main(arguments: Sequence[str]) -> None:
 
 def train_stage(arguments: Sequence[str]) -> None:
     """Train every seed into `results/<framework>`."""
-    config = parse_call("train", arguments, __doc__).config
+    call = parse_call("train", arguments, __doc__)
+    config = call.config
     ensure_store(main_root())
     output = RESULTS / config.framework
     output.mkdir(parents=True, exist_ok=True)
-    with open_training(RunSpec.of(config, dataset=Dataset.open(PREPARED), output=output)) as context:
+    spec = RunSpec.of(config, dataset=Dataset.open(PREPARED), output=output, snapshot=call.text)
+    with open_training(spec) as context:
         train(context)
         context.complete()
 

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -33,6 +34,7 @@ class Random:
     classes = None
     slow = False
     remarks = ()
+    digests: ClassVar[dict[str, str]] = {}
 
     def __init__(self, count: int) -> None:
         self.parts = {"train": count, "test": 1000}

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 from ..core.claim import require_free
 from ..core.exits import exit_codes
 from ..core.signals import end_on_signals
-from .compose import compose, load
+from .compose import compose, load, text_of
 from .schema.whole import Config
 
 OVERRIDES: Final = """\
@@ -30,6 +30,8 @@ class Call:
     """Folder that a command outside of the DVC pipeline writes to; None: the fixed folders of the DVC stage."""
     snapshot: bool
     """Whether the configuration was read from a snapshot (`--params`), as in a stage of DVC."""
+    text: str
+    """The whole configuration as `params.yaml` holds it, for the record: also what a DVC stage did not declare."""
 
 
 def parser_of(command: str, description: str | None) -> ArgumentParser:
@@ -55,11 +57,13 @@ def parse_call(stage: str, arguments: Sequence[str], description: str | None = N
     if folder:
         require_free("--output", folder)
     if not options.params:
-        return Call(compose(options.overrides), folder, snapshot=False)
+        composed = compose(options.overrides)
+        return Call(composed, folder, snapshot=False, text=text_of(composed))
     config = load(options.params, options.overrides)
+    text = text_of(config)
     if sections := _STAGES.get(stage):
         config = cast(Config, _DeclaredSections(stage, config, sections))
-    return Call(config, folder, snapshot=True)
+    return Call(config, folder, snapshot=True, text=text)
 
 
 Stage = Callable[..., None]

@@ -1,14 +1,19 @@
 """The provenance of a run: code, DVC stage and experiment, and the MD5 of the data in `dvc.lock`."""
 
 import os
+import shlex
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 from . import working_tree
+from .redaction import redacted
 from .working_tree import GitError, WorkingTree
+
+_COMMAND: Final = "PIPELINE_COMMAND"
 
 
 @lru_cache
@@ -56,6 +61,16 @@ def origin() -> dict[str, Any]:
         "dvc.stage": dvc()["stage"] or None,
         "dvc.exp": dvc()["exp"] or None,
     }
+
+
+def remember_command(name: str, arguments: Sequence[str]) -> None:
+    """Keep the command line of `python -m pipeline.<name>` for this process and those that it starts."""
+    os.environ.setdefault(_COMMAND, shlex.join(["python", "-m", f"pipeline.{name}", *arguments]))
+
+
+def command() -> str:
+    """Return the command line that a person, or DVC, typed, without secrets; empty: unknown."""
+    return redacted(os.environ.get(_COMMAND, ""))
 
 
 def data_source(path: str, name: str) -> dict[str, str]:

@@ -11,8 +11,9 @@ import numpy as np
 
 from ..config.schema.data import DataConfig
 from ..core.errors import UserError
+from ..core.files import write_json
 from .array_file import ArrayFile
-from .dataset import SPLITS, Dataset, DatasetFacts
+from .dataset import FILES, SPLITS, Dataset, DatasetFacts, images_header, labels_content
 from .decoding import Findings, Part, decode_all
 from .images import histogram_of
 from .providers import Source
@@ -74,6 +75,8 @@ def _split(source: Source, data: DataConfig, parts: Mapping[str, Part], found: F
         remarks=(*source.remarks, *found.remarks()),
     )
     facts.write(folder / "dataset.json")
+    if source.digests:
+        write_json(folder / FILES, source.digests)
     return Dataset(folder, facts)
 
 
@@ -140,14 +143,14 @@ def _write(part: Part, rows: np.ndarray, folder: Path, split: str, fingerprint: 
     with (folder / "images.npy").open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        fingerprint.update(f"{split} uint8 {shape}".encode())
+        fingerprint.update(images_header(split, shape))
         for chunk in _chunks(part.images, rows):
             content = chunk.tobytes()
             file.write(content)
             fingerprint.update(content)
             histogram += histogram_of(chunk)
     np.save(folder / "labels.npy", labels)
-    fingerprint.update(f"{split} {labels.dtype} {labels.shape}".encode() + labels.tobytes())
+    fingerprint.update(labels_content(split, labels))
     return _Written(labels, histogram)
 
 

@@ -1,5 +1,7 @@
 """The prepared data set on disk: uint8 arrays in content order, split once, with a fingerprint."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -13,6 +15,9 @@ from .remarks import Remark
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+FILES: Final = "files.json"
+"""In the folder of prepared data: the digest of each file of a user's folder, by its path there."""
+_CHUNK_IMAGES: Final = 4096
 _MOST_CLASSES: Final = 10
 """Names in a sentence."""
 
@@ -44,6 +49,16 @@ class DatasetFacts(Record):
     """Names of the images that could not be decoded, with the reason."""
     remarks: tuple[Remark, ...]
     """What else was left out, or not kept."""
+
+
+def images_header(split: str, shape: Sequence[int]) -> bytes:
+    """Return what the fingerprint takes in before the images of a split."""
+    return f"{split} uint8 {tuple(shape)}".encode()
+
+
+def labels_content(split: str, labels: np.ndarray) -> bytes:
+    """Return what the fingerprint takes in of the labels of a split."""
+    return f"{split} {labels.dtype} {labels.shape}".encode() + labels.tobytes()
 
 
 @dataclass(frozen=True)
@@ -87,6 +102,20 @@ class Dataset:
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"{path}: cannot be read ({error}); run `dvc repro prepare --force`") from error
         return Split(images, labels)
+
+    def content_fingerprint(self) -> str:
+        """Return the fingerprint of the bytes that are on disk now, as `build.write_dataset` took it of those written.
+
+        Raises `UserError` naming the unreadable file.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        for name in SPLITS:
+            split = self.split(name)
+            digest.update(images_header(name, split.images.shape))
+            for start in range(0, len(split.images), _CHUNK_IMAGES):
+                digest.update(split.images[start : start + _CHUNK_IMAGES].tobytes())
+            digest.update(labels_content(name, split.labels))
+        return digest.hexdigest()
 
     @property
     def name(self) -> str:

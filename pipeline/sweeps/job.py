@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
     job = call.output / "job.json"
     sweep = SweepMembership(**read_json(job, "start the sweep again")) if job.exists() else None
     key = cache.key_of(call.config, dataset)
-    spec = RunSpec.of(call.config, dataset=dataset, output=call.output, sweep=sweep)
+    spec = RunSpec.of(call.config, dataset=dataset, output=call.output, sweep=sweep, snapshot=call.text)
     with open_training(spec) as context:
         if part := TrialPart.read(call.output):
             train_part(context, part)

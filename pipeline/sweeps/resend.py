@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from ..config.compose import text_of
 from ..core.errors import UserError
 from ..core.files import read_json, read_text
 from ..core.frameworks import find
@@ -23,6 +24,7 @@ from ..tracking.store import configured_store
 from ..tracking.tracker import Tracker
 from ..tracking.views import LEADERBOARD, SIDE, in_sweep, sweep_tags
 from ..training.results import METRICS, SPLITS, HistoryRow, history_csv, read_history
+from ..training.run_logging import log_configuration
 from ..training.spec import RunSpec
 from . import cache
 from .plan import SweepJob
@@ -105,7 +107,7 @@ def resend(tracker: Tracker, job: SweepJob, folder: Path, parent: str) -> None:
     sweeps = cache.sweeps_of(folder)
     membership = job.membership(sweeps[-1], parent)
     dataset = obtain(job.config.data, main_root())
-    spec = RunSpec.of(job.config, dataset=dataset, output=folder, sweep=membership)
+    spec = RunSpec.of(job.config, dataset=dataset, output=folder, sweep=membership, snapshot=text_of(job.config))
     earlier = RunReferences.read(folder / "runs.json", _ADVICE)
     history = read_history(read_text(folder / "history.csv", _ADVICE))
     for position, seed in enumerate(spec.seeds):
@@ -135,7 +137,9 @@ def _tags(spec: RunSpec, seed: int, sweeps: list[str]) -> dict[str, object]:
         "data.fingerprint": spec.dataset.fingerprint,
         "model": spec.model.name,
         "device.name": manifest.machine.cpu if manifest.machine.device == "cpu" else manifest.machine.device,
+        "device.threads": manifest.machine.threads,
         "execution": manifest.framework.execution,
+        "weights.digest": read_json(backend.model_folder(spec.output, seed) / "classifier.json", _ADVICE)["weights"],
         "python": manifest.machine.python,
         "mlflow.runColor": find(spec.framework).style.colour,
     }
@@ -153,6 +157,7 @@ def _log_training(run: Run, spec: RunSpec, seed: int, rows: list[HistoryRow]) ->
             }
         run.log_metrics(values, step=row.epoch)
     run.log_file(spec.output / "manifest.json")
+    log_configuration(run, spec)
     run.log_text(history_csv(rows), "history.csv")
     for path in sorted(backend.model_folder(spec.output, seed).iterdir()):
         run.log_file(path, "model")

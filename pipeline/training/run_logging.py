@@ -17,6 +17,8 @@ from ..core.frameworks import find
 from ..core.machine import cpu_features, machine, packages, peak_memory_bytes, steering_variables
 from ..core.paths import PREPARED
 from ..core.progress import Steps, steps
+from ..core.redaction import redacted
+from ..data.dataset import FILES, Dataset
 from ..data.loader import BatchLoader
 from ..evaluation.summary import summarise
 from ..models.backend import Classifier, EpochResult
@@ -239,6 +241,7 @@ def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str
         "device.cores": here.cores_logical,
         "device.memory_gib": round(here.memory_bytes / 2**30, 1),
         "deterministic": spec.train.deterministic,
+        "command": provenance.command() or None,
         "execution": classifier.execution,
         "python": here.python,
         "code.digest": fingerprint.of_code("train", framework=spec.framework),
@@ -264,14 +267,30 @@ def _log_setup(run: Run, spec: RunSpec, classifier: Classifier, seed: int | None
         "variables": steering_variables(),
         "git": provenance.facts(),
         "dvc": provenance.dvc(),
+        "command": provenance.command(),
     }
     run.log_text(json.dumps(facts, indent=2), "environment.json")
     run.log_text("".join(f"{package}\n" for package in packages()), "packages.txt")
     run.log_text(json.dumps(resolved, indent=2), "config.json")
+    log_configuration(run, spec)
+    if seed is None or (spec.sweep and len(spec.seeds) == 1):  # a list of files may be long, and is the same for all
+        _log_data_files(run, spec.dataset)
     run.log_text(json.dumps(manifest_of(spec, classifier).model_dump(), indent=2), "manifest.json")
     log_code(run)
     source = provenance.data_source(str(PREPARED), spec.dataset.name)
     run.log_dataset(name=spec.dataset.name, fingerprint=spec.dataset.fingerprint, context="training", source=source)
+
+
+def log_configuration(run: Run, spec: RunSpec) -> None:
+    """Log every section of the configuration as `params.yaml`, as far as the caller knows it."""
+    if spec.snapshot:
+        run.log_text(redacted(spec.snapshot), "params.yaml")
+
+
+def _log_data_files(run: Run, dataset: Dataset) -> None:
+    """Log the digest of each of a user's own images, if the data were made of such."""
+    if (path := dataset.folder / FILES).exists():
+        run.log_file(path)
 
 
 def log_code(run: Run) -> None:

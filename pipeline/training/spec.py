@@ -48,9 +48,19 @@ class RunSpec:
     dataset: Dataset
     output: Path
     sweep: SweepMembership | None = None
+    snapshot: str = ""
+    """The whole configuration, for the record alone; empty: what training reads is recorded."""
 
     @classmethod
-    def of(cls, config: Config, *, dataset: Dataset, output: Path, sweep: SweepMembership | None = None) -> "RunSpec":
+    def of(
+        cls,
+        config: Config,
+        *,
+        dataset: Dataset,
+        output: Path,
+        sweep: SweepMembership | None = None,
+        snapshot: str = "",
+    ) -> "RunSpec":
         """Create a spec from the sections of the configuration that training reads."""
         return cls(
             framework=config.framework,
@@ -61,6 +71,7 @@ class RunSpec:
             dataset=dataset,
             output=output,
             sweep=sweep,
+            snapshot=snapshot,
         )
 
     @cached_property

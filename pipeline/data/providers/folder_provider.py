@@ -47,6 +47,11 @@ class FolderSource:
         """See `Source`."""
         return {part: len(files) for part, files in self.files.items()}
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """See `Source`."""
+        return {printable(name): digest for files in self.files.values() for name, _, digest in files}
+
     def examples(self, part: str) -> Iterator[Example]:
         """See `Source`."""
         for name, label, digest in self.files[part]:

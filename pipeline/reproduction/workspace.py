@@ -1,0 +1,110 @@
+"""The code of a run as it was: a worktree of git at its commit, with the run's own changes on top."""
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core import working_tree
+from ..core.errors import ResultError, UserError
+from ..core.working_tree import GitError
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder with restored code."""
+
+    folder: Path
+    commit: str
+    tree: str
+    """The id of the tree that was restored."""
+
+
+@contextmanager
+def restored(root: Path, commit: str, diff: bytes, *, keep: bool = False) -> Iterator[Workspace]:
+    """Check out a commit in a new folder and apply a diff; remove the folder at the end, unless `keep`.
+
+    `root`: of a clone. Raises `UserError` if the clone lacks the commit, `ResultError` if the diff does not apply.
+    """
+    place = Path(tempfile.mkdtemp(prefix="rerun-")).resolve()
+    folder = place / "code"
+    try:
+        if not _has(root, commit):
+            raise UserError(
+                f"git.commit = {commit}: is not in this clone; `git fetch --all`, or run this in the clone that the "
+                "run was made in"
+            )
+        _git(root, "worktree", "add", "--detach", str(folder), commit)
+        if diff:
+            patch = place / "git.diff"
+            patch.write_bytes(diff)
+            done = _run(folder, "apply", "--index", "--whitespace=nowarn", str(patch))
+            if done.returncode:
+                raise ResultError(f"code: git.diff of the run does not apply to {commit[:10]}: {_said(done)}")
+        tree = _git(folder, "write-tree").strip()
+        yield Workspace(folder, commit, tree)
+    finally:
+        if not keep:
+            _run(root, "worktree", "remove", "--force", str(folder))
+            subprocess.run(["rm", "-rf", "--", str(place)], check=False)
+            _run(root, "worktree", "prune")
+
+
+@dataclass(frozen=True)
+class Code:
+    """A state of the code: a commit, a diff on top, and the id of the tree that the two make."""
+
+    commit: str
+    diff: bytes
+    tree: str
+
+
+def present() -> Code:
+    """Return the code of the working folder. Raises `UserError` if git cannot tell it."""
+    try:
+        state = working_tree.read()
+    except GitError as error:
+        raise UserError(f"--here: {error}") from error
+    if state.commit is None:
+        raise UserError("--here: this repository has no commit yet; commit first")
+    return Code(state.commit, state.diff, state.tree)
+
+
+def changed_files(folder: Path, other: Code, root: Path) -> list[str]:
+    """Return the files in which a workspace differs from other code; empty if that cannot be restored.
+
+    `folder`: of a `Workspace`.
+    """
+    try:
+        with restored(root, other.commit, other.diff) as before:
+            mine = _git(folder, "write-tree").strip()
+            listed = _git(root, "diff", "--name-only", before.tree, mine)
+    except (UserError, ResultError):
+        return []
+    return [name for name in listed.splitlines() if name not in ("dvc.lock", "params.yaml")]
+
+
+def _has(root: Path, commit: str) -> bool:
+    return bool(commit) and _run(root, "cat-file", "-e", f"{commit}^{{commit}}").returncode == 0
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = _run(folder, *arguments)
+    if done.returncode:
+        raise ResultError(f"git {arguments[0]}: {_said(done)}")
+    return done.stdout.decode(errors="replace")
+
+
+def _run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+    hooks = ("-c", "core.hooksPath=/dev/null")  # a user's hook on checkout may do anything
+    try:
+        return subprocess.run(["git", *hooks, "-C", str(folder), *arguments], capture_output=True)
+    except FileNotFoundError as error:
+        raise UserError("git is not installed; a rerun needs it to restore the code") from error
+
+
+def _said(done: "subprocess.CompletedProcess[bytes]") -> str:
+    lines = done.stderr.decode(errors="replace").splitlines()
+    return next((line for line in lines if line.startswith(("error:", "fatal:"))), " ".join(lines[:1]))
