@@ -10,7 +10,7 @@ from .core.errors import UserError
 from .core.exits import command
 
 _STAGES = ("config", "download", "prepare", "describe", "trace", "parity", "train", "evaluate", "speed", "compare")
-_OTHERS = ("doctor", "sync", "ui")
+_OTHERS = ("doctor", "rerun", "lineage", "sync", "ui")
 
 
 @command

@@ -9,7 +9,7 @@ import pytest
 from project_copy import clean_environment, clone_project, run_module
 
 STAGES = ("config", "download", "prepare", "describe", "trace", "parity", "train", "evaluate", "speed", "compare")
-COMMANDS = (*STAGES, "doctor", "sync", "ui")
+COMMANDS = (*STAGES, "doctor", "rerun", "lineage", "sync", "ui")
 TAKES = {
     "config": ("--sync", "key=value"),
     "trace": ("--output DIR", "framework=tensorflow"),
@@ -19,6 +19,8 @@ TAKES = {
     "speed": ("compare.speed.restarts", "compare.speed.rounds", "compare.speed.block_seconds"),
     "compare": ("sweep=<id>", "a='<filter>' b='<filter>'", "--params"),
     "doctor": ("key=value",),
+    "rerun": ("REFERENCE", "--here", "key=value"),
+    "lineage": ("REFERENCE", "--all"),
     "sync": ("--to URI",),
     "ui": ("--port",),
 }

@@ -31,6 +31,18 @@ def git() -> WorkingTree | None:
     return None if isinstance(state, GitError) else state
 
 
+def branch() -> str | None:
+    """Return the branch of the code; None if git cannot tell it.
+
+    In a temporary workspace of DVC's, which has no branch, it is that of the main folder if that is at the same commit.
+    """
+    state = git()
+    root = os.environ.get("DVC_ROOT")
+    if state and state.branch == "HEAD" and root and os.environ.get("DVC_EXP_NAME"):
+        return working_tree.branch_at(Path(root), state.commit) or state.branch
+    return state.branch if state else None
+
+
 def missing() -> str:
     """Return in one line what of the code is not kept with a run; empty if everything is."""
     state = code()

@@ -18,6 +18,7 @@ from typing import Final
 
 from .redaction import redacted
 
+_BRANCH: Final = ("--abbrev-ref", "HEAD")
 _SECONDS: Final = 20.0  # for each call of git
 _MOST_FILE: Final = 2**20  # bytes of an untracked file
 _MOST_UNTRACKED: Final = 5 * 2**20  # bytes of all untracked files
@@ -91,6 +92,22 @@ def read() -> WorkingTree:
         diff, hidden = _without_secrets(_run(*_DIFF, start, tree, environment=temporary))
         left_out = (*left_out, *hidden)
     return WorkingTree(base or None, _shown(branch.strip()), tree, diff, left_out)
+
+
+def branch_at(folder: Path, commit: str | None) -> str:
+    """Return the branch that a folder has checked out, if it is at this commit; empty: another commit, or none."""
+    head, name = (_run("-C", str(folder), "rev-parse", *asked, check=False) for asked in (["HEAD"], _BRANCH))
+    found = _shown(name.strip())
+    return found if commit and head.decode().strip() == commit and found != "HEAD" else ""
+
+
+def experiment_commits(name: str) -> list[str]:
+    """Return the commits of DVC's experiments of this name, in the current repository."""
+    listed = _run("for-each-ref", "--format=%(refname) %(objectname)", "refs/exps", check=False).decode(
+        errors="replace"
+    )
+    pairs = (line.rpartition(" ") for line in listed.splitlines())
+    return [commit for reference, _, commit in pairs if reference.rpartition("/")[2] == name]
 
 
 def locks() -> list[Path]:

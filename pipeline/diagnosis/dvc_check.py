@@ -25,7 +25,7 @@ def dvc(root: Path) -> Iterator[tuple[Mark, str]]:
     if not (root / ".dvc").is_dir():
         yield "FAIL", f"{root}: has no .dvc folder, so `dvc repro` cannot run; clone the repository"
         return
-    from dvc.config import Config, ConfigError  # type: ignore[import-untyped]  # not at the top: may be missing
+    from dvc.config import Config, ConfigError  # not at the top: may be missing
 
     try:
         Config(str(root / ".dvc"))

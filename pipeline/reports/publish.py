@@ -71,6 +71,7 @@ def _tags(comparison: Comparison) -> dict[str, Any]:
         "data": manifest.data,
         "data.fingerprint": manifest.fingerprint,
         "model": manifest.model,
+        "compared": " ".join(reference for arm in (comparison.a, comparison.b) for reference in arm.runs.values()),
         **provenance.origin(),
     }
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from ..core.errors import ResultError, UserError
 from ..core.files import write_text
+from ..sweeps import workers
 from ..tracking import lookup
 from ..tracking.journal import is_local
 from ..tracking.lookup import RunRecord
@@ -149,8 +150,9 @@ class Rerun:
 
     def _run(self, origin: Origin, folder: Path, variables: dict[str, str], stage: str) -> bool:
         overrides = [each for each in self.overrides if not each.startswith("seeds=")]
-        command = [sys.executable, "-m", f"pipeline.{stage}", "--params", "params.yaml"]
-        done = subprocess.run([*command, f"framework={origin.framework}", *overrides], cwd=folder, env=variables)
+        arguments = ["--params", "params.yaml", f"framework={origin.framework}", *overrides]
+        command = workers.command(origin.framework, f"pipeline.{stage}", *arguments)
+        done = subprocess.run(command, cwd=folder, env=variables)
         if done.returncode in (130, 143, -2, -15):
             raise KeyboardInterrupt
         return done.returncode == 0

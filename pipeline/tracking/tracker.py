@@ -254,6 +254,7 @@ class Tracker:
         return journal
 
     def _begin(self, name: str, parent: str | None, tags: Mapping[str, Any]) -> dict[str, Any]:
+        source = {"mlflow.source.name": f"pipeline.{tags['stage']}"} if "stage" in tags else {}  # not a machine's path
         return {
             "event": "begin",
             "time": milliseconds(),
@@ -261,5 +262,5 @@ class Tracker:
             "experiment": self._name,
             "name": name,
             "parent": parent,
-            "tags": mlflow_compat.add_context_tags(tags_of(tags)),
+            "tags": mlflow_compat.add_context_tags(tags_of({**source, **tags})),
         }

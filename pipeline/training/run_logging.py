@@ -215,7 +215,7 @@ class SeedRun:
 
 def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str, Any]:
     """Return the tags that runs are searched and grouped by; `seed` None: those of the group."""
-    here, device, code, style = machine(), classifier.device, provenance.git(), find(spec.framework).style
+    here, device, style = machine(), classifier.device, find(spec.framework).style
     in_leaderboard = seed is None or (spec.sweep and len(spec.seeds) == 1)
     tags = {
         "stage": "train",
@@ -234,7 +234,8 @@ def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str
         "data.fingerprint": spec.dataset.fingerprint,
         "model": spec.model.name,
         **provenance.origin(),
-        "git.branch": code.branch if code else None,
+        "git.branch": provenance.branch(),
+        "folder": _shown(spec.output),
         "device": device.type,
         "device.name": device.name if device.type == "gpu" else here.cpu,
         "device.threads": device.threads,
@@ -255,6 +256,12 @@ def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str
     if reason := choose(spec.train.device, spec.framework).reason:
         tags["device.reason"] = reason
     return tags | {f"version.{name}": version for name, version in here.versions.items()}
+
+
+def _shown(folder: Path) -> str:
+    """Return a folder relative to the project, if it is inside: the place of the project says nothing to others."""
+    place, root = folder.resolve(), Path.cwd().resolve()
+    return str(place.relative_to(root)) if place.is_relative_to(root) else str(place)
 
 
 def _log_setup(run: Run, spec: RunSpec, classifier: Classifier, seed: int | None) -> None:
