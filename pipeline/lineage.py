@@ -14,7 +14,6 @@ from pathlib import Path
 
 from .config.call import parser_of
 from .config.compose import compose
-from .core.errors import UserError
 from .core.exits import command
 from .core.paths import main_root
 from .core.signals import end_on_signals
@@ -29,23 +28,15 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--all", action="store_true", help="show every run, not the first ten")
     options = parser.parse_args(arguments)
     from .reproduction import card, revision  # MLflow takes seconds to import, which --help need not wait for
-    from .tracking import lookup
     from .tracking.tracker import Tracker
 
     client = Tracker(compose().tracking, main_root()).client
     try:
-        match = lookup.resolve(client, options.reference)
-    except UserError:
-        runs = revision.runs_of(options.reference)
-        if not runs:
-            raise
-        found = revision.restored(client, [each for ids in runs.values() for each in ids])
-        if not found:
-            print(*_lines(card.of_experiment(options.reference, runs)), sep="\n")
-            print("Its runs are in another MLflow store; `dvc exp apply` or `git checkout`, then `dvc repro evaluate`,")
-            print("enters their models here.")
-            return
-        match = lookup.Match("revision of git", found)
+        match = revision.find(client, options.reference)
+    except revision.ElsewhereError as error:
+        print(*_lines(card.of_experiment(options.reference, error.runs)), sep="\n")
+        print(error)
+        return
     shown = match.runs if options.all else match.runs[:10]
     print(f"{options.reference}: {match.kind}{f', {match.note}' if match.note else ''}")
     with tempfile.TemporaryDirectory(prefix="lineage-") as scratch:

@@ -38,14 +38,17 @@ def main(arguments: Sequence[str]) -> None:
     for override in options.overrides:
         if "=" not in override or override.startswith(("framework=", "seeds=")):
             raise UserError(f"{override}: allowed: key=value, and not framework or seeds, which the run decides")
-    from .reproduction import rerun, workspace  # MLflow takes seconds to import, which --help need not wait for
+    from .reproduction import (
+        rerun,
+        revision,
+        workspace,
+    )  # MLflow takes seconds to import, which --help need not wait for
     from .reproduction.origin import Origin
-    from .tracking import lookup
     from .tracking.tracker import Tracker
 
     root = main_root()
     tracker = Tracker(compose().tracking, root)
-    match = lookup.resolve(tracker.client, options.reference)
+    match = revision.find(tracker.client, options.reference)
     seeds = rerun.seeds_to_repeat(tracker.client, match, options.reference)
     groups = rerun.trainings(seeds)
     chosen = sum(map(len, groups))

@@ -255,3 +255,47 @@ def test_data_whose_bytes_are_not_those_of_their_fingerprint_are_not_used(projec
     assert "its bytes are not those of its fingerprint" in done.stdout
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "from the cache or a remote of DVC" in done.stdout
+
+
+def test_an_experiment_is_found_after_a_push_and_a_pull(project: Path, tmp_path: Path) -> None:
+    run(project, "git", "checkout", "-q", "--", ".")
+    done = run(project, "dvc", "exp", "run", "--temp", "-n", "away", "-S", "train.epochs=1", "train@pytorch")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    card = run_module(project, "pipeline.lineage", "away").stdout
+    assert re.search(r"DVC +stage train@pytorch, experiment away \(commit [0-9a-f]{10}\), on [0-9a-f]{10}", card)
+    assert re.search(r"code +commit [0-9a-f]{40} on main", card)
+    assert re.search(r"differs +train.epochs=1\n", card)
+
+    for command in (
+        ["git", "init", "-q", "--bare", str(tmp_path / "bare")],
+        ["git", "push", "-q", str(tmp_path / "bare"), "HEAD:refs/heads/main"],
+        ["dvc", "remote", "add", "--local", "-d", "shared", str(tmp_path / "shared")],
+        ["dvc", "exp", "push", str(tmp_path / "bare"), "away"],
+    ):
+        assert (done := run(project, *command)).returncode == 0, done.stderr
+    other = tmp_path / "other"
+    run(tmp_path, "git", "clone", "-q", "-b", "main", str(tmp_path / "bare"), str(other))
+    for command in (
+        ["dvc", "remote", "add", "--local", "-d", "shared", str(tmp_path / "shared")],
+        ["dvc", "exp", "pull", "origin", "away"],
+    ):
+        assert (done := run(other, *command)).returncode == 0, done.stderr
+    runs = json.loads((project / "results/pytorch/runs.json").read_text())
+    card = run_module(other, "pipeline.lineage", "away").stdout
+    assert "are in another MLflow store" in card
+    assert runs["group"] not in card  # that is the workspace's, not the experiment's
+    refused = run_module(other, "pipeline.rerun", "away")
+    assert refused.returncode == 2
+    assert "set MLFLOW_TRACKING_URI to that one" in refused.stderr
+    found = run_module(other, "pipeline.rerun", "away", MLFLOW_TRACKING_URI=f"sqlite:///{project / 'mlflow.db'}")
+    assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-3000:]
+    assert found.stdout.endswith("same bits: all 2 seeds\n")
+
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'empty.db'}"}
+    unknown = run_module(project, "pipeline.lineage", "results/pytorch", **store)
+    assert unknown.returncode == 2
+    assert "the runs of its runs.json are not in this store" in unknown.stderr
+    run_module(project, "pipeline.evaluate", "--params", "params.yaml", "framework=pytorch", **store)
+    card = run_module(project, "pipeline.lineage", "results/pytorch", **store).stdout
+    assert card.startswith("results/pytorch: folder\n")
+    assert re.search(rf"restored from +{runs['group']}\n", card)

@@ -1,13 +1,41 @@
 """The MLflow runs of a revision of git: DVC keeps their ids with the results, as `runs.json`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core import frameworks
+from ..core.errors import UserError
 from ..core.paths import RESULTS
 from ..tracking import lookup
-from ..tracking.lookup import RunRecord
+from ..tracking.lookup import Match
+
+
+class ElsewhereError(UserError):
+    """The runs of a revision are in another MLflow store."""
+
+    def __init__(self, revision: str, runs: Mapping[str, Sequence[str]]) -> None:
+        listed = ", ".join(each for ids in runs.values() for each in ids)
+        super().__init__(
+            f"{revision}: its runs ({listed}) are in another MLflow store; set MLFLOW_TRACKING_URI to that one, or "
+            "enter its models here: `dvc exp apply` or `git checkout`, then `dvc repro evaluate`"
+        )
+        self.runs = runs
+
+
+def find(client: Any, reference: str) -> Match:
+    """Return what a reference names, as `lookup.resolve` does, or the runs of a revision of git.
+
+    Raises `ElsewhereError` if those are in another store, `UserError` if it names nothing.
+    """
+    try:
+        return lookup.resolve(client, reference)
+    except UserError:
+        if not (runs := runs_of(reference)):
+            raise
+    if found := lookup.entered(client, [each for ids in runs.values() for each in ids]):
+        return Match("revision of git", found)
+    raise ElsewhereError(reference, runs)
 
 
 def runs_of(revision: str) -> dict[str, list[str]]:
@@ -28,10 +56,3 @@ def runs_of(revision: str) -> dict[str, list[str]]:
         ids = [stored.get("group"), *(seed["run"] for seed in stored.get("seeds", {}).values())]
         found[framework] = [each for each in ids if each]
     return found
-
-
-def restored(client: Any, ids: Sequence[str]) -> list[RunRecord]:
-    """Return the runs of this store that have these ids, or that models of such runs were entered as."""
-    quoted = ", ".join(f"'{each}'" for each in ids)
-    direct = lookup.search(client, f"attributes.run_id IN ({quoted})") if ids else []
-    return direct or [run for each in ids for run in lookup.search(client, f"tags.`origin.run` = '{each}'")]

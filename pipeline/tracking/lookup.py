@@ -88,11 +88,17 @@ def resolve(client: Any, reference: str) -> Match:
             return _by_id(client, version.run_id, f"version {version.version} of the model {version.name}")
     if (Path(reference) / "runs.json").is_file():
         stored = RunReferences.read(Path(reference) / "runs.json", "train it again")
-        runs = [RunRecord.of(run) for each in stored.runs if (run := active_run(client, each))]
+        runs = entered(client, stored.runs)
         if not runs:
             raise UserError(f"{reference}: the runs of its runs.json are not in this store")
         return Match("folder", runs)
     return _by_text(client, reference)
+
+
+def entered(client: Any, ids: Sequence[str]) -> list[RunRecord]:
+    """Return the runs of these ids; if the store has none, those that their restored models were entered as."""
+    direct = [RunRecord.of(run) for each in ids if (run := active_run(client, each))]
+    return direct or [run for each in ids for run in search(client, f"tags.`origin.run` = '{each}'")]
 
 
 def _by_text(client: Any, text: str) -> Match:
