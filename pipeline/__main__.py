@@ -9,7 +9,9 @@ from pathlib import Path
 from .core.errors import UserError
 from .core.exits import command
 
-_STAGES = ("config", "download", "prepare", "describe", "trace", "parity", "train", "evaluate", "speed", "compare")
+_STAGES = (
+    *("config", "download", "prepare", "describe", "trace", "parity", "train", "evaluate", "export", "speed", "compare"),
+)
 _OTHERS = ("doctor", "rerun", "lineage", "sync", "ui")
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from project_copy import clean_environment, clone_project, run_module
 
-STAGES = ("config", "download", "prepare", "describe", "trace", "parity", "train", "evaluate", "speed", "compare")
+STAGES = (
+    *("config", "download", "prepare", "describe", "trace", "parity", "train", "evaluate", "export", "speed", "compare"),
+)
 COMMANDS = (*STAGES, "doctor", "rerun", "lineage", "sync", "ui")
 TAKES = {
     "config": ("--sync", "key=value"),
@@ -16,6 +18,7 @@ TAKES = {
     "describe": ("--output DIR", "data=fashion_mnist"),
     "train": ("-m framework=tensorflow,pytorch", "--cfg job", "sweep.rerun=true", "--params"),
     "evaluate": ("framework",),
+    "export": ("framework", "export.formats"),
     "speed": ("compare.speed.restarts", "compare.speed.rounds", "compare.speed.block_seconds"),
     "compare": ("sweep=<id>", "a='<filter>' b='<filter>'", "--params"),
     "doctor": ("key=value",),

@@ -31,3 +31,7 @@ class PrunedError(Exception):
 
 class DataChangedError(ResultError):
     """Data that changed while a command was reading them."""
+
+
+class ExportError(ResultError):
+    """An exported file that does not compute the same as the network."""

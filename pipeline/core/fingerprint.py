@@ -114,6 +114,16 @@ CODE: Final[Mapping[str, tuple[str, ...]]] = {
         *_SHOWN,
         "compare.py",
     ),
+    "export": (
+        *_BACKEND,
+        *_below("config/schema", "compare.py", "export.py"),
+        "comparison/paired_tests.py",
+        *_below("core", "frameworks.py"),
+        "evaluation/metrics.py",
+        "exports",
+        "tracking",
+        "export.py",
+    ),
     "job": (*_PREPARED, *_TRAINED, *_EVALUATED, "sweeps/job.py"),
 }
 """Files and rooms below `pipeline/`, by stage; `{framework}` stands for the folder of the framework.

@@ -224,17 +224,17 @@ def save(classifier: Classifier, framework: str, directory: Path) -> None:
     write_json(directory / "classifier.json", description | {"weights": fingerprint.of_bytes(content, 32)})
 
 
-def load(directory: Path, framework: str | None = None) -> Classifier:
+def load(directory: Path, framework: str | None = None, threads: int | None = None) -> Classifier:
     """Return the saved classifier, in `framework` (default: the one that wrote it), on a device that is here.
 
-    Raises `UserError` that names the folder.
+    `threads`: on the CPU, with this many threads; None: as it was trained. Raises `UserError` that names the folder.
     """
     try:
         description, weights = _read(directory)
-        model = ModelConfig.model_validate(description["model"])
         train = _movable(TrainConfig.model_validate(description["train"]))
-        moments = (tuple(description.get(key, ())) for key in ("channel_mean", "channel_std"))
-        architecture = Architecture(model, tuple(description["image_shape"]), description["classes"], *moments)
+        if threads is not None:
+            train = train.model_copy(update={"threads": threads, "device": "cpu"})
+        architecture = _architecture(description)
         framework = frameworks.find(framework or description["framework"]).name
     except Exception as error:  # json, safetensors, pydantic and the file system raise many types
         raise UserError(f"{directory}: not a saved classifier: {error}") from error
@@ -242,6 +242,26 @@ def load(directory: Path, framework: str | None = None) -> Classifier:
     classifier = create(framework, architecture, train)
     classifier.set_weights(weights)
     return classifier
+
+
+def read_saved(directory: Path) -> tuple[Architecture, dict[str, np.ndarray], dict[str, Any]]:
+    """Return architecture, weights and description of a saved network, without a framework.
+
+    Raises `UserError` that names the folder.
+    """
+    try:
+        description, weights = _read(directory)
+        architecture = _architecture(description)
+    except Exception as error:  # see `load`
+        raise UserError(f"{directory}: not a saved classifier: {error}") from error
+    _require_arrays(directory, weights, architecture)
+    return architecture, weights, description
+
+
+def _architecture(description: Mapping[str, Any]) -> Architecture:
+    model = ModelConfig.model_validate(description["model"])
+    moments = (tuple(description.get(key, ())) for key in ("channel_mean", "channel_std"))
+    return Architecture(model, tuple(description["image_shape"]), description["classes"], *moments)
 
 
 def load_weights(classifier: Classifier, directory: Path) -> None:

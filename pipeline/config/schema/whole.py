@@ -8,6 +8,7 @@ from ...core import frameworks
 from .compare import CompareConfig
 from .data import DataConfig
 from .evaluate import EvaluateConfig
+from .export import ExportConfig
 from .model import ModelConfig
 from .parity import ParityConfig
 from .search import SearchConfig
@@ -34,6 +35,7 @@ class Config(Section):
     parity: ParityConfig
     evaluate: EvaluateConfig
     compare: CompareConfig
+    export: ExportConfig
     tracking: TrackingConfig
     search: SearchConfig
     sweep: SweepConfig

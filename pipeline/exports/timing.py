@@ -1,0 +1,44 @@
+"""How long an exported network takes, on one thread, from images in memory to logits in memory."""
+
+import time
+from typing import Final
+
+import numpy as np
+
+from ..core.records import Record
+from .formats import Predict
+
+_LARGE: Final = 256  # images
+_SECONDS: Final = 0.6  # of measuring, for each size
+_WARM_UP: Final = 5
+_LEAST_CALLS: Final = 5
+_MOST_CALLS: Final = 500
+
+
+class Timing(Record):
+    """Medians over calls."""
+
+    one_image_milliseconds: float
+    """Of a batch of one image."""
+    batch_milliseconds: float
+    """Of a batch of 256 images, or of as many as there are."""
+    images_per_second: float
+    """In such batches."""
+
+
+def measure(predict: Predict, images: np.ndarray) -> Timing:
+    """Time a network on uint8 images (N, height, width, channels)."""
+    batch = np.ascontiguousarray(np.resize(images, (_LARGE, *images.shape[1:])))
+    one, many = (_median_seconds(predict, batch[:size]) for size in (1, _LARGE))
+    return Timing(one_image_milliseconds=1000 * one, batch_milliseconds=1000 * many, images_per_second=_LARGE / many)
+
+
+def _median_seconds(predict: Predict, batch: np.ndarray) -> float:
+    for _ in range(_WARM_UP):
+        predict(batch)
+    taken: list[float] = []
+    while len(taken) < _LEAST_CALLS or (sum(taken) < _SECONDS and len(taken) < _MOST_CALLS):
+        began = time.perf_counter()
+        predict(batch)
+        taken.append(time.perf_counter() - began)
+    return float(np.median(taken))
