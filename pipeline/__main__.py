@@ -10,9 +10,21 @@ from .core.errors import UserError
 from .core.exits import command
 
 _STAGES = (
-    *("config", "download", "prepare", "describe", "trace", "parity", "train", "evaluate", "export", "speed", "compare"),
+    *(
+        "config",
+        "download",
+        "prepare",
+        "describe",
+        "trace",
+        "parity",
+        "train",
+        "evaluate",
+        "export",
+        "speed",
+        "compare",
+    ),
 )
-_OTHERS = ("doctor", "rerun", "lineage", "sync", "ui")
+_OTHERS = ("doctor", "rerun", "lineage", "promote", "serve", "sync", "ui")
 
 
 @command

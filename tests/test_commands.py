@@ -9,9 +9,21 @@ import pytest
 from project_copy import clean_environment, clone_project, run_module
 
 STAGES = (
-    *("config", "download", "prepare", "describe", "trace", "parity", "train", "evaluate", "export", "speed", "compare"),
+    *(
+        "config",
+        "download",
+        "prepare",
+        "describe",
+        "trace",
+        "parity",
+        "train",
+        "evaluate",
+        "export",
+        "speed",
+        "compare",
+    ),
 )
-COMMANDS = (*STAGES, "doctor", "rerun", "lineage", "sync", "ui")
+COMMANDS = (*STAGES, "doctor", "rerun", "lineage", "promote", "serve", "sync", "ui")
 TAKES = {
     "config": ("--sync", "key=value"),
     "trace": ("--output DIR", "framework=tensorflow"),
@@ -24,6 +36,8 @@ TAKES = {
     "doctor": ("key=value",),
     "rerun": ("REFERENCE", "--here", "key=value"),
     "lineage": ("REFERENCE", "--all"),
+    "promote": ("COMPARISON", "--name NAME"),
+    "serve": ("MODEL", "--host", "--port", "--most-images"),
     "sync": ("--to URI",),
     "ui": ("--port",),
 }

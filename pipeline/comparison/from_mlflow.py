@@ -114,6 +114,23 @@ def compare_filters(tracker: Tracker, a: str, b: str, config: Config, folder: Pa
     return StoredComparison("", *_compare(arm_a, arm_b, config))
 
 
+def compare_runs(
+    tracker: Tracker, a: Sequence[str], b: Sequence[str], titles: tuple[str, str], config: Config, folder: Path
+) -> Comparison:
+    """Compare the trainings of two configurations, given by the ids of their seeds' runs, under the seeds of both.
+
+    Raises `UserError` if a run is not in this store, or if they have no seed in common.
+    """
+    arms: list[Arm] = []
+    for ids, title, style in zip((a, b), titles, _SAME_FRAMEWORK_STYLES, strict=True):
+        listed = ", ".join(f"'{run}'" for run in ids)
+        runs = find_runs(tracker, f"attributes.run_id IN ({listed}) and {_SEEDS}") if ids else []
+        if len(runs) < len(ids) or not ids:
+            raise UserError(f"{title}: {len(ids) - len(runs)} of its {len(ids)} runs are not in {tracker.uri}")
+        arms.append(_arm(tracker, runs, folder, SeriesStyle(title, *style), title))
+    return _compare(arms[0], arms[1], config)[0]
+
+
 def _pairs(arms: Mapping[str, Sequence[StoredRun]]) -> Iterator[dict[str, Sequence[StoredRun]]]:
     """Pair the reference with each other framework; without the reference, the first framework takes its place."""
     reference, *others = sorted(arms, key=list(frameworks.names()).index)
@@ -143,7 +160,7 @@ def _compare(a: Arm, b: Arm, config: Config) -> tuple[Comparison, Dataset | None
         if differing:
             notes.append(f"Not the same {section}: {in_words(differing)}.")
     comparison = compare_arms(a, b, config.compare, config.evaluate.calibration_bins, notes=notes)
-    return comparison, _dataset(a.manifest.fingerprint)
+    return comparison, dataset_of(a.manifest.fingerprint)
 
 
 def _arm(tracker: Tracker, runs: Sequence[StoredRun], folder: Path, style: SeriesStyle, selector: str = "") -> Arm:
@@ -227,7 +244,7 @@ def _value_at(settings: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def _dataset(fingerprint: str) -> Dataset | None:
+def dataset_of(fingerprint: str) -> Dataset | None:
     """Return the prepared data with this fingerprint, or None if they are not on this machine."""
     root = main_root()
     for folder in (root / PREPARED, *(root / "data/cache").glob("*/")):

@@ -196,3 +196,12 @@ def ui_path(experiment_id: str, page: str, *, view: str | None = None, charts: b
     if charts:
         query[_AS_CHARTS[page]] = "CHART"
     return f"/#/experiments/{experiment_id}/{page}?{urlencode(query, quote_via=quote, safe='')}"
+
+
+def model_tags(run: Any, tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags of a LoggedModel that its page shows as creator, source and description, with `tags`.
+
+    `run`: a result of `MlflowClient.get_run`.
+    """
+    names = ("mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit")
+    return {**{name: run.data.tags[name] for name in names if name in run.data.tags}, **tags}
