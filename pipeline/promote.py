@@ -1,4 +1,4 @@
-"""Promote the better side of a comparison to the champion of MLflow's registry, as an ONNX file that is proven.
+"""Promote the better side of a comparison to the registry's champion, as an ONNX file that is proven.
 
   python -m pipeline.promote                    results/comparison, as `dvc repro` made it
   python -m pipeline.promote COMPARISON         a folder with comparison.json, or a run of `compare`: its id or name

@@ -85,6 +85,17 @@ def command() -> str:
     return redacted(os.environ.get(_COMMAND, ""))
 
 
+def overrides() -> dict[str, str]:
+    """Return the overrides of the command line that tell its training from others, by key; empty: there are none."""
+    pairs = (part.partition("=") for part in shlex.split(command()) if not part.startswith("-"))
+    return {
+        key.lstrip("+"): value
+        for key, sign, value in pairs
+        if sign
+        and key.split(".")[0].split("/")[0] not in ("framework", "seeds", "hydra", "evaluate", "tracking", "sweep")
+    }
+
+
 def data_source(path: str, name: str) -> dict[str, str]:
     """Return the source of the data set `name`: its path, and its MD5 in `dvc.lock`, empty if it has none."""
     return {"dvc.path": path, "dvc.md5": data_md5(path) or "", "name": name}

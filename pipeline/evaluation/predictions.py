@@ -31,10 +31,11 @@ class EvaluatedModel:
     def tracked(self) -> dict[str, float]:
         """The numbers for MLflow, by metric name."""
         return {f"test/{name}": value for name, value in asdict(self.scores).items()} | {
+            "test/accuracy_percent": round(100 * self.scores.accuracy, 2),
             "test/error_percent": 100 * (1 - self.scores.accuracy),  # bars start at 0: accuracies all look alike
             "time/inference_p50_milliseconds": self.inference.latency_p50_milliseconds,
             "time/inference_p95_milliseconds": self.inference.latency_p95_milliseconds,
-            "throughput/inference_images_per_second": self.inference.images_per_second,
+            "throughput/inference_images_per_second": round(self.inference.images_per_second),
         }
 
 

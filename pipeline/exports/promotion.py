@@ -17,6 +17,7 @@ from ..models import backend
 from ..tracking import lookup, registry
 from ..tracking.registry import Version
 from ..tracking.tracker import Tracker
+from ..tracking.views import REGISTRY
 from . import declared
 from .candidate import Candidate
 from .formats import open_onnx
@@ -67,7 +68,7 @@ class Promoter:
             return Promotion(version, True, f"{version} is the champion already")
         registry.challenge(client, version)
         if champion is None:
-            registry.move_aliases(client, version, None)
+            self._crown(version, None)
             return Promotion(version, True, f"{version} is the first champion: {candidate.reason}")
         return self._against(champion, version, candidate, dataset)
 
@@ -134,16 +135,26 @@ class Promoter:
         found = compare_runs(self.tracker, before, after, titles, config, self.scratch)
         verdict, said = found.verdicts["accuracy"], found.sentence("accuracy")
         if verdict.kind == "b_better":
-            registry.move_aliases(client, version, champion)
+            self._crown(version, champion)
             return Promotion(version, True, f"{version} takes the place of {champion}: {said}")
         if verdict.kind == "equivalent":
             ratio = self._ratio(champion, version, dataset)
             if ratio < _FASTER:
-                registry.move_aliases(client, version, champion)
+                self._crown(version, champion)
                 why = f"it takes {ratio:.2f} of its time for an image. {said}"
                 return Promotion(version, True, f"{version} takes the place of {champion}: {why}")
             said = f"It takes {ratio:.2f} of the champion's time for an image. {said}"
         raise ResultError(f"{version} is the challenger, and {champion} stays the champion. {said}")
+
+    def _crown(self, version: Version, before: Version | None) -> None:
+        """Make a version the champion, and say so in the runs that trained the two."""
+        registry.move_aliases(self.tracker.client, version, before)
+        for each, place in ((before, registry.PREVIOUS), (version, registry.CHAMPION)):
+            if each:
+                run = registry.trained(self.tracker.client, each.run)
+                for reference in filter(None, (run.id, run.parent)):
+                    self.tracker.add_tags(reference, {REGISTRY: place})
+        self.tracker.drain()
 
     def _ratio(self, champion: Version, version: Version, dataset: Dataset) -> float:
         """Return the seconds of one image of the version over those of the champion, measured in turn."""

@@ -1,11 +1,13 @@
 """What runs the jobs of a multirun, in the process that was called: a sweep or a search, from its folder to its end."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
+from ..core import provenance
 from ..tracking.runs import Run
 from ..tracking.tracker import Tracker
 from ..tracking.views import sweep_key, sweep_tags, view_page
@@ -82,7 +84,8 @@ class Driver(ABC):
         """Open the run, or go on with that of an earlier process; `varied`: the keys that its view shows."""
         link = self.folder / "run"
         resumed = link.exists()
-        tags = {"stage": "sweep", **sweep_tags([name]), "sweep.jobs": jobs, **tags}
+        tags = {"stage": "sweep", **sweep_tags([name]), "sweep.jobs": jobs, **provenance.origin(), **tags}
+        tags |= {"command": provenance.command() or None, "folder": os.path.relpath(self.folder)}
         run = self.stack.enter_context(self.tracker.run(f"{kind} {without_year(name)}", tags=tags, run_link=link))
         if resumed:
             print(f"{self.folder}: goes on", flush=True)

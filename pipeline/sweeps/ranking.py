@@ -1,5 +1,6 @@
 """The ranking of a sweep, on the terminal, in `ranking.md` and in MLflow: points, best first, and failed jobs."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,6 +55,12 @@ class Ranking:
     def ranked(self) -> list[Ranked]:
         """The points in order, see `points.rank`."""
         return rank(self.finished, self.config.sort)
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The scores of the first point, as metrics of the sweep's run; empty if no job is done."""
+        scores = self.ranked[0].point.scores if self.finished else {}
+        return {f"best/{name}": summary.mean for name, summary in scores.items() if math.isfinite(summary.mean)}
 
     @property
     def title(self) -> str:

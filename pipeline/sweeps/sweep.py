@@ -11,9 +11,11 @@ from typing import Any
 from ..config import hydra_compat
 from ..config.compose import load, parse, write
 from ..config.labels import parameters
+from ..core import provenance
 from ..core.errors import UserError
 from ..core.files import write_json
-from ..core.paths import main_root
+from ..core.paths import PREPARED, main_root
+from ..data.cache import obtain
 from ..equality.fairness import differences, in_words
 from ..tracking.reader import find_runs
 from ..tracking.tracker import Tracker
@@ -190,6 +192,7 @@ class Sweep(Driver):
         self.tell_view(self.name)
         if self.run:
             self.run.describe(ranking.description())
+            self.run.log_metrics(ranking.best, step=0)
             self.run.log_text(ranking.markdown(), FILE)
             if not ranking.failures:  # else the same command resumes this run
                 self.stack.callback(self.tracker.release, self.folder / "run")
@@ -211,7 +214,14 @@ class Sweep(Driver):
     def _open_run(self, overrides: Sequence[str]) -> None:
         keys = dict.fromkeys(key for job in self.jobs for key in job.varied)
         varied, params = parameters(keys, self.jobs[0].config), {"overrides": list(overrides)}
-        self.run = self.open_run("sweep", self.name, len(self.jobs), varied=varied, params=params)
+        configs = [job.config for job in self.jobs]
+        names = {config.data.name for config in configs}
+        dataset = obtain(configs[0].data, main_root()) if len({repr(config.data) for config in configs}) == 1 else None
+        tags = {"data": " ".join(sorted(names)), "data.fingerprint": dataset.fingerprint if dataset else None}
+        self.run = self.open_run("sweep", self.name, len(self.jobs), varied=varied, params=params, **tags)
+        if dataset:
+            source = provenance.data_source(str(PREPARED), dataset.name)
+            self.run.log_dataset(name=dataset.name, fingerprint=dataset.fingerprint, context="training", source=source)
 
     def _supersede(self) -> None:
         """Leave the runs of an earlier training of this sweep in MLflow, but out of its view and its comparison."""

@@ -177,9 +177,10 @@ class Delivery:
 
         run_id, model = journal.position.run_id, event.get("model")
         model_id = self._ids.of_model(journal, model) if model else None
+        data = event.get("data", {}) if model_id else {}  # at the first logging: later it would be a second metric
         present = self._adopted_points.get(journal.uid, ())
         return [
-            Metric(name, value, event["time"], step, model_id=model_id, run_id=run_id)
+            Metric(name, value, event["time"], step, model_id=model_id, run_id=run_id, **data)
             for name, values in event["values"].items()
             for step, value in enumerate(values, event["step"])
             if (name, step, value) not in present
@@ -258,14 +259,19 @@ class Delivery:
         run_id, folder = journal.position.run_id, journal.folder / event["stored"]
         run = self.client.get_run(run_id)
         model = self._ids.find_model(journal, event["name"]) or self.client.create_logged_model(
-            journal.position.experiment_id, event["name"], run_id, params=dict(run.data.params)
+            journal.position.experiment_id,
+            event["name"],
+            run_id,
+            params=dict(run.data.params),
+            tags=mlflow_compat.model_tags(run, {"mlflow.note.content": event.get("note", "")}),
         )
         mlflow_compat.assign_model(folder, model, run_id)
         self.client.log_model_artifacts(model.model_id, str(folder))
         outputs = run.outputs.model_outputs if run.outputs else []
         if model.model_id not in {output.model_id for output in outputs}:
             self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, event["step"])])
-        points = [Metric(*point, model_id=model.model_id, run_id=run_id) for point in event["points"]]
+        data = {"dataset_name": run.data.tags.get("data"), "dataset_digest": run.data.tags.get("data.fingerprint")}
+        points = [Metric(*point, model_id=model.model_id, run_id=run_id, **data) for point in event["points"]]
         self.client.log_batch(run_id, metrics=points)
         self.client.finalize_logged_model(model.model_id, "READY")
         journal.position.models[event["name"]] = str(model.model_id)

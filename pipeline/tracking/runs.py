@@ -175,13 +175,14 @@ class Run:
         classes: int,
         files: Sequence[Path],
         metrics: Sequence[str],
+        note: str = "",
     ) -> str:
         """Store `network` as the MLflow LoggedModel `name`, in a format without pickle; return the name.
 
         A model that the run has already is not stored again. `flavour`: the module of MLflow that saves such networks,
         see `frameworks.Framework`. `step`: number of optimiser steps taken. `example`: a batch of at least two images,
         in the dtype and shape that the network takes. `files`: stored beside the network. `metrics`: names of the
-        run's metrics whose last values belong to the model.
+        run's metrics whose last values belong to the model. `note`: its description, in Markdown.
         """
         if name in self._models:
             return name
@@ -197,6 +198,7 @@ class Run:
             "name": name,
             "step": step,
             "points": points,
+            "note": note,
         }
         self.journal.append(event)
         self._models.add(name)

@@ -152,9 +152,10 @@ class Tracker:
         journal = Journal.create(self._root)
         begin = self._begin(name, parent, {**tags, "origin.run": reference})
         journal.append(begin | {"event": "adopt", "reference": reference})
+        data = {"dataset_name": tags.get("data"), "dataset_digest": tags.get("data.fingerprint")}
         for start in range(0, len(metrics), 500):
             part = {key: [float(metrics[key])] for key in list(metrics)[start : start + 500]}
-            journal.append({"event": "metrics", "time": now, "step": 0, "values": part, "model": model})
+            journal.append({"event": "metrics", "time": now, "step": 0, "values": part, "model": model, "data": data})
         for path in files:
             stored = {"stored": journal.attach(path), "folder": "evaluate"}
             journal.append({"event": "file", "time": now, **stored})

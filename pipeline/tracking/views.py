@@ -27,13 +27,16 @@ PyTorch gives nearly those of the figures, orange #be501e and blue #2272b4.
 """
 LEADERBOARD = "leaderboard"
 """Tag of the run that represents a training: the mean over its seeds, or a sweep's single seed."""
+REGISTRY = "registry"
+"""Tag of the runs whose network is, or was, the champion of the registry: `champion` or `previous`."""
 GROUPS = f"tags.{LEADERBOARD} = 'true'"
 SEEDS = "tags.seed IS NOT NULL"  # every single training, and every model that was restored without one
 DATA = "tags.stage = 'describe'"  # a page about each data set
 
 _SPEED = "throughput/train_images_per_second"
-_RESULTS = {"test/accuracy": 110, "test/loss": 82, "validation/accuracy": 136, _SPEED: 90}
-_SETTINGS = {"model.name": 95, "train.optimizer.learning_rate": 85, "train.batch_size": 65, "train.epochs": 62}
+_RESULTS = {"test/accuracy_percent": 130, "test/accuracy_percent_std": 80, "test/loss": 75, _SPEED: 85}
+_SETTINGS = {"data.name": 105, "model.name": 90, "train.optimizer.learning_rate": 80, "train.batch_size": 60}
+_SETTINGS |= {"train.epochs": 55, "seeds": 65}
 _METRICS = {f"metrics.`{name}`": width for name, width in _RESULTS.items()}
 _COUNTS = {"train_images": 125, "validation_images": 152, "test_images": 120, "classes": 95}
 _DATA_METRICS = {f"metrics.`data/{name}`": width for name, width in _COUNTS.items()}
@@ -41,7 +44,11 @@ _DATA_COLUMNS = _DATA_METRICS | {"metrics.`data/test_images_in_train`": 190, "ta
 _SELECTION = {"validation/accuracy": 136, "validation/loss": 115, _SPEED: 130}
 """Metrics of a sweep's view, best first by the first one: no test scores, as one chooses by what is on top."""
 _SHOWN_BARS = "FIRST_20_RUNS"  # more are unreadable lines; the UI has 10, 20 and all
-_COLUMNS = _METRICS | {f"params.`{name}`": width for name, width in _SETTINGS.items()} | {"tags.`device`": 58}
+_COLUMNS = (
+    _METRICS
+    | {f"params.`{name}`": width for name, width in _SETTINGS.items()}
+    | {"tags.`device`": 55, "tags.`dvc.exp`": 80, f"tags.`{REGISTRY}`": 80}
+)
 
 
 def sweep_tags(names: Sequence[str]) -> dict[str, str]:
@@ -153,7 +160,7 @@ def _view(
     filter_: str,
     columns: Mapping[str, int],
     charts: Mapping[str, Any] | None = None,
-    order: str = "test/accuracy",
+    order: str = "test/accuracy_percent",
 ) -> str:
     # ordered by a metric: ordered by time, the UI would nest children below their parents
     state = {"searchFilter": filter_, "orderByKey": f"metrics.`{order}`", "orderByAsc": False}

@@ -137,7 +137,7 @@ class RunRecorder:
                     group.log_metrics({f"{split}/{name}_{k}": v for k, v in spread.items()}, step=epochs)
         speed = summarise([result.images_per_second for result in results]).mean
         group.log_metrics(
-            {"throughput/train_images_per_second": speed, "time/compile_seconds": self._compile_seconds}, step=0
+            {"throughput/train_images_per_second": round(speed), "time/compile_seconds": self._compile_seconds}, step=0
         )
         group.describe(_description(self._spec, results))
         group.log_file(self._spec.output / "history.csv")
@@ -181,7 +181,7 @@ class SeedRun:
         scores = {f"{row.split}/{name}": getattr(row, name) for row in (train, validation) for name in METRICS}
         speed = {
             "time/epoch_seconds": train.seconds,
-            "throughput/train_images_per_second": train.examples / train.seconds,
+            "throughput/train_images_per_second": round(train.examples / train.seconds),
             "train/learning_rate": learning_rate,
         }
         self.run.log_metrics(scores | speed, step=train.epoch)
@@ -208,6 +208,7 @@ class SeedRun:
                 classes=len(spec.dataset.classes),
                 files=[directory / "classifier.json", directory / "weights.safetensors"],
                 metrics=[f"{split}/{name}" for split in SPLITS for name in METRICS],
+                note=_description(spec, [result]),
             )
         run.describe(_description(spec, [result]))
         run.log_text(history_csv(result.history), "history.csv")

@@ -6,11 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from ..config.labels import short_label
 from ..config.schema.model import ModelConfig
 from ..config.schema.tracking import TrackingConfig
 from ..config.schema.train import TrainConfig
 from ..config.schema.whole import Config
-from ..core import fingerprint
+from ..core import fingerprint, provenance
 from ..data.dataset import Dataset
 from ..models.architecture import Architecture
 
@@ -104,4 +105,7 @@ class RunSpec:
     @property
     def label(self) -> str:
         """Start of the names of its runs; short, as the MLflow UI cuts names at about 18 characters."""
-        return " ".join(filter(None, (self.framework, self.sweep.label if self.sweep else "")))
+        if self.sweep:
+            return " ".join(filter(None, (self.framework, self.sweep.label)))
+        experiment = provenance.dvc()["exp"]
+        return " ".join(filter(None, (self.framework, experiment or short_label(provenance.overrides()))))
