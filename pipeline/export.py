@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 
 from .config.call import stage
-from .config.schema.compare import MarginConfig
 from .config.schema.export import ExportConfig
 from .config.schema.tracking import TrackingConfig
 from .core.paths import PREPARED, RESULTS, main_root
@@ -23,10 +22,8 @@ from .tracking.store import ensure_store
 from .tracking.tracker import Tracker
 
 
-@stage("export", "framework", "seeds", "export", "compare.margin", "tracking", description=__doc__)
-def main(
-    *, framework: str, seeds: Sequence[int], export: ExportConfig, margin: MarginConfig, tracking: TrackingConfig
-) -> None:
+@stage("export", "framework", "seeds", "export", "tracking", description=__doc__)
+def main(*, framework: str, seeds: Sequence[int], export: ExportConfig, tracking: TrackingConfig) -> None:
     """Export, prove, time, print and log."""
     ensure_store(main_root())  # before the work
     output, seed = (
@@ -36,7 +33,7 @@ def main(
     references = RunReferences.read(output / "runs.json", f"run `dvc repro train@{framework}`")
     logits = read_logits(output / "predictions.npz", seed)
     network = Network(framework, seed, backend.model_folder(output, seed), Dataset.open(PREPARED), logits)
-    result = run_export(network, export, margin.accuracy, output / "exports")
+    result = run_export(network, export, output / "exports")
     result.write(output / "exports.json")
     print(table_of([result]))
     tracker = Tracker(tracking, main_root())

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
             path, name, version = file, file.stem, "1"
         else:
             path, name, version = _registered(options.model, Path(folder))
-        served = Served.open(path, name, version, threads=options.threads, most=options.most_images)
+        served = Served.of(path, name, version, threads=options.threads, most=options.most_images)
         print(f"{name}/{version}: http://{options.host}:{options.port}/v2/models/{name}/infer", flush=True)
         if options.host not in ("127.0.0.1", "localhost", "::1"):
             print(f"--host {options.host}: everybody who reaches it can use it, without a password", file=sys.stderr)

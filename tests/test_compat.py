@@ -142,6 +142,15 @@ def test_a_model_that_was_saved_before_its_run_is_that_run_s(client: Any, run_id
     assert stored.artifact_path == model.artifact_location
 
 
+def test_a_model_s_page_says_who_made_it_and_from_what(client: Any, run_id: str) -> None:
+    """Else see `mlflow_compat.model_tags`: look at a model's page, "Created by" and "Logged from"."""
+    client.set_tag(run_id, "mlflow.user", "ada")
+    client.set_tag(run_id, "mlflow.source.name", "pipeline.train")
+    found = mlflow_compat.model_tags(client.get_run(run_id), {"mlflow.note.content": "it", "mlflow.user": "bob"})
+    assert found["mlflow.source.name"] == "pipeline.train"
+    assert (found["mlflow.user"], found["mlflow.note.content"]) == ("bob", "it")
+
+
 def test_system_metrics_are_sampled_beside_a_run(tmp_path: Path) -> None:
     """Else see `mlflow_compat.sampled_system_metrics`: it must log every so many seconds, and nothing afterwards.
 

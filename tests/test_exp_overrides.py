@@ -64,6 +64,7 @@ def stale(before: Any, after: Any) -> set[str]:
 
 
 OTHER = {  # where the other value is not made from the default
+    "export.formats": "[onnx]",
     "data.name": "kmnist",
     "data.provider": "tfds",
     "data.mirror": "/somewhere",

@@ -155,7 +155,7 @@ def test_all_formats_of_both_frameworks(project: Path, framework: str) -> None:
         project,
         "pipeline.export",
         *("--params", "params.yaml", f"framework={framework}", "export.formats=[onnx,native,litert,onnx_int8]"),
-        "compare.margin.accuracy=0.3",  # 60 images show no smaller one
+        "export.margin=0.3",  # 60 images show no smaller one
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     for title in ("ONNX", "ONNX int8", "LiteRT"):
@@ -177,7 +177,7 @@ def test_a_file_that_computes_something_else_fails_and_nothing_is_replaced(proje
     assert done.stderr.splitlines()[-1].startswith(
         "error: ONNX: a logit differs by 0.5 from that of PyTorch; allowed: "
     )
-    done = run_module(project, *command, "export.formats=[onnx_int8]", "compare.margin.accuracy=0.001")
+    done = run_module(project, *command, "export.formats=[onnx_int8]", "export.margin=0.001")
     assert done.returncode == 1
     assert "error: ONNX int8: not shown to be as accurate within 0.001" in done.stderr
     predictions.unlink()

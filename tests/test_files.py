@@ -33,6 +33,14 @@ ALLOWED = {
     "sweeps/workers/worker.py": "a stream on a descriptor",
     "core/quiet.py": "a stream on a descriptor",
     "training/run_logging.py": "into a temporary folder",
+    "exports/export.py": "into a temporary folder, or the one that `atomic_directory` has just made",
+    "exports/process.py": "into a temporary folder",
+    "exports/promotion.py": "into a temporary folder",
+    "exports/pytorch_files.py": "into the folder that `atomic_directory` has just made",
+    "exports/tensorflow_files.py": "into the folder that `atomic_directory` has just made",
+    "reproduction/dvc_cache.py": "into a temporary folder",
+    "reproduction/workspace.py": "into a temporary folder",
+    "tracking/registry.py": "into a temporary folder",
     "sweeps/workers/__init__.py": "the log of the workers, in a temporary folder",
 }
 OTHER_MEANING = {"ast.dump", "backend.save", "checkpoint.save", "flavours.save", "safetensors.save", "tracker.link"}

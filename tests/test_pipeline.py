@@ -454,7 +454,7 @@ def test_a_temporary_experiment_lands_in_the_same_store(project: Path, client: m
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     experiment = client.get_experiment_by_name("tensorflow-vs-pytorch")
     found = client.search_runs([experiment.experiment_id], "tags.`dvc.exp` = 'short'")
-    assert sorted(run.info.run_name for run in found) == ["pytorch", "pytorch s0", "pytorch s1"]
+    assert sorted(run.info.run_name for run in found) == ["pytorch short", "pytorch short s0", "pytorch short s1"]
     assert {run.data.params["train.epochs"] for run in found} == {"1"}
     assert all(f"{project}/mlartifacts" in run.info.artifact_uri for run in found)
     assert sorted(path.name for path in project.iterdir()) == before

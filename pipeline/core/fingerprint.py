@@ -116,7 +116,7 @@ CODE: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "export": (
         *_BACKEND,
-        *_below("config/schema", "compare.py", "export.py"),
+        "config/schema/export.py",
         "comparison/paired_tests.py",
         *_below("core", "frameworks.py"),
         "evaluation/metrics.py",

@@ -49,11 +49,10 @@ class _Read:
     timing: Timing
 
 
-def export(network: Network, config: ExportConfig, margin: float, output: Path) -> ExportResult:
+def export(network: Network, config: ExportConfig, output: Path) -> ExportResult:
     """Write every format into `output`, which is replaced, prove each, and return the result.
 
-    `margin`: of the accuracy of `onnx_int8`. Raises `ExportError` naming the format that does not compute the same;
-    `output` is unchanged then.
+    Raises `ExportError` naming the format that does not compute the same; `output` is unchanged then.
     """
     architecture, weights, description = backend.read_saved(network.folder)
     wanted = [(name, found) for name in config.formats if (found := format_of(name, network.framework))]
@@ -90,7 +89,7 @@ def export(network: Network, config: ExportConfig, margin: float, output: Path) 
                         )
                 read = _process("read", name, network.framework, path, images, place)
                 size = _bytes_of(path)
-                files.append(_judged(name, found, read, size, network, test.labels, config, margin))
+                files.append(_judged(name, found, read, size, network, test.labels, config))
                 progress(1)
         return ExportResult(
             framework=network.framework,
@@ -115,7 +114,7 @@ def _process(verb: str, name: Format, framework: str, *paths: Path) -> _Read:
     *given, scratch = paths
     result = scratch / f"{verb}_{name}.npz"
     command = [sys.executable, "-m", _MODULE, verb, name, framework, *map(str, given), str(result)]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode or not result.exists():
         said = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
         raise ExportError(
@@ -133,7 +132,6 @@ def _judged(
     network: Network,
     labels: np.ndarray,
     config: ExportConfig,
-    margin: float = 0.0,
 ) -> ExportedFile:
     """Compare logits with those of the framework. Raises `ExportError` if they are not the same."""
     expected = network.logits[: len(read.logits)]
@@ -152,10 +150,10 @@ def _judged(
                 f"; allowed: {allowed:.3g} (export.tolerance = {config.tolerance:g} of the largest)"
             )
     else:
-        p_value = _p_equivalence(read.logits, expected, labels, margin)
+        p_value = _p_equivalence(read.logits, expected, labels, config.margin)
         if p_value >= paired_tests.LEVEL:
             raise ExportError(
-                f"{found.title}: not shown to be as accurate within {margin:g}: {changed} of {len(expected):,} "
+                f"{found.title}: not shown to be as accurate within {config.margin:g}: {changed} of {len(expected):,} "
                 f"predictions changed, equivalence test p = {p_value:.3g}"
             )
     return ExportedFile(

@@ -128,11 +128,10 @@ class Promoter:
 
     def _against(self, champion: Version, version: Version, candidate: Candidate, dataset: Dataset) -> Promotion:
         """Decide between the champion and the version by the paired test, then by speed."""
-        client, config = self.tracker.client, self.config
         before = champion.tags.get("seeds", "").split()
         titles = (f"champion {champion}", f"challenger {version}")
         after = [candidate.runs[seed] for seed in sorted(candidate.runs)]
-        found = compare_runs(self.tracker, before, after, titles, config, self.scratch)
+        found = compare_runs(self.tracker, before, after, titles, self.config, self.scratch)
         verdict, said = found.verdicts["accuracy"], found.sentence("accuracy")
         if verdict.kind == "b_better":
             self._crown(version, champion)

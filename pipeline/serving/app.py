@@ -36,7 +36,7 @@ class Served:
     """Of the file: framework, data, classes."""
 
     @classmethod
-    def open(cls, path: Path, name: str, version: str, *, threads: int, most: int) -> "Served":
+    def of(cls, path: Path, name: str, version: str, *, threads: int, most: int) -> "Served":
         """Open an ONNX file that `pipeline.export` or `pipeline.promote` wrote. Raises `UserError`."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1

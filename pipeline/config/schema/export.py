@@ -19,8 +19,10 @@ class ExportConfig(Section):
     tolerance: Annotated[float, Field(gt=0, lt=1)]
     """Largest difference of a logit, relative to the largest logit of all, but at least to 1. Not for `onnx_int8`.
 
-    That one is judged by the test of equivalence (`compare.margin.accuracy`) on the whole test split.
+    That one is judged by the test of equivalence on the whole test split.
     """
+    margin: Annotated[float, Field(gt=0, lt=1)]
+    """The smallest difference in accuracy that matters: a fraction of the examples, for `onnx_int8`."""
     calibration_images: Positive
     """Training images that give the ranges of the values of `onnx_int8`."""
 
