@@ -37,6 +37,7 @@ from .data.dataset import Dataset
 from .equality.fairness import differences, differing_sections, in_words
 from .equality.levels import ParityResult
 from .evaluation.speed_result import SpeedResult
+from .exports.result import ExportResult
 from .models.manifest import Manifest
 from .reports.publish import publish
 from .reports.table import show, show_all
@@ -90,7 +91,9 @@ def compare_results(*, evaluate: EvaluateConfig, compare: CompareConfig, trackin
             speed=PairSpeed.of(speed, name),
             parity=parity.of_arm(name),
         )
-        where = publish(comparison, output, dataset, tracking, front=True)
+        advice = "run `dvc repro export`"
+        exports = [ExportResult.read(RESULTS / arm / "exports.json", advice) for arm in (reference, name)]
+        where = publish(comparison, output, dataset, tracking, front=True, exports=exports)
         show(comparison, output / "table.txt", where)
         comparisons[b.title] = comparison
     if len(others) > 1:

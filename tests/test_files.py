@@ -39,6 +39,7 @@ ALLOWED = {
     "exports/pytorch_files.py": "into the folder that `atomic_directory` has just made",
     "exports/tensorflow_files.py": "into the folder that `atomic_directory` has just made",
     "reproduction/dvc_cache.py": "into a temporary folder",
+    "reproduction/restored_data.py": "into a temporary folder",
     "reproduction/workspace.py": "into a temporary folder",
     "tracking/registry.py": "into a temporary folder",
     "sweeps/workers/__init__.py": "the log of the workers, in a temporary folder",

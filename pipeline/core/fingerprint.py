@@ -109,6 +109,7 @@ CODE: Final[Mapping[str, tuple[str, ...]]] = {
         "comparison",
         *_below("evaluation", "metrics.py", "speed_result.py", "summary.py"),
         *_below("training", "results.py"),
+        *_below("exports", "result.py", "table.py"),
         *_below("reports", "publish.py", "html.py", "report.html.j2", "table.py"),
         *_below("reports/figures", "comparison.py", "curves.py", "evaluation.py"),
         *_SHOWN,

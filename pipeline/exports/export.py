@@ -21,8 +21,7 @@ from ..evaluation import metrics
 from ..models import backend
 from . import declared, int8
 from .formats import INT8, ONNX, FileFormat, format_of
-from .result import ExportedFile, ExportResult
-from .timing import Timing
+from .result import ExportedFile, ExportResult, Timing
 
 _MODULE: Final = "pipeline.exports.process"
 _BOOTSTRAP: Final = 2000

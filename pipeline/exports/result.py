@@ -1,7 +1,17 @@
 """What came of an export: `exports.json`."""
 
 from ..core.records import Record
-from .timing import Timing
+
+
+class Timing(Record):
+    """Medians over calls."""
+
+    one_image_milliseconds: float
+    """Of a batch of one image."""
+    batch_milliseconds: float
+    """Of a batch of 256 images, or of as many as there are."""
+    images_per_second: float
+    """In such batches."""
 
 
 class ExportedFile(Record):

@@ -5,25 +5,14 @@ from typing import Final
 
 import numpy as np
 
-from ..core.records import Record
 from .formats import Predict
+from .result import Timing
 
 _LARGE: Final = 256  # images
 _SECONDS: Final = 0.6  # of measuring, for each size
 _WARM_UP: Final = 5
 _LEAST_CALLS: Final = 5
 _MOST_CALLS: Final = 500
-
-
-class Timing(Record):
-    """Medians over calls."""
-
-    one_image_milliseconds: float
-    """Of a batch of one image."""
-    batch_milliseconds: float
-    """Of a batch of 256 images, or of as many as there are."""
-    images_per_second: float
-    """In such batches."""
 
 
 def measure(predict: Predict, images: np.ndarray) -> Timing:

@@ -13,10 +13,13 @@ from PIL import Image
 from ..comparison.arm import Arm
 from ..comparison.result import TITLES, Comparison
 from ..comparison.verdict import UNITS
+from ..core.frameworks import find
 from ..data.dataset import Dataset
 from ..equality.fairness import differences
 from ..evaluation import metrics
 from ..evaluation.summary import summarise
+from ..exports.result import ExportResult
+from ..exports.table import rows_of
 from ..models.manifest import Manifest
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -24,10 +27,16 @@ _MOST_SHOWN = 48
 """Images in the gallery of disagreements."""
 
 
-def page(comparison: Comparison, pictures: Mapping[str, str], dataset: Dataset | None) -> str:
+def page(
+    comparison: Comparison,
+    pictures: Mapping[str, str],
+    dataset: Dataset | None,
+    exports: Sequence[ExportResult] = (),
+) -> str:
     """Render the HTML of a comparison.
 
-    `pictures`: `data:` addresses by name; `dataset`: for the gallery of disagreements, which is left out without it.
+    `pictures`: `data:` addresses by name; `dataset`: for the gallery of disagreements, which is left out without it;
+    `exports`: of the arms, for the table of files for production, which is left out without them.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     manifest = comparison.a.manifest
@@ -39,6 +48,7 @@ def page(comparison: Comparison, pictures: Mapping[str, str], dataset: Dataset |
         titles=TITLES,
         metrics=[_metric(comparison, metric) for metric in comparison.differences],
         gallery=_gallery(comparison, dataset) if dataset else None,
+        exports=[(find(result.framework).style.title, rows_of(result)) for result in exports],
         settings=_settings(manifest),
         versions=_versions(comparison),
         machine=manifest.machine,

@@ -1,6 +1,6 @@
 """Publish a comparison: a page, figures, JSON and an MLflow run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..core.files import write_json, write_text
 from ..core.paths import main_root
 from ..data.dataset import Dataset
 from ..evaluation import metrics
+from ..exports.result import ExportResult
 from ..tracking import views
 from ..tracking.delivery import RUN_ID
 from ..tracking.journal import is_local
@@ -36,12 +37,13 @@ def publish(
     parent: str | None = None,
     tags: Mapping[str, Any] | None = None,
     front: bool = False,
+    exports: Sequence[ExportResult] = (),
 ) -> list[str]:
     """Write JSON, figures and `report.html` into `output`, and log all as an MLflow run.
 
     `dataset`: for the images that the arms predict differently; None if it is not on this machine. `label`: goes into
     the run's name, before the verdict; empty: network and data. `parent`: id of the parent run. `front`: have the saved
-    view of curves and the bar of links on the experiment's page lead to this run. Returns the lines that tell where to
+    view of curves and the bar of links on the experiment's page lead to this run. `exports`: of the arms. Returns the lines that tell where to
     look.
     """
     output.mkdir(parents=True, exist_ok=True)
@@ -51,7 +53,7 @@ def publish(
     for name, figure in _figures(comparison, dataset).items():
         pictures[name] = data_uri(figure)
         save(figure, output / f"{name}.png")
-    write_text(output / "report.html", html.page(comparison, pictures, dataset))
+    write_text(output / "report.html", html.page(comparison, pictures, dataset, exports))
     tracker = Tracker(tracking, main_root())
     what = label or f"{comparison.a.manifest.model} {comparison.a.manifest.data}"
     run_name = f"compare {what}: {comparison.label('accuracy').split(' (')[0]}"

@@ -115,7 +115,8 @@ def _models(client: Any, run: RunRecord) -> Iterator[Row]:
     for model in lookup.models_of(client, run):
         yield "model", f"{model.name} ({model.model_id})"
     for version in client.search_model_versions(f"run_id='{run.id}'"):
-        aliases = "".join(f" @{alias}" for alias in version.aliases)
+        found = client.get_model_version(version.name, version.version)  # a search leaves the aliases out
+        aliases = "".join(f" @{alias}" for alias in found.aliases)
         yield "version", f"{version.name}/{version.version}{aliases}"
 
 
