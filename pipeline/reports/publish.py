@@ -43,8 +43,9 @@ def publish(
 
     `dataset`: for the images that the arms predict differently; None if it is not on this machine. `label`: goes into
     the run's name, before the verdict; empty: network and data. `parent`: id of the parent run. `front`: have the saved
-    view of curves and the bar of links on the experiment's page lead to this run. `exports`: of the arms. Returns the lines that tell where to
-    look.
+    view of curves and the bar of links on the experiment's page lead to this run. `exports`: of the arms.
+
+    Returns the lines that tell where to look.
     """
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "comparison.json", comparison.document())
