@@ -299,3 +299,16 @@ def test_an_experiment_is_found_after_a_push_and_a_pull(project: Path, tmp_path:
     card = run_module(project, "pipeline.lineage", "results/pytorch", **store).stdout
     assert card.startswith("results/pytorch: folder\n")
     assert re.search(rf"restored from +{runs['group']}\n", card)
+
+
+def test_a_run_of_a_repository_without_a_commit_comes_back(tmp_path: Path) -> None:
+    project = clone_project(tmp_path / "project")
+    shutil.rmtree(project / ".git")
+    run(project, "git", "init", "-q")
+    options = ("framework=pytorch", "seeds=[0]", "train.epochs=1", *TINY, "evaluate.plots=false")
+    trained = run_module(project, "pipeline.train", *options, "hydra.run.dir=outputs/first")
+    assert trained.returncode == 0, trained.stderr[-3000:]
+    done = run_module(project, "pipeline.rerun", "outputs/first")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "code: commit none and changes, tree " in done.stdout
+    assert done.stdout.endswith("\nsame bits\n")

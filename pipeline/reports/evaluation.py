@@ -74,7 +74,7 @@ def _track(evaluation: Evaluation, references: RunReferences, plots: Path, track
     parent, tags = None, _tags_of_restored(evaluation)
     if references.group:
         rows = [model.tracked for model in evaluation.models]
-        means = means_of(rows) | {f"{name}_std": std for name, std in _deviations(rows).items()}
+        means = _rounded(means_of(rows) | {f"{name}_std": std for name, std in _deviations(rows).items()})
         files = sorted(plots.glob("*.png"))
         shown = tags | {LEADERBOARD: True}
         parent = tracker.add_results(references.group, means, name=f"{framework} restored", tags=shown, files=files)
@@ -109,6 +109,19 @@ def _tags_of_restored(evaluation: Evaluation) -> dict[str, Any]:
         **provenance.origin(),
         "mlflow.runColor": framework.style.colour,
     }
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    """Round what is for readers alone: MLflow shows every digit, and cuts the last ones off."""
+    digits = {"percent": 2, "percent_std": 2, "second": 0}
+    return {
+        name: round(value, digits[end]) if (end := _end(name)) in digits else value for name, value in values.items()
+    }
+
+
+def _end(name: str) -> str:
+    last = name.rpartition("/")[2].split("_")
+    return "_".join(last[-2:]) if last[-1] == "std" else last[-1]
 
 
 def _deviations(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:

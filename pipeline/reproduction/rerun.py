@@ -79,7 +79,9 @@ class Rerun:
         code = self.code or Code(origin.commit, origin.diff, origin.tree)
         with workspace.restored(self.root, code.commit, code.diff, keep=self.keep) as place:
             causes = [*self._of_code(origin, place), *environment.differences(origin.facts, origin.packages)]
-            print(f"code: commit {code.commit[:10]}{' and changes' * bool(code.diff)}, tree {place.tree[:10]}")
+            print(
+                f"code: commit {code.commit[:10] or 'none'}{' and changes' * bool(code.diff)}, tree {place.tree[:10]}"
+            )
             variables = self._variables(origin)
             self._write_params(origin, place.folder, variables)
             causes += self._data(origin, place.folder, variables)
@@ -93,7 +95,7 @@ class Rerun:
             return self._outcomes(origin, place.folder, tuple(causes), complete=complete)
 
     def _require_restorable(self, origin: Origin) -> None:
-        if not (origin.commit or self.code):
+        if not (origin.commit or origin.diff or self.code):
             why = origin.facts.get("git", {}).get("missing", "made without git")
             raise UserError(
                 f"{origin.title}: has no git.commit ({why}), so its code cannot be restored; --here trains with the "

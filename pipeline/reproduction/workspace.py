@@ -26,23 +26,29 @@ class Workspace:
 def restored(root: Path, commit: str, diff: bytes, *, keep: bool = False) -> Iterator[Workspace]:
     """Check out a commit in a new folder and apply a diff; remove the folder at the end, unless `keep`.
 
-    `root`: of a clone. Raises `UserError` if the clone lacks the commit, `ResultError` if the diff does not apply.
+    `root`: of a clone. `commit`: empty for a diff from nothing. Raises `UserError` if the clone lacks the commit, `ResultError` if the diff does not apply.
     """
     place = Path(tempfile.mkdtemp(prefix="rerun-")).resolve()
     folder = place / "code"
     try:
-        if not _has(root, commit):
+        if not commit:  # of a repository without a commit: the diff makes it from nothing
+            folder.mkdir()
+            _git(folder, "init", "-q")
+        elif not _has(root, commit):
             raise UserError(
                 f"git.commit = {commit}: is not in this clone; `git fetch --all`, or run this in the clone that the "
                 "run was made in"
             )
-        _git(root, "worktree", "add", "--detach", str(folder), commit)
+        else:
+            _git(root, "worktree", "add", "--detach", str(folder), commit)
         if diff:
             patch = place / "git.diff"
             patch.write_bytes(diff)
             done = _run(folder, "apply", "--index", "--whitespace=nowarn", str(patch))
             if done.returncode:
-                raise ResultError(f"code: git.diff of the run does not apply to {commit[:10]}: {_said(done)}")
+                raise ResultError(
+                    f"code: git.diff of the run does not apply to {commit[:10] or 'nothing'}: {_said(done)}"
+                )
         tree = _git(folder, "write-tree").strip()
         yield Workspace(folder, commit, tree)
     finally:
@@ -67,9 +73,7 @@ def present() -> Code:
         state = working_tree.read()
     except GitError as error:
         raise UserError(f"--here: {error}") from error
-    if state.commit is None:
-        raise UserError("--here: this repository has no commit yet; commit first")
-    return Code(state.commit, state.diff, state.tree)
+    return Code(state.commit or "", state.diff, state.tree)
 
 
 def changed_files(folder: Path, other: Code, root: Path) -> list[str]:
