@@ -26,7 +26,8 @@ class Workspace:
 def restored(root: Path, commit: str, diff: bytes, *, keep: bool = False) -> Iterator[Workspace]:
     """Check out a commit in a new folder and apply a diff; remove the folder at the end, unless `keep`.
 
-    `root`: of a clone. `commit`: empty for a diff from nothing. Raises `UserError` if the clone lacks the commit, `ResultError` if the diff does not apply.
+    `root`: of a clone. `commit`: empty for a diff from nothing. Raises `UserError` if the clone lacks the commit,
+    `ResultError` if the diff does not apply.
     """
     place = Path(tempfile.mkdtemp(prefix="rerun-")).resolve()
     folder = place / "code"
