@@ -52,9 +52,11 @@ def main(arguments: Sequence[str]) -> None:
     seeds = rerun.seeds_to_repeat(tracker.client, match, options.reference)
     groups = rerun.trainings(seeds)
     chosen = sum(map(len, groups))
-    print(f"{options.reference}: {match.kind}{f', {match.note}' if match.note else ''}; {chosen} seeds to train again")
+    print(f"{options.reference}: {match.kind}{f', {match.note}' if match.note else ''}; {chosen} seed{'s' * (chosen > 1)} to train again")
     outcomes = []
-    with tempfile.TemporaryDirectory(prefix="rerun-") as scratch:
+    workspace.tidy(root)
+    with tempfile.TemporaryDirectory(prefix=workspace.PREFIX) as scratch:
+        workspace.own(Path(scratch))
         code = workspace.present() if options.here else None
         how = rerun.Rerun(tracker, root, Path(scratch), tuple(options.overrides), code, keep=options.keep)
         for group in groups:

@@ -155,6 +155,7 @@ def test_all_formats_of_both_frameworks(project: Path, framework: str) -> None:
         project,
         "pipeline.export",
         *("--params", "params.yaml", f"framework={framework}", "export.formats=[onnx,native,litert,onnx_int8]"),
+        "export.examples=3",
         "export.margin=0.3",  # 60 images show no smaller one
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

@@ -78,7 +78,8 @@ def ratio(low: float, mean: float, high: float) -> dict[str, float]:
             "tf",
             "TF is equivalent to TORCH and 1.20 times as fast at inference",
         ),
-        ({"speed": None}, "tf", "TF and TORCH are equivalent and equally fast"),
+        ({"speed": None}, "tf", "TF and TORCH are equivalent, and their speed was not measured; TF comes first"),
+        ({"speed": {"ratios": {"latency": ratio(0.9, 1, 1.1)}}}, "tf", "TF and TORCH are equivalent and equally fast"),
     ],
 )
 def test_the_better_side_goes_on_and_of_equivalent_ones_the_faster(
@@ -311,6 +312,8 @@ BAD: dict[str, tuple[Any, str]] = {
     "binary size": (tensor(IMAGE, parameters={"binary_data_size": 9}), "inputs[0].parameters.binary_data_size = 9: 0"),
     "parameters": (tensor(IMAGE, parameters=[1]), "parameters of inputs[0] = [1]: allowed: an object"),
     "outputs": (tensor(IMAGE) | {"outputs": [{"name": "x"}]}, 'outputs[0].name = "x": allowed: logits, probabilities'),
+    "transposed": (tensor(IMAGE, data=[[0, 0], [0, 0]]), "inputs[0].data: is of the shape [2, 2]; allowed: flat, or"),
+    "outputs, zero": (tensor(IMAGE) | {"outputs": 0}, "outputs = 0: allowed: a list"),
     "outputs, no list": (tensor(IMAGE) | {"outputs": "x"}, 'outputs = "x": allowed: a list'),
     "id": (tensor(IMAGE) | {"id": 7}, "id = 7: allowed: a text"),
 }
@@ -332,6 +335,9 @@ def test_bytes_that_are_no_request_get_one_line() -> None:
     for body in [*bodies, b"[" * 100_000, b"NaN", b'{"inputs": [{"name": NaN}]}']:
         with pytest.raises(protocol.BadRequestError):
             protocol.parse(body, None, (2, 2, 1), 8)
-    for length in ("-1", "x", "99999", "\u00b2"):
+    for depth in range(900, 1100):
+        with pytest.raises(protocol.BadRequestError):
+            protocol.parse(b"[" * depth + b"]" * depth, None, (2, 2, 1), 8)
+    for length in ("-1", "x", "99999", "\u00b2", "9" * 5000):
         with pytest.raises(protocol.BadRequestError, match="Inference-Header-Content-Length"):
             protocol.parse(good, length, (2, 2, 1), 8)

@@ -1,8 +1,10 @@
 """A run again from what it logged, bit for bit; and every planted difference named."""
 
 import json
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import mlflow
 import numpy as np
 import pytest
 from own_images import fill
-from project_copy import TINY, clone_project, edit, run, run_module
+from project_copy import TINY, clone_project, edit, run, run_module, start
 
 from pipeline.core.machine import cpu_features, machine, packages
 from pipeline.reproduction import environment
@@ -129,6 +131,31 @@ def test_a_parent_s_seeds_come_back_bit_for_bit_and_both_are_tagged(project: Pat
     assert sorted(path.name for path in project.iterdir()) == before
     assert run(project, "git", "worktree", "list").stdout.count("\n") == 1
     assert not run(project, "git", "status", "--porcelain", "pipeline", "conf").stdout
+
+
+def test_a_rerun_that_was_killed_takes_no_name_and_leaves_nothing(
+    project: Path, client: mlflow.MlflowClient, tmp_path: Path
+) -> None:
+    settings = {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    process = start(project, "pipeline.rerun", "pytorch s1", cold=True, **settings)
+    assert process.stdout
+    assert any("epoch 1/2" in line for line in process.stdout)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert len(list(tmp_path.glob("rerun-*"))) == 2
+    leaders = client.search_runs(
+        [client.get_experiment_by_name("tensorflow-vs-pytorch").experiment_id], "tags.leaderboard = 'true'"
+    )
+    assert not any("rerun" in run.info.run_name for run in leaders)
+    done = run_module(project, "pipeline.rerun", "pytorch s1", **settings)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stdout.startswith("pytorch s1: name; 1 seed to train again\n")
+    assert not list(tmp_path.glob("rerun-*"))
+    assert run(project, "git", "worktree", "list").stdout.count("\n") == 1
+    empty = run_module(project, "pipeline.rerun", "")
+    assert empty.returncode == 2
+    assert "names nothing" in empty.stderr
 
 
 def test_lineage_tells_where_from_and_what_came_of_it(project: Path, client: mlflow.MlflowClient) -> None:

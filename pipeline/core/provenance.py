@@ -14,6 +14,8 @@ from .redaction import redacted
 from .working_tree import GitError, WorkingTree
 
 _COMMAND: Final = "PIPELINE_COMMAND"
+RERUN: Final = "rerun"
+"""In place of a DVC stage, what trains a run again."""
 
 
 @lru_cache
@@ -94,6 +96,11 @@ def overrides() -> dict[str, str]:
         if sign
         and key.split(".")[0].split("/")[0] not in ("framework", "seeds", "hydra", "evaluate", "tracking", "sweep")
     }
+
+
+def is_rerun() -> bool:
+    """Return whether this process trains a run again, see `pipeline.reproduction`."""
+    return dvc()["stage"] == RERUN
 
 
 def data_source(path: str, name: str) -> dict[str, str]:

@@ -101,6 +101,12 @@ def branch_at(folder: Path, commit: str | None) -> str:
     return found if commit and head.decode().strip() == commit and found != "HEAD" else ""
 
 
+def is_commit(revision: str) -> bool:
+    """Return whether a text names a commit of the current repository."""
+    named = not revision.startswith("-") and _run("rev-parse", "--verify", "-q", f"{revision}^{{commit}}", check=False)
+    return bool(named)
+
+
 def experiment_commits(name: str) -> list[str]:
     """Return the commits of DVC's experiments of this name, in the current repository."""
     listed = _run("for-each-ref", "--format=%(refname) %(objectname)", "refs/exps", check=False).decode(

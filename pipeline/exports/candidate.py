@@ -67,8 +67,11 @@ def _choice(document: Mapping[str, Any], verdict: str) -> tuple[str, str]:
     if verdict in ("a_better", "b_better"):
         key = verdict[0]
         return key, f"{document[key]['name']} is better than {b if key == 'a' else a}"
+    ratios = (document.get("speed") or {}).get("ratios") or {}
+    if not ratios:
+        return "a", f"{a} and {b} are equivalent, and their speed was not measured; {a} comes first"
     for kind, where in _KINDS.items():
-        ratio = ((document.get("speed") or {}).get("ratios") or {}).get(kind)
+        ratio = ratios.get(kind)
         if ratio and not ratio["low"] <= 1 <= ratio["high"]:
             key = "a" if ratio["mean"] > 1 else "b"
             other = b if key == "a" else a

@@ -37,7 +37,8 @@ def main(arguments: Sequence[str]) -> None:
         path, images, result = map(Path, paths)
         predict = load(found.reader)(path, 1)
     batch = np.load(images, allow_pickle=False)
-    logits = np.concatenate([predict(batch[:1]), predict(batch[1:8]), predict(batch[8:])])  # batches of several sizes
+    parts = [part for part in (batch[:1], batch[1:8], batch[8:]) if len(part)]  # batches of several sizes
+    logits = np.concatenate([predict(part) for part in parts])
     np.savez(result, logits=logits, timing=json.dumps(measure(predict, batch).model_dump()))
 
 

@@ -17,6 +17,7 @@ from ..tracking.runs import flatten
 _RESULTS: Final = ("validation/accuracy", "test/accuracy", "test/loss", "throughput/train_images_per_second")
 _UNSHOWN: Final = ("conf_digest", "framework", "seed", "seeds", "search", "sweep", "data.fingerprint")
 _MOST: Final = 12
+_LONGEST: Final = 80  # characters of a value
 
 Row = tuple[str, str]
 
@@ -84,8 +85,15 @@ def _configuration(client: Any, run: RunRecord, scratch: Path) -> Iterator[Row]:
     except UserError as error:
         yield "differs", f"conf/ cannot be composed: {error}"
         return
-    changed = [f"{key}={value}" for key, value in then.items() if not _unshown(key) and default.get(key, "") != value]
+    changed = [
+        f"{key}={_cut(value)}" for key, value in then.items() if not _unshown(key) and default.get(key, "") != value
+    ]
     yield "differs", f"{_some(changed)}" if changed else "in nothing from conf/ as it is now"
+
+
+def _cut(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _unshown(key: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from ..core.errors import ResultError, UserError
 from ..core.files import write_text
+from ..core.provenance import RERUN
 from ..sweeps import workers
 from ..tracking import lookup
 from ..tracking.journal import is_local
@@ -23,7 +24,6 @@ from .origin import Origin
 from .workspace import Code
 
 SAME: Final = "same bits"
-_STAGE: Final = "rerun"
 _MOST: Final = 5  # names in a sentence
 _NOT_OF_A_RERUN: Final = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "PIPELINE_COMMAND", "MLFLOW_RUN_ID")
 
@@ -123,7 +123,7 @@ class Rerun:
                 chosen[name] = value
             print(f"variable {name}: {'as then, ' + value if value is not None else 'unset, as then'}")
         # as within `dvc exp run --temp`: store, journals and checkpoints are those of the main folder
-        return chosen | {"DVC_ROOT": str(self.root), "DVC_STAGE": _STAGE}
+        return chosen | {"DVC_ROOT": str(self.root), "DVC_STAGE": RERUN}
 
     def _write_params(self, origin: Origin, folder: Path, variables: dict[str, str]) -> None:
         composed = ""
@@ -183,7 +183,7 @@ class Rerun:
     def _mark_group(self, group: str, origin: Origin) -> None:
         """Take the new group out of the leaderboard, where it would be a second row of the same training."""
         self.tracker.add_tags(
-            group, {LEADERBOARD: "false", "mlflow.runName": f"rerun of {origin.title}"[:250], "stage": _STAGE}
+            group, {LEADERBOARD: "false", "mlflow.runName": f"rerun of {origin.title}"[:250], "stage": RERUN}
         )
 
     def _mark(self, outcome: Outcome) -> None:
@@ -228,7 +228,7 @@ def seeds_to_repeat(client: Any, match: lookup.Match, reference: str) -> list[Ru
     """Return the runs of single seeds that a reference names. Raises `UserError` if it names none."""
     seeds = lookup.seeds_of(client, match.runs)
     if seeds:
-        return [seed for seed in seeds if "rerun.of" not in seed.tags] or seeds
+        return [seed for seed in seeds if seed.tags.get("dvc.stage") != RERUN] or seeds
     stages = sorted({run.tags.get("stage", "unknown") for run in match.runs})
     raise UserError(
         f"{reference}: {match.kind} of the stage {', '.join(stages)}, with no training below it; allowed: a run of the "

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..core import frameworks
+from ..core import frameworks, working_tree
 from ..core.errors import UserError
 from ..core.paths import RESULTS
 from ..tracking import lookup
@@ -18,7 +18,7 @@ class ElsewhereError(UserError):
         listed = ", ".join(each for ids in runs.values() for each in ids)
         super().__init__(
             f"{revision}: its runs ({listed}) are in another MLflow store; set MLFLOW_TRACKING_URI to that one, or "
-            "enter its models here: `dvc exp apply` or `git checkout`, then `dvc repro evaluate`"
+            "enter its models here: `dvc exp apply` or `git checkout`, then `dvc repro -f -s evaluate@<framework>`"
         )
         self.runs = runs
 
@@ -30,12 +30,21 @@ def find(client: Any, reference: str) -> Match:
     """
     try:
         return lookup.resolve(client, reference)
-    except UserError:
-        if not (runs := runs_of(reference)):
+    except UserError as error:
+        if not reference.strip() or not _is_revision(reference):
             raise
+        if not (runs := runs_of(reference)):
+            raise UserError(
+                f"{reference}: a revision of git whose runs are not in this store, and whose results are not in DVC's "
+                f"cache: `dvc pull` may bring them, `dvc repro` makes them; else: {error}"
+            ) from error
     if found := lookup.entered(client, [each for ids in runs.values() for each in ids]):
         return Match("revision of git", found)
     raise ElsewhereError(reference, runs)
+
+
+def _is_revision(reference: str) -> bool:
+    return working_tree.is_commit(reference) or bool(working_tree.experiment_commits(reference))
 
 
 def runs_of(revision: str) -> dict[str, list[str]]:
@@ -44,14 +53,13 @@ def runs_of(revision: str) -> dict[str, list[str]]:
     What is not in DVC's cache here is asked of its remotes.
     """
     import dvc.api  # takes a second, and only what MLflow does not know needs it
-    from dvc.exceptions import DvcException
 
     found = {}
     for framework in frameworks.names():
         try:
             text = dvc.api.read(str(RESULTS / framework / "runs.json"), rev=revision, encoding="utf-8")
             stored = json.loads(text)
-        except (DvcException, OSError, ValueError):
+        except Exception:  # of DVC, of its access to git, of a remote: none has the file
             continue
         ids = [stored.get("group"), *(seed["run"] for seed in stored.get("seeds", {}).values())]
         found[framework] = [each for each in ids if each]

@@ -1,15 +1,24 @@
 """The code of a run as it was: a worktree of git at its commit, with the run's own changes on top."""
 
+import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+import psutil
 
 from ..core import working_tree
 from ..core.errors import ResultError, UserError
 from ..core.working_tree import GitError
+
+PREFIX: Final = "rerun-"
+"""Start of the names of temporary folders."""
+_OWNER: Final = "pid"
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,26 @@ class Workspace:
     """The id of the tree that was restored."""
 
 
+def own(place: Path) -> None:
+    """Note in a temporary folder which process it belongs to, for `tidy`."""
+    (place / _OWNER).write_text(f"{os.getpid()}\n", encoding="utf-8")
+
+
+def tidy(root: Path) -> None:
+    """Remove the folders of reruns that were killed, unless a process still works in one. `root`: of their clone."""
+    for owner in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{_OWNER}"):
+        place = owner.parent
+        try:
+            alive = psutil.pid_exists(int(owner.read_text(encoding="utf-8")))
+        except (OSError, ValueError):  # another one removes it, or writes it
+            continue
+        busy = (process.info["cwd"] or "" for process in psutil.process_iter(["cwd"]))
+        if not alive and not any(Path(folder).is_relative_to(place) for folder in busy):
+            _run(root, "worktree", "remove", "--force", str(place / "code"))
+            shutil.rmtree(place, ignore_errors=True)
+    _run(root, "worktree", "prune")
+
+
 @contextmanager
 def restored(root: Path, commit: str, diff: bytes, *, keep: bool = False) -> Iterator[Workspace]:
     """Check out a commit in a new folder and apply a diff; remove the folder at the end, unless `keep`.
@@ -29,7 +58,8 @@ def restored(root: Path, commit: str, diff: bytes, *, keep: bool = False) -> Ite
     `root`: of a clone. `commit`: empty for a diff from nothing. Raises `UserError` if the clone lacks the commit,
     `ResultError` if the diff does not apply.
     """
-    place = Path(tempfile.mkdtemp(prefix="rerun-")).resolve()
+    place = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
+    own(place)
     folder = place / "code"
     try:
         if not commit:  # of a repository without a commit: the diff makes it from nothing
@@ -55,7 +85,7 @@ def restored(root: Path, commit: str, diff: bytes, *, keep: bool = False) -> Ite
     finally:
         if not keep:
             _run(root, "worktree", "remove", "--force", str(folder))
-            subprocess.run(["rm", "-rf", "--", str(place)], check=False)
+            shutil.rmtree(place, ignore_errors=True)
             _run(root, "worktree", "prune")
 
 

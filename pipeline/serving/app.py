@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
 
 from ..core.errors import UserError
 from . import protocol
@@ -106,6 +107,8 @@ def application(served: Served) -> FastAPI:
             parsed = protocol.parse(body, request.headers.get(protocol.LENGTH_HEADER), served.shape, served.most)
         except BadRequestError as error:
             return JSONResponse({"error": str(error)}, 400)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
         if len(parsed.images) <= _AT_ONCE:
             results = served.run(parsed)
         else:

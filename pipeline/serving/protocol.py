@@ -37,6 +37,13 @@ class Request:
 
 def parse(body: bytes, header_length: str | None, shape: Sequence[int], most: int) -> Request:
     """Parse the body of a request. `shape`: of an image; `most`: images allowed. Raises `BadRequestError`."""
+    try:
+        return _parse(body, header_length, shape, most)
+    except RecursionError as error:
+        raise BadRequestError("the body is nested too deeply") from error
+
+
+def _parse(body: bytes, header_length: str | None, shape: Sequence[int], most: int) -> Request:
     document, rest = _split(body, header_length)
     given = _one_input(document)
     datatype = given.get("datatype")
@@ -48,7 +55,7 @@ def parse(body: bytes, header_length: str | None, shape: Sequence[int], most: in
         raise BadRequestError(f"inputs[0].shape = {_short(sizes)}: allowed: {allowed}")
     if len(sizes) != 1 + len(shape) or sizes[1:] != list(shape) or not 1 <= sizes[0] <= most:
         raise BadRequestError(f"inputs[0].shape = {_short(sizes)}: allowed: {allowed}")
-    values = _values(given, rest)
+    values = _values(given, rest, sizes)
     if values.size != int(np.prod(sizes)):
         raise BadRequestError(f"inputs[0]: {values.size:,} values; its shape {sizes} has {int(np.prod(sizes)):,}")
     outputs, binary = _asked(document)
@@ -86,14 +93,14 @@ def answer(
 def _split(body: bytes, header_length: str | None) -> tuple[dict[str, Any], bytes]:
     length = len(body)
     if header_length is not None:
-        if not (header_length.isascii() and header_length.isdigit() and int(header_length) <= len(body)):
+        digits = header_length.isascii() and header_length.isdigit() and len(header_length) < 20
+        if not (digits and int(header_length) <= len(body)):
             raise BadRequestError(f"{LENGTH_HEADER} = {_short(header_length)}: allowed: 0 to {len(body)}")
         length = int(header_length)
     try:
         document = json.loads(body[:length])
-    except (ValueError, RecursionError) as error:
-        said = "nested too deeply" if isinstance(error, RecursionError) else _short(str(error), quoted=False)
-        raise BadRequestError(f"the body is not JSON: {said}") from error
+    except ValueError as error:
+        raise BadRequestError(f"the body is not JSON: {_short(str(error), quoted=False)}") from error
     if not isinstance(document, dict):
         raise BadRequestError(f"the body is {_short(document)}: allowed: an object with the key inputs")
     return document, body[length:]
@@ -108,7 +115,7 @@ def _one_input(document: Mapping[str, Any]) -> Mapping[str, Any]:
     return inputs[0]
 
 
-def _values(given: Mapping[str, Any], rest: bytes) -> np.ndarray:
+def _values(given: Mapping[str, Any], rest: bytes, sizes: Sequence[int]) -> np.ndarray:
     """Return the values of the tensor, uint8, flat."""
     size = _parameters(given, "inputs[0]").get("binary_data_size")
     if size is not None:
@@ -126,13 +133,16 @@ def _values(given: Mapping[str, Any], rest: bytes) -> np.ndarray:
         raise BadRequestError("inputs[0].data: its lists are not all of one length") from error
     if values.dtype.kind not in "iu" or (values.size and not (values.min() >= 0 and values.max() <= 255)):
         raise BadRequestError("inputs[0].data: holds other values; allowed: whole numbers from 0 to 255")
+    if values.ndim > 1 and list(values.shape) != list(sizes):
+        raise BadRequestError(f"inputs[0].data: is of the shape {list(values.shape)}; allowed: flat, or {list(sizes)}")
     return values.astype(np.uint8).ravel()
 
 
 def _asked(document: Mapping[str, Any]) -> tuple[tuple[str, ...], frozenset[str]]:
     """Return the outputs that are asked for, and which of them as bytes."""
     every = _parameters(document, "the request").get("binary_data_output", False)
-    asked = document.get("outputs") or [{"name": name} for name in OUTPUTS]
+    asked = document.get("outputs", [])
+    asked = [{"name": name} for name in OUTPUTS] if asked == [] else asked
     if not (isinstance(asked, list) and all(isinstance(each, dict) for each in asked)):
         raise BadRequestError(f"outputs = {_short(asked)}: allowed: a list of {{name: ...}}")
     names, binary = [], set()

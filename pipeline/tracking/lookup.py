@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..core.errors import UserError
+from ..core.provenance import RERUN
 from .lifecycle import MISSING, active_run
 from .references import RunReferences
 
@@ -103,7 +104,8 @@ def entered(client: Any, ids: Sequence[str]) -> list[RunRecord]:
 
 def _by_text(client: Any, text: str) -> Match:
     quoted = _quoted(text)
-    if quoted and (named := search(client, f"attributes.run_name = {quoted}")):
+    named = search(client, f"attributes.run_name = {quoted}") if quoted else []
+    if named := [run for run in named if run.tags.get("dvc.stage") != RERUN or text.startswith(RERUN)]:
         note = f"the newest of {len(named)} runs of this name" if len(named) > 1 else ""
         return Match("name", named[:1], note)
     if quoted and (runs := search(client, f"tags.`dvc.exp` = {quoted}")):

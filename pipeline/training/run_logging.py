@@ -217,7 +217,8 @@ class SeedRun:
 def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str, Any]:
     """Return the tags that runs are searched and grouped by; `seed` None: those of the group."""
     here, device, style = machine(), classifier.device, find(spec.framework).style
-    in_leaderboard = seed is None or (spec.sweep and len(spec.seeds) == 1)
+    alone = spec.sweep and len(spec.seeds) == 1
+    in_leaderboard = (seed is None or alone) and not provenance.is_rerun()
     tags = {
         "stage": "train",
         "framework": spec.framework,

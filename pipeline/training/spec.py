@@ -107,5 +107,7 @@ class RunSpec:
         """Start of the names of its runs; short, as the MLflow UI cuts names at about 18 characters."""
         if self.sweep:
             return " ".join(filter(None, (self.framework, self.sweep.label)))
+        if provenance.is_rerun():  # under a name of its own, or it would be taken for the run that it repeats
+            return f"rerun of {self.framework}"
         experiment = provenance.dvc()["exp"]
         return " ".join(filter(None, (self.framework, experiment or short_label(provenance.overrides()))))
