@@ -52,7 +52,8 @@ def main(arguments: Sequence[str]) -> None:
     seeds = rerun.seeds_to_repeat(tracker.client, match, options.reference)
     groups = rerun.trainings(seeds)
     chosen = sum(map(len, groups))
-    print(f"{options.reference}: {match.kind}{f', {match.note}' if match.note else ''}; {chosen} seed{'s' * (chosen > 1)} to train again")
+    taken_for = f"{match.kind}, {match.note}" if match.note else match.kind
+    print(f"{options.reference}: {taken_for}; {chosen} seed{'s' * (chosen > 1)} to train again")
     outcomes = []
     workspace.tidy(root)
     with tempfile.TemporaryDirectory(prefix=workspace.PREFIX) as scratch:
