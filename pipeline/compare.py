@@ -91,8 +91,8 @@ def compare_results(*, evaluate: EvaluateConfig, compare: CompareConfig, trackin
             speed=PairSpeed.of(speed, name),
             parity=parity.of_arm(name),
         )
-        advice = "run `dvc repro export`"
-        exports = [ExportResult.read(RESULTS / arm / "exports.json", advice) for arm in (reference, name)]
+        exported = [path for arm in (reference, name) if (path := RESULTS / arm / "exports.json").exists()]
+        exports = [ExportResult.read(path, "run `dvc repro export`") for path in exported]
         where = publish(comparison, output, dataset, tracking, front=True, exports=exports)
         show(comparison, output / "table.txt", where)
         comparisons[b.title] = comparison
