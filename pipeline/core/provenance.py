@@ -87,17 +87,6 @@ def command() -> str:
     return redacted(os.environ.get(_COMMAND, ""))
 
 
-def overrides() -> dict[str, str]:
-    """Return the overrides of the command line that tell its training from others, by key; empty: there are none."""
-    pairs = (part.partition("=") for part in shlex.split(command()) if not part.startswith("-"))
-    return {
-        key.lstrip("+"): value
-        for key, sign, value in pairs
-        if sign
-        and key.split(".")[0].split("/")[0] not in ("framework", "seeds", "hydra", "evaluate", "tracking", "sweep")
-    }
-
-
 def is_rerun() -> bool:
     """Return whether this process trains a run again, see `pipeline.reproduction`."""
     return dvc()["stage"] == RERUN

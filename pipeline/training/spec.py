@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from ..config.labels import short_label
 from ..config.schema.model import ModelConfig
 from ..config.schema.tracking import TrackingConfig
 from ..config.schema.train import TrainConfig
@@ -110,4 +109,4 @@ class RunSpec:
         if provenance.is_rerun():  # under a name of its own, or it would be taken for the run that it repeats
             return f"rerun of {self.framework}"
         experiment = provenance.dvc()["exp"]
-        return " ".join(filter(None, (self.framework, experiment or short_label(provenance.overrides()))))
+        return " ".join(filter(None, (self.framework, experiment)))
