@@ -343,7 +343,7 @@ def assert_sent_to_another_store(project: Path, arguments: Sequence[str], client
         for name in ("test/accuracy", "test/loss", "test/error_percent"):
             assert same.data.metrics[name] == run.data.metrics[name]
         stored = {item.path for item in there.list_artifacts(same.info.run_id)}
-        assert stored == {"evaluate", "history.csv", "manifest.json", "model"}
+        assert stored == {"evaluate", "history.csv", "manifest.json", "model", "params.yaml"}
     assert not sent
     assert "all 2 jobs are done" in finish(start(project, *arguments, MLFLOW_TRACKING_URI=other))
     there.delete_run(sweep.info.run_id)
