@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
@@ -34,7 +33,6 @@ class Random:
     classes = None
     slow = False
     remarks = ()
-    digests: ClassVar[dict[str, str]] = {}
 
     def __init__(self, count: int) -> None:
         self.parts = {"train": count, "test": 1000}

@@ -11,7 +11,7 @@ import pytest
 from own_images import CONTENT, config, fill, held, put, refusal, run
 
 from pipeline.data.cache import obtain
-from pipeline.data.dataset import FILES, SPLITS
+from pipeline.data.dataset import SPLITS
 
 
 @pytest.fixture(autouse=True)
@@ -58,15 +58,11 @@ def test_the_split_is_a_matter_of_its_seed() -> None:
 def test_neither_names_nor_place_nor_format_move_the_split() -> None:
     fill(a=40, b=40)
     one = run()
-
-    def content() -> dict[Path, bytes]:  # but for the list of the images' names and digests
-        return {path: path.read_bytes() for path in one.folder.rglob("*.*") if path.name != FILES}
-
-    before = content()
+    before = {path: path.read_bytes() for path in one.folder.rglob("*.*")}
     for number in range(80):
         put(f"elsewhere/{'ab'[number // 40]}/deep/{CONTENT[number].sum()}-{number}.bmp", number)
     run("root=elsewhere")
-    assert content() == before
+    assert {path: path.read_bytes() for path in one.folder.rglob("*.*")} == before
 
 
 LAYOUTS: list[tuple[dict[str, str], tuple[str, ...]]] = [

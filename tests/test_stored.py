@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,7 +149,6 @@ class Drawn:
     slow: bool
     classes = ("a", "b")
     remarks = ()
-    digests: ClassVar[dict[str, str]] = {}
 
     @property
     def parts(self) -> dict[str, int]:

@@ -13,7 +13,8 @@ from ..config.schema.whole import Config
 from ..core import frameworks
 from ..core.errors import UserError
 from ..core.frameworks import SeriesStyle, find
-from ..core.paths import PREPARED, main_root
+from ..core.paths import main_root
+from ..data.cache import with_fingerprint
 from ..data.dataset import Dataset
 from ..equality.fairness import differences, in_words
 from ..models.manifest import Manifest
@@ -246,10 +247,4 @@ def _value_at(settings: Mapping[str, Any], key: str) -> Any:
 
 def dataset_of(fingerprint: str) -> Dataset | None:
     """Return the prepared data with this fingerprint, or None if they are not on this machine."""
-    root = main_root()
-    for folder in (root / PREPARED, *(root / "data/cache").glob("*/")):
-        if (folder / "dataset.json").exists():
-            dataset = Dataset.open(folder)
-            if dataset.fingerprint == fingerprint:
-                return dataset
-    return None
+    return next(with_fingerprint(main_root(), fingerprint), None)

@@ -27,7 +27,7 @@ def _below(room: str, *names: str) -> tuple[str, ...]:
 _FETCHED: Final = (
     *_below("core", "files.py", "records.py"),
     *_below("config/schema", "section.py", "data.py"),
-    *_below("data", "downloader.py", "idx.py", "images.py", "providers", "remarks.py"),
+    *_below("data", "downloader.py", "idx.py", "images.py", "inventory.py", "providers", "remarks.py"),
 )
 _NETWORK: Final = (
     *_below("core", "files.py", "records.py"),

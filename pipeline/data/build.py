@@ -11,9 +11,8 @@ import numpy as np
 
 from ..config.schema.data import DataConfig
 from ..core.errors import UserError
-from ..core.files import write_json
 from .array_file import ArrayFile
-from .dataset import FILES, SPLITS, Dataset, DatasetFacts, images_header, labels_content
+from .dataset import SPLITS, Dataset, DatasetFacts, images_header, labels_content
 from .decoding import Findings, Part, decode_all
 from .images import histogram_of
 from .providers import Source
@@ -75,8 +74,6 @@ def _split(source: Source, data: DataConfig, parts: Mapping[str, Part], found: F
         remarks=(*source.remarks, *found.remarks()),
     )
     facts.write(folder / "dataset.json")
-    if source.digests:
-        write_json(folder / FILES, source.digests)
     return Dataset(folder, facts)
 
 

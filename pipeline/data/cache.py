@@ -2,8 +2,10 @@
 
 import multiprocessing
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -15,6 +17,7 @@ from ..core.files import read_json, write_json
 from ..core.paths import PREPARED
 from .build import source_of, write_dataset
 from .dataset import Dataset
+from .inventory import INVENTORY, inventory_of
 from .providers import fetch, opened
 from .providers.folder_provider import signature
 
@@ -82,9 +85,25 @@ def make(data: DataConfig, folder: Path) -> None:
             write_dataset(source, data, prepared)
         shutil.rmtree(folder, ignore_errors=True)
         prepared.rename(folder)
+        _keep_inventory(raw / INVENTORY, inventory_of(folder))
         stamp(folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _keep_inventory(made: Path, kept: Path) -> None:
+    if made.exists():
+        made.replace(kept)
+    else:
+        kept.unlink(missing_ok=True)
+
+
+def with_fingerprint(root: Path, fingerprint: str) -> Iterator[Dataset]:
+    """Yield the prepared data of this machine that say to have this fingerprint; those of other code are passed by."""
+    for folder in (root / PREPARED, *sorted((root / "data/cache").glob("*/"))):
+        with suppress(UserError):
+            if (dataset := Dataset.open(folder)).fingerprint == fingerprint:
+                yield dataset
 
 
 def _is_for(folder: Path, data: DataConfig) -> bool:

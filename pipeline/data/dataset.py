@@ -15,8 +15,6 @@ from .remarks import Remark
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
-FILES: Final = "files.json"
-"""In the folder of prepared data: the digest of each file of a user's folder, by its path there."""
 _CHUNK_IMAGES: Final = 4096
 _MOST_CLASSES: Final = 10
 """Names in a sentence."""

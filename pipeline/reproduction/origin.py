@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from ..core.errors import UserError
+from ..data.inventory import INVENTORY
 from ..tracking import lookup
 from ..tracking.lookup import RunRecord
 
@@ -75,7 +76,7 @@ class Origin:
             threads=int(threads) if threads.isdigit() else None,
             fingerprint=first.tags.get("data.fingerprint", ""),
             data_md5=_dvc_md5(client, first),
-            data_files=lookup.artifact(client, holder, "files.json", folder / first.id) if holder else None,
+            data_files=lookup.artifact(client, holder, INVENTORY, folder / first.id) if holder else None,
         )
 
     @property
@@ -99,7 +100,7 @@ class Origin:
 def _list_holder(client: Any, run: RunRecord) -> str | None:
     """Return the id of the run that has the list of data files: this one, or the group above it."""
     names = {entry.path for entry in client.list_artifacts(run.id)}
-    return run.id if "files.json" in names else run.parent
+    return run.id if INVENTORY in names else run.parent
 
 
 def _dvc_md5(client: Any, run: RunRecord) -> str:

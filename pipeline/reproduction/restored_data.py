@@ -3,13 +3,15 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from ..core.errors import UserError
 from ..core.paths import PREPARED
+from ..data.cache import with_fingerprint
 from ..data.dataset import Dataset
+from ..data.inventory import digests_of, inventory_of
 from .dvc_cache import fetch_folder
 
 Prepare = Callable[[], None]
@@ -25,7 +27,7 @@ def restore(root: Path, folder: Path, fingerprint: str, md5: str, prepare: Prepa
     target = folder / PREPARED
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    for found in _on_disk(root, fingerprint):
+    for found in (dataset.folder for dataset in with_fingerprint(root, fingerprint)):
         if _content(found) == fingerprint:
             target.symlink_to(found)
             return str(found.relative_to(root))
@@ -49,12 +51,12 @@ def fingerprint_in(folder: Path) -> str:
 def changed_files(then: Path | None, folder: Path) -> str:
     """Return which of a user's own images differ, in words; empty if the list of either is missing.
 
-    `then`: the run's `files.json`. `folder`: as of `fingerprint_in`.
+    `then`: the run's inventory. `folder`: as of `fingerprint_in`.
     """
-    now = folder / PREPARED / "files.json"
+    now = inventory_of(folder / PREPARED)
     if then is None or not now.exists():
         return ""
-    before, after = (json.loads(path.read_text(encoding="utf-8")) for path in (then, now))
+    before, after = digests_of(then), digests_of(now)
     names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
     said = [f"{name} ({_what(before.get(name), after.get(name))})" for name in names]
     return f"{', '.join(said[:_MOST])}{f' and {len(said) - _MOST} more' if len(said) > _MOST else ''}"
@@ -64,15 +66,6 @@ def _what(before: Any, after: Any) -> str:
     if before is None:
         return "new"
     return "gone" if after is None else "changed"
-
-
-def _on_disk(root: Path, fingerprint: str) -> Iterator[Path]:
-    for folder in (root / PREPARED, *sorted((root / "data/cache").glob("*/"))):
-        try:
-            if Dataset.open(folder).fingerprint == fingerprint:
-                yield folder
-        except UserError:
-            continue
 
 
 def _content(folder: Path) -> str:

@@ -18,7 +18,8 @@ from ..core.machine import cpu_features, machine, packages, peak_memory_bytes, s
 from ..core.paths import PREPARED
 from ..core.progress import Steps, steps
 from ..core.redaction import redacted
-from ..data.dataset import FILES, Dataset
+from ..data.dataset import Dataset
+from ..data.inventory import INVENTORY, inventory_of
 from ..data.loader import BatchLoader
 from ..evaluation.summary import summarise
 from ..models.backend import Classifier, EpochResult
@@ -298,8 +299,8 @@ def log_configuration(run: Run, spec: RunSpec) -> None:
 
 def _log_data_files(run: Run, dataset: Dataset) -> None:
     """Log the digest of each of a user's own images, if the data were made of such."""
-    if (path := dataset.folder / FILES).exists():
-        run.log_file(path)
+    if (path := inventory_of(dataset.folder)).exists():
+        run.log_text(path.read_text(encoding="utf-8"), INVENTORY)
 
 
 def log_code(run: Run) -> None:

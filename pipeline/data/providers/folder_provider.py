@@ -21,13 +21,13 @@ from ...core.files import read_json, write_json
 from ...core.progress import steps
 from ..downloader import AGAIN, Upstream
 from ..images import Raw, decode
+from ..inventory import INVENTORY
 from ..remarks import Remark
 from .folder_names import printable, some
 from .folder_root import root_of
 from .folder_tree import Tree, survey
 from .source import Example
 
-INVENTORY = "images.json"
 _MOST_SHOWN: Final = 5  # names in a line on the terminal
 
 
@@ -46,11 +46,6 @@ class FolderSource:
     def parts(self) -> dict[str, int]:
         """See `Source`."""
         return {part: len(files) for part, files in self.files.items()}
-
-    @property
-    def digests(self) -> dict[str, str]:
-        """See `Source`."""
-        return {printable(name): digest for files in self.files.values() for name, _, digest in files}
 
     def examples(self, part: str) -> Iterator[Example]:
         """See `Source`."""

@@ -1,7 +1,7 @@
 """The interface of an opened data set: named parts, each a sequence of labelled images."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -31,8 +31,6 @@ class Source(Protocol):
     """Whether decoding is slow enough to be worth several threads."""
     remarks: Sequence[Remark]
     """What was left out of the source."""
-    digests: Mapping[str, str]
-    """BLAKE2b, 32 hexadecimal digits, of each file of a user's folder, by its path there; empty: upstream's files."""
 
     def examples(self, part: str) -> Iterator[Example]:
         """Yield the examples of a part in upstream's order; may be called again."""
@@ -47,7 +45,6 @@ class ArraySource:
     classes: Sequence[str] | None
     slow: bool = False
     remarks: Sequence[Remark] = ()
-    digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def parts(self) -> dict[str, int]:

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,6 @@ class TfdsSource:
     classes: tuple[str, ...] | None
     slow: bool = True
     remarks: Sequence[Remark] = ()
-    digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def parts(self) -> Mapping[str, int]:

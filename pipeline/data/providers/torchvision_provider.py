@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -57,7 +57,6 @@ class TorchvisionSource:
     classes: tuple[str, ...] | None
     slow: bool = False
     remarks: Sequence[Remark] = ()
-    digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def parts(self) -> dict[str, int]:
