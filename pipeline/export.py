@@ -26,10 +26,8 @@ from .tracking.tracker import Tracker
 def main(*, framework: str, seeds: Sequence[int], export: ExportConfig, tracking: TrackingConfig) -> None:
     """Export, prove, time, print and log."""
     ensure_store(main_root())  # before the work
-    output, seed = (
-        RESULTS / framework,
-        seeds[0],
-    )  # the first, and never the best: that would be chosen by the test split
+    output = RESULTS / framework
+    seed = seeds[0]  # the first, and never the best: that would be chosen by the test split
     references = RunReferences.read(output / "runs.json", f"run `dvc repro train@{framework}`")
     logits = read_logits(output / "predictions.npz", seed)
     network = Network(framework, seed, backend.model_folder(output, seed), Dataset.open(PREPARED), logits)

@@ -120,7 +120,7 @@ CODE: Final[Mapping[str, tuple[str, ...]]] = {
         "config/schema/export.py",
         "comparison/paired_tests.py",
         *_below("core", "frameworks.py"),
-        "evaluation/metrics.py",
+        *_below("evaluation", "latency.py", "metrics.py"),
         "exports",
         "tracking",
         "export.py",

@@ -23,6 +23,7 @@ from ..core import frameworks, gpus, working_tree
 from ..core.errors import UserError
 from ..core.machine import command_environment, usable_cores
 from ..core.redaction import redacted
+from ..core.sentences import first_of
 from ..core.working_tree import GitError
 from ..models import device
 from ..tracking import health, journal, outbox
@@ -36,6 +37,7 @@ from .dvc_check import dvc
 _GIB: Final = 2**30
 _LOW_DISK: Final = 2 * _GIB
 _FULL_DISK: Final = _GIB // 4
+_MOST_NAMED: Final = 3  # names in a sentence
 
 
 @dataclass(frozen=True)
@@ -237,19 +239,15 @@ def _checkpoints(root: Path) -> Iterator[tuple[Mark, str]]:
         elif here:
             killed.append(path.parent.name)
     if running:
-        yield "ok", f"running: {_listed(running)}"
+        yield "ok", f"running: {first_of(running, _MOST_NAMED)}"
     if killed:
-        yield "ok", f"killed: {_listed(killed)}; the same command continues each"
+        yield "ok", f"killed: {first_of(killed, _MOST_NAMED)}; the same command continues each"
     others = sorted(path.name for path in folder.iterdir() if not _is_checkpoint(path)) if folder.is_dir() else []
     if others:
-        yield "warn", f"{folder} holds what is no checkpoint: {_listed(others)}; move it away"
+        yield "warn", f"{folder} holds what is no checkpoint: {first_of(others, _MOST_NAMED)}; move it away"
     if states or not (running or killed or others):
         kept = f"{len(states)} unfinished trainings, {size:,.0f} MiB (kept up to 4 GiB and two weeks)"
         yield "ok", kept if states else "none"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _is_checkpoint(path: Path) -> bool:

@@ -21,6 +21,7 @@ from ..evaluation import metrics
 from ..models import backend
 from . import declared, int8
 from .formats import INT8, ONNX, FileFormat, format_of
+from .proof import require_logits, require_same
 from .result import ExportedFile, ExportResult, Timing
 
 _MODULE: Final = "pipeline.exports.process"
@@ -133,22 +134,14 @@ def _judged(
     config: ExportConfig,
 ) -> ExportedFile:
     """Compare logits with those of the framework. Raises `ExportError` if they are not the same."""
-    expected = network.logits[: len(read.logits)]
-    if read.logits.shape != expected.shape:
-        raise ExportError(f"{found.title}: gives logits of the shape {read.logits.shape}; expected {expected.shape}")
-    if not np.isfinite(read.logits).all():
-        raise ExportError(f"{found.title}: gives logits that are not finite")
-    difference = float(np.abs(read.logits - expected).max())
-    changed = int((metrics.predicted_labels(read.logits) != metrics.predicted_labels(expected)).sum())
-    allowed, p_value = None, None
+    expected, allowed, p_value = network.logits[: len(read.logits)], None, None
     if found.exact:
-        allowed = config.tolerance * max(1.0, float(np.abs(expected).max()))
-        if difference > allowed:
-            raise ExportError(
-                f"{found.title}: a logit differs by {difference:.3g} from that of {find(network.framework).style.title}"
-                f"; allowed: {allowed:.3g} (export.tolerance = {config.tolerance:g} of the largest)"
-            )
+        title = find(network.framework).style.title
+        difference, allowed = require_same(found.title, read.logits, expected, config.tolerance, title)
     else:
+        difference = require_logits(found.title, read.logits, expected)
+    changed = int((metrics.predicted_labels(read.logits) != metrics.predicted_labels(expected)).sum())
+    if not found.exact:
         p_value = _p_equivalence(read.logits, expected, labels, config.margin)
         if p_value >= paired_tests.LEVEL:
             raise ExportError(

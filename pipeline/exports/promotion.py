@@ -1,7 +1,6 @@
 """Register the better side of a comparison as a version of one model, and let it take the champion's place."""
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,10 @@ import numpy as np
 
 from ..comparison.from_mlflow import compare_runs
 from ..config.schema.whole import Config
-from ..core.errors import ExportError, ResultError, UserError
+from ..core.errors import ResultError, UserError
+from ..core.frameworks import find
 from ..data.dataset import Dataset
+from ..evaluation.latency import seconds
 from ..models import backend
 from ..tracking import lookup, registry
 from ..tracking.registry import Version
@@ -21,6 +22,7 @@ from ..tracking.views import REGISTRY
 from . import declared
 from .candidate import Candidate
 from .formats import open_onnx
+from .proof import require_same
 
 _ROUNDS: Final = 15
 _CALLS: Final = 20
@@ -93,10 +95,8 @@ class Promoter:
         with np.load(predictions, allow_pickle=False) as file:
             expected = file["logits"]
         found = open_onnx(path, 1)(np.ascontiguousarray(dataset.split("test").images[:]))
-        allowed = self.config.export.tolerance * max(1.0, float(np.abs(expected).max()))
-        difference = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
-        if not difference <= allowed:
-            raise ExportError(f"ONNX of {run.name}: a logit differs by {difference:.3g}; allowed: {allowed:.3g}")
+        title = find(facts["framework"]).style.title
+        require_same(f"ONNX of {run.name}", found, expected, self.config.export.tolerance, title)
         return facts["weights"], content
 
     def _register(
@@ -161,13 +161,8 @@ class Promoter:
         both = [open_onnx(registry.onnx_of(each, self.scratch), 1) for each in (champion, version)]
         ratios = []
         for _ in range(_ROUNDS):
-            taken = []
-            for predict in both:
-                began = time.perf_counter()
-                for _ in range(_CALLS):
-                    predict(image)
-                taken.append(time.perf_counter() - began)
-            ratios.append(taken[1] / taken[0])
+            before, after = (seconds(lambda p=predict: [p(image) for _ in range(_CALLS)]) for predict in both)  # type: ignore[misc]
+            ratios.append(after / before)
         return float(np.median(ratios))
 
 

@@ -1,10 +1,10 @@
 """How long an exported network takes, on one thread, from images in memory to logits in memory."""
 
-import time
 from typing import Final
 
 import numpy as np
 
+from ..evaluation.latency import seconds
 from .formats import Predict
 from .result import Timing
 
@@ -27,7 +27,5 @@ def _median_seconds(predict: Predict, batch: np.ndarray) -> float:
         predict(batch)
     taken: list[float] = []
     while len(taken) < _LEAST_CALLS or (sum(taken) < _SECONDS and len(taken) < _MOST_CALLS):
-        began = time.perf_counter()
-        predict(batch)
-        taken.append(time.perf_counter() - began)
+        taken.append(seconds(lambda: predict(batch)))
     return float(np.median(taken))

@@ -229,16 +229,14 @@ def load(directory: Path, framework: str | None = None, threads: int | None = No
 
     `threads`: on the CPU, with this many threads; None: as it was trained. Raises `UserError` that names the folder.
     """
+    architecture, weights, description = read_saved(directory)
     try:
-        description, weights = _read(directory)
         train = _movable(TrainConfig.model_validate(description["train"]))
-        if threads is not None:
-            train = train.model_copy(update={"threads": threads, "device": "cpu"})
-        architecture = _architecture(description)
         framework = frameworks.find(framework or description["framework"]).name
-    except Exception as error:  # json, safetensors, pydantic and the file system raise many types
+    except Exception as error:  # pydantic and the registry raise several types
         raise UserError(f"{directory}: not a saved classifier: {error}") from error
-    _require_arrays(directory, weights, architecture)
+    if threads is not None:
+        train = train.model_copy(update={"threads": threads, "device": "cpu"})
     classifier = create(framework, architecture, train)
     classifier.set_weights(weights)
     return classifier
@@ -252,7 +250,7 @@ def read_saved(directory: Path) -> tuple[Architecture, dict[str, np.ndarray], di
     try:
         description, weights = _read(directory)
         architecture = _architecture(description)
-    except Exception as error:  # see `load`
+    except Exception as error:  # json, safetensors, pydantic and the file system raise many types
         raise UserError(f"{directory}: not a saved classifier: {error}") from error
     _require_arrays(directory, weights, architecture)
     return architecture, weights, description
@@ -268,7 +266,7 @@ def load_weights(classifier: Classifier, directory: Path) -> None:
     """Replace the weights of a classifier by those that `save` wrote. Raises `UserError` that names the folder."""
     try:
         _, weights = _read(directory)
-    except Exception as error:  # see `load`
+    except Exception as error:  # see `read_saved`
         raise UserError(f"{directory}: not a saved classifier: {error}") from error
     _require_arrays(directory, weights, classifier.architecture)
     classifier.set_weights(weights)

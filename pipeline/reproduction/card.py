@@ -9,6 +9,7 @@ import yaml
 
 from ..config.compose import compose
 from ..core.errors import UserError
+from ..core.sentences import first_of
 from ..core.working_tree import experiment_commits
 from ..tracking import lookup
 from ..tracking.lookup import RunRecord
@@ -52,7 +53,7 @@ def _code(client: Any, run: RunRecord, scratch: Path) -> Iterator[Row]:
     patch = lookup.artifact(client, run.id, "git.diff", scratch / run.id)
     if patch:
         names = sorted({line.split(b" b/", 1)[1].decode(errors="replace") for line in _heads(patch.read_bytes())})
-        text += f", with changes of {_some(names)}"
+        text += f", with changes of {first_of(names, _MOST)}"
     elif tags.get("git.dirty") == "true":
         text += ", with changes that were not kept"
     yield "code", text
@@ -88,7 +89,7 @@ def _configuration(client: Any, run: RunRecord, scratch: Path) -> Iterator[Row]:
     changed = [
         f"{key}={_cut(value)}" for key, value in then.items() if not _unshown(key) and default.get(key, "") != value
     ]
-    yield "differs", f"{_some(changed)}" if changed else "in nothing from conf/ as it is now"
+    yield "differs", first_of(changed, _MOST) if changed else "in nothing from conf/ as it is now"
 
 
 def _cut(value: Any) -> str:
@@ -132,7 +133,7 @@ def _family(client: Any, run: RunRecord) -> Iterator[Row]:
     if run.parent and (above := lookup.search(client, f"attributes.run_id = '{run.parent}'")):
         yield "above", f"{above[0].name} ({above[0].id})"
     if children := lookup.below(client, run):
-        yield "below", _some([f"{child.name} ({child.id})" for child in reversed(children)])
+        yield "below", first_of([f"{child.name} ({child.id})" for child in reversed(children)], _MOST)
     for key, title in (("origin.run", "restored from"), ("rerun.of", "rerun of")):
         if other := run.tags.get(key):
             result = f": {run.tags['rerun.result']}" if key == "rerun.of" and "rerun.result" in run.tags else ""
@@ -150,11 +151,6 @@ def _after(client: Any, run: RunRecord) -> Iterator[Row]:
         for other in lookup.search(client, condition)[:_MOST]:
             result = f": {other.tags['rerun.result']}" if title == "rerun by" and "rerun.result" in other.tags else ""
             yield title, f"{other.name} ({other.id}){result}"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-    return f"{', '.join(names[:_MOST])}{more}"
 
 
 def of_experiment(name: str, runs: Mapping[str, Sequence[str]]) -> list[Row]:

@@ -1,5 +1,6 @@
 """Fetch a folder from DVC's cache or its remotes by its MD5 alone, in a scratch repository of DVC's."""
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,8 +29,7 @@ def fetch_folder(root: Path, md5: str, target: Path) -> bool:
         (place / "found.dvc").write_text(yaml.safe_dump(out), encoding="utf-8")
         for command in (("checkout", "found.dvc"), ("pull", "found.dvc")):
             if _dvc(place, *command).returncode == 0 and (place / "found").is_dir():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                subprocess.run(["cp", "-R", str(place / "found"), str(target)], check=True)
+                shutil.copytree(place / "found", target)
                 return True
     return False
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from ..core.machine import cpu_features, machine, packages, steering_variables
+from ..core.sentences import first_of
 
 _MOST: Final = 5  # names in a sentence
 
@@ -25,7 +26,7 @@ def differences(facts: Mapping[str, Any], installed: Sequence[str]) -> list[str]
     found += [_listed("packages", _changed(then, now))]
     features = set(facts.get("cpu_features", ()))
     if features and (lacking := sorted(features ^ set(cpu_features()))):
-        found.append(f"instruction sets: {_some(lacking)}")
+        found.append(f"instruction sets: {first_of(lacking, _MOST)}")
     gpus = [gpu["name"] for gpu in facts.get("gpus", ())]
     found.append(_pair("GPUs", ", ".join(gpus) or "none", ", ".join(gpu.name for gpu in here.gpus) or "none"))
     return [each for each in found if each]
@@ -54,9 +55,4 @@ def _split(line: str) -> tuple[str, str]:
 
 
 def _listed(title: str, changes: Iterator[str]) -> str:
-    return f"{title}: {_some(listed)}" if (listed := list(changes)) else ""
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-    return f"{', '.join(names[:_MOST])}{more}"
+    return f"{title}: {first_of(listed, _MOST)}" if (listed := list(changes)) else ""

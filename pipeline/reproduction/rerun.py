@@ -11,6 +11,7 @@ from typing import Any, Final
 from ..core.errors import ResultError, UserError
 from ..core.files import write_text
 from ..core.provenance import RERUN
+from ..core.sentences import first_of
 from ..sweeps import workers
 from ..tracking import lookup
 from ..tracking.journal import is_local
@@ -110,8 +111,7 @@ class Rerun:
         if place.tree == origin.tree:
             return lost
         names = workspace.changed_files(place.folder, Code(origin.commit, origin.diff, origin.tree), self.root)
-        more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-        which = f": {', '.join(names[:_MOST])}{more}" if names else f": tree {origin.tree[:10]} then, {place.tree[:10]}"
+        which = f": {first_of(names, _MOST)}" if names else f": tree {origin.tree[:10]} then, {place.tree[:10]}"
         return [f"code{which}", *lost]
 
     def _variables(self, origin: Origin) -> dict[str, str]:

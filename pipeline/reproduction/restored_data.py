@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ..core.errors import UserError
 from ..core.paths import PREPARED
+from ..core.sentences import first_of
 from ..data.cache import with_fingerprint
 from ..data.dataset import Dataset
 from ..data.inventory import digests_of, inventory_of
@@ -59,7 +60,7 @@ def changed_files(then: Path | None, folder: Path) -> str:
     before, after = digests_of(then), digests_of(now)
     names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
     said = [f"{name} ({_what(before.get(name), after.get(name))})" for name in names]
-    return f"{', '.join(said[:_MOST])}{f' and {len(said) - _MOST} more' if len(said) > _MOST else ''}"
+    return first_of(said, _MOST)
 
 
 def _what(before: Any, after: Any) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from .journal import Journal, folder_of, is_local, position_of, successor_of, uid_of
-from .lifecycle import has_model
+from .lifecycle import active_model
 
 
 class NotYetError(Exception):
@@ -43,7 +43,7 @@ class Ids:
         """
         if reference.startswith("m-"):
             if reference not in self._models:
-                self._models[reference] = has_model(self._client, reference)
+                self._models[reference] = active_model(self._client, reference) is not None
             return reference if self._models[reference] else None
         if reference not in journal.position.models and (model := self.find_model(journal, reference)):
             journal.position.models[reference] = str(model.model_id)

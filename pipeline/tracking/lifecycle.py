@@ -5,6 +5,8 @@ from typing import Any, Final
 
 MISSING: Final = "RESOURCE_DOES_NOT_EXIST"
 """MLflow's error code for what is not in the store."""
+_NO_ALIAS: Final = "INVALID_PARAMETER_VALUE"
+"""That for an alias that is not set, or for a name that no model can have."""
 
 
 def active_run(client: Any, run_id: str) -> Any | None:
@@ -16,18 +18,26 @@ def active_run(client: Any, run_id: str) -> Any | None:
     return run if run and run.info.lifecycle_stage == "active" else None
 
 
-def has_model(client: Any, model_id: str) -> bool:
-    """Return whether the store has a model of this id that is not deleted. Raises what MLflow raises."""
-    return _of_store(client.get_logged_model, model_id) is not None
+def active_model(client: Any, model_id: str) -> Any | None:
+    """Return the model of this id; None if it is deleted, or not in the store. Raises what MLflow raises."""
+    return _of_store(client.get_logged_model, model_id)
 
 
-def _of_store(get: Callable[[str], Any], entity_id: str) -> Any | None:
-    """Return what MLflow has under an id; None: nothing."""
+def version_of(ask: Callable[..., Any], *name: str) -> Any | None:
+    """Return the version of a registered model; None: there is none. `ask`: a method of `MlflowClient`.
+
+    Raises what MLflow raises.
+    """
+    return _of_store(ask, *name, absent=(MISSING, _NO_ALIAS))
+
+
+def _of_store(get: Callable[..., Any], *entity: str, absent: tuple[str, ...] = (MISSING,)) -> Any | None:
+    """Return what MLflow has under an id, or a name; None: nothing. `absent`: its error codes that say so."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return get(entity_id)
+        return get(*entity)
     except MlflowException as error:
-        if error.error_code != MISSING:
+        if error.error_code not in absent:
             raise
         return None

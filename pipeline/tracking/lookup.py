@@ -1,14 +1,14 @@
 """Find runs by whatever names them: an id, a name, a model, a version of the registry, a DVC experiment, a commit."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from ..core.errors import UserError
 from ..core.provenance import RERUN
-from .lifecycle import MISSING, active_run
+from .lifecycle import active_model, active_run, version_of
 from .references import RunReferences
 
 _ID: Final = re.compile(r"(?:runs:/)?([0-9a-f]{32})")
@@ -78,13 +78,13 @@ def resolve(client: Any, reference: str) -> Match:
     if found := _ID.fullmatch(reference):
         return _by_id(client, found[1], "run")
     if found := _MODEL.fullmatch(reference):
-        model = _of_registry(lambda: client.get_logged_model(found[1]))
+        model = active_model(client, found[1])
         if model is None:
             raise UserError(f"{reference}: MLflow has no such model")
         return _by_id(client, model.source_run_id, f"model {model.name}")
     for pattern, ask in ((_ALIAS, client.get_model_version_by_alias), (_VERSION, client.get_model_version)):
         found = pattern.fullmatch(reference)
-        version = _of_registry(lambda: ask(*found.groups())) if found else None  # noqa: B023 (called at once)
+        version = version_of(ask, *found.groups()) if found else None
         if version is not None:
             return _by_id(client, version.run_id, f"version {version.version} of the model {version.name}")
     if (Path(reference) / "runs.json").is_file():
@@ -132,31 +132,23 @@ def _by_id(client: Any, run_id: str | None, kind: str) -> Match:
     return Match(kind, [RunRecord.of(run)])
 
 
-def _of_registry(ask: Any) -> Any | None:
-    """Return what MLflow answers; None if it has no such model, version or alias."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return ask()
-    except MlflowException as error:
-        if error.error_code in (MISSING, "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
-
-
 def search(client: Any, condition: str) -> list[RunRecord]:
     """Return the runs of all experiments that match a filter, the newest first. Raises what MLflow raises."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    runs: list[RunRecord] = []
+    return list(map(RunRecord.of, runs_in(client, experiments, condition)))
+
+
+def runs_in(client: Any, experiments: Sequence[str], condition: str) -> Iterator[Any]:
+    """Yield the runs of these experiments that match a filter, the newest first, as MLflow's client returns them."""
     token = None
     while True:
         page = client.search_runs(
             experiments, condition, max_results=1000, order_by=["attributes.start_time DESC"], page_token=token
         )
-        runs += map(RunRecord.of, page)
+        yield from page
         token = page.token
         if not token:
-            return runs
+            return
 
 
 def seeds_of(client: Any, runs: Iterable[RunRecord]) -> list[RunRecord]:

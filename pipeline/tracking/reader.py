@@ -7,6 +7,7 @@ from pathlib import Path
 from ..core.errors import UserError
 from . import views
 from .lifecycle import active_run
+from .lookup import artifact, runs_in
 from .tracker import Tracker
 
 
@@ -27,26 +28,14 @@ def find_runs(tracker: Tracker, condition: str) -> list[StoredRun]:
     """
     from mlflow.exceptions import MlflowException
 
-    runs: list[StoredRun] = []
-    token = None
-    while True:
-        try:
-            page = tracker.client.search_runs(
-                [tracker.experiment_id],
-                f"attributes.status = 'FINISHED' and {condition}",
-                max_results=1000,
-                order_by=["attributes.start_time DESC"],
-                page_token=token,
-            )
-        except MlflowException as error:
-            raise UserError(
-                f"{condition}: MLflow does not understand this filter: {error.message}; an example of one: "
-                "\"params.`train.optimizer.name` = 'adam' and tags.framework = 'pytorch'\""
-            ) from error
-        runs += [StoredRun(run.info.run_id, run.info.run_name, dict(run.data.tags)) for run in page]
-        token = page.token
-        if not token:
-            return runs
+    try:
+        found = runs_in(tracker.client, [tracker.experiment_id], f"attributes.status = 'FINISHED' and {condition}")
+        return [StoredRun(run.info.run_id, run.info.run_name, dict(run.data.tags)) for run in found]
+    except MlflowException as error:
+        raise UserError(
+            f"{condition}: MLflow does not understand this filter: {error.message}; an example of one: "
+            "\"params.`train.optimizer.name` = 'adam' and tags.framework = 'pytorch'\""
+        ) from error
 
 
 def has_run(tracker: Tracker, run_id: str) -> bool:
@@ -62,12 +51,10 @@ def described(tracker: Tracker, fingerprint: str) -> StoredRun | None:
 
 def fetch(tracker: Tracker, run: StoredRun, path: str, folder: Path) -> Path:
     """Copy the artifact `path` of a run into `folder`; return the copy. Raises `UserError` if there is no such one."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return Path(tracker.client.download_artifacts(run.id, path, str(folder)))
-    except (MlflowException, OSError) as error:
+    found = artifact(tracker.client, run.id, path, folder)
+    if found is None:
         raise UserError(
             f"run {run.name} ({run.id}): has no {path} in MLflow: it was not evaluated, or by an earlier version of "
             "this code; train it again"
-        ) from error
+        )
+    return found

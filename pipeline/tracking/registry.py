@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ..core.errors import UserError
 from . import lookup, mlflow_compat
-from .lifecycle import MISSING, active_run
+from .lifecycle import active_run, version_of
 
 CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
@@ -46,31 +46,19 @@ class Version:
 
 def by_alias(client: Any, name: str, alias: str) -> Version | None:
     """Return the version that has this alias; None: there is none. Raises what MLflow raises."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return Version.of(client.get_model_version_by_alias(name, alias))
-    except MlflowException as error:
-        if error.error_code in (MISSING, "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
+    found = version_of(client.get_model_version_by_alias, name, alias)
+    return Version.of(found) if found else None
 
 
 def named(client: Any, reference: str) -> Version:
     """Return the version that `<name>@<alias>` or `<name>/<version>` names. Raises `UserError`."""
-    from mlflow.exceptions import MlflowException
-
     text = reference.removeprefix("models:/")
     name, at, alias = text.rpartition("@")
     if at and name and (found := by_alias(client, name, alias)):
         return found
     name, slash, number = text.rpartition("/")
-    if slash and name and number.isdigit():
-        try:
-            return Version.of(client.get_model_version(name, number))
-        except MlflowException as error:
-            if error.error_code not in (MISSING, "INVALID_PARAMETER_VALUE"):
-                raise
+    if slash and name and number.isdigit() and (version := version_of(client.get_model_version, name, number)):
+        return Version.of(version)
     there = [f"{model.name}@{alias}" for model in client.search_registered_models() for alias in sorted(model.aliases)]
     raise UserError(
         f"{reference}: no such version in the registry; allowed: <name>@<alias>, <name>/<version>, an ONNX file; there "
