@@ -17,7 +17,7 @@ def require_logits(title: str, found: np.ndarray, expected: np.ndarray) -> float
 def require_same(title: str, found: np.ndarray, expected: np.ndarray, tolerance: float, of: str) -> tuple[float, float]:
     """Return the largest difference of a logit, and the largest that is allowed.
 
-    `tolerance`: `export.tolerance`. `of`: what gave the expected ones. Raises `ExportError` if one differs by more, too.
+    `tolerance`: `export.tolerance`. `of`: what gave the expected ones. Raises `ExportError` if one differs by more.
     """
     difference = require_logits(title, found, expected)
     allowed = tolerance * max(1.0, float(np.abs(expected).max()))
