@@ -93,6 +93,7 @@ def make(data: DataConfig, folder: Path) -> None:
 
 def _keep_inventory(made: Path, kept: Path) -> None:
     if made.exists():
+        kept.parent.mkdir(exist_ok=True)  # of data outside of the cache, as of the DVC stages
         made.replace(kept)
     else:
         kept.unlink(missing_ok=True)
