@@ -91,6 +91,9 @@ def _print_links(server: str, tracker: Tracker) -> None:
         print(f"{len(waiting)} journals are not in MLflow; run `python -m pipeline.sync` to send them", flush=True)
     for name, page in pages.items():
         print(f"{name + ':':13}{server}{page}", flush=True)
+    ranked = views.leaderboards(experiment, tags)
+    for title, page in ranked.items() if len(ranked) > 1 else ():  # of one data set, it is the first link
+        print(f"{title}: {server}{page}", flush=True)
 
 
 def _data_run(tracker: Tracker) -> StoredRun | None:

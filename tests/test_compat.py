@@ -194,6 +194,7 @@ def test_a_saved_view_is_written_as_the_ui_reads_it() -> None:
     tests/test_browser.py shows what the UI makes of ours.
     """
     assert json.loads(mlflow_compat.pack_view("a name", {})).keys() == {"name", "createdAt", "updatedAt", "state"}
+    assert mlflow_compat.view_title(mlflow_compat.pack_view("a name", {})) == "a name"
     sources, words = ui_sources(), {mlflow_compat.VIEW_TAG, "deflate;"}
     for tag, value in views.views(["a"], {"s": ["train.epochs"]}).items():
         assert tag.startswith(mlflow_compat.VIEW_TAG)

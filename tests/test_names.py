@@ -16,7 +16,7 @@ from pipeline.core.errors import UserError
 from pipeline.tracking.flavours import model_name
 from pipeline.tracking.store import ensure_store
 from pipeline.tracking.tracker import Tracker
-from pipeline.tracking.views import TAG, in_sweep, sweep_key, sweep_tags
+from pipeline.tracking.views import TAG, in_sweep, leaderboards, sweep_key, sweep_tags
 
 NAMES = (
     *("a", "ab", "a b", "b", "A", "a_", "a%", "%", "_", "a'", 'a"', "a'\"b", "a`b", "a\\", "\\'", "a' OR 'b"),
@@ -84,6 +84,33 @@ def test_a_sweep_of_any_name_has_its_runs_and_its_view(root: Path) -> None:
     for name in ("c", "cc", "a'b", "a' OR tags.seed = '0"):
         with pytest.raises(UserError, match="no finished runs of it"):
             SweepArms(tracker, name)
+
+
+def test_each_data_set_has_a_leaderboard_of_its_own(root: Path) -> None:
+    tracker = tracker_of(root, "data sets")
+    shown = {"stage": "train", "leaderboard": True, "framework": "pytorch", "seed": "0"}
+    for name, data, fingerprint in (("one", "mnist", "a" * 64), ("two", 'it\'s "new"', "b" * 64)):
+        with tracker.run(name, tags=shown | {"data": data, "data.fingerprint": fingerprint}):
+            pass
+    aside = {"stage": "train", "seed": "0", "data": "mnist", "data.fingerprint": "a" * 64}
+    with tracker.run("a seed", tags=aside):
+        pass
+    client, experiment = tracker.client, tracker.experiment_id
+    saved = client.get_experiment(experiment).tags
+    pages = leaderboards(experiment, saved)
+    assert list(pages) == ["Leaderboard of mnist (aaaaaaaa)", 'Leaderboard of it\'s "new" (bbbbbbbb)']
+
+    def found(key: str) -> set[str]:
+        state = json.loads(zlib.decompress(base64.b64decode(json.loads(saved[TAG + key])["state"].partition(";")[2])))
+        return {run.info.run_name for run in client.search_runs([experiment], state["searchFilter"])}
+
+    assert found("leaderboard-" + "a" * 12) == {"one"}
+    assert found("leaderboard-" + "b" * 12) == found("leaderboard") == found("runs") == {"two"}
+    with tracker.run("three", tags=shown | {"data": "mnist", "data.fingerprint": "a" * 64}):
+        pass
+    saved = tracker.client.get_experiment(experiment).tags
+    assert found("leaderboard") == {"one", "three"}
+    assert found("runs") == {"one", "three", "a seed"}
 
 
 @pytest.mark.parametrize("name", ["it's", 'a "b" %', "a\\", "数据 `x`", "a_b", "aXb", "-- ;"])

@@ -15,7 +15,7 @@ from project_copy import edit, run, run_module
 from scipy import stats
 
 from pipeline import compare
-from pipeline.core import fingerprint
+from pipeline.core import fingerprint, frameworks
 from pipeline.core.machine import packages
 from pipeline.sweeps import workers
 
@@ -223,8 +223,15 @@ def test_a_seed_s_run_carries_everything(client: mlflow.MlflowClient, project: P
         "execution": {"tensorflow": "graph", "pytorch": "eager"}[framework],
     }
     assert {key: tags[key] for key in expected} == expected
-    for key in ("group", "config.key", "device", "device.name", "device.threads", "version.mlflow", "python"):
+    for key in ("group", "config.key", "device", "device.name", "device.threads", "python"):
         assert tags[key]
+    package = frameworks.find(framework).packages[0]
+    assert {key for key in tags if key.startswith("version.")} == {f"version.{package}"}
+    machine = json.loads(Path(client.download_artifacts(found.info.run_id, "environment.json")).read_bytes())
+    assert machine["cores_logical"]
+    assert machine["memory_bytes"]
+    assert machine["versions"][package] == tags[f"version.{package}"]
+    assert machine["versions"]["mlflow"]
     for key in ("train/loss", "train/accuracy", "validation/loss", "validation/accuracy", "time/epoch_seconds"):
         points = client.get_metric_history(found.info.run_id, key)
         assert [point.step for point in points] == [1, 2], key

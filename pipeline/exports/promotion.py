@@ -185,15 +185,6 @@ def read_document(client: Any, reference: str, results: Path, scratch: Path) -> 
             )
         path, run = found, match.runs[0].id
     document: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return document, run or _run_of(client, document)
-
-
-def _run_of(client: Any, document: Mapping[str, Any]) -> str:
-    """Return the id of the run that holds this comparison; empty: none."""
-    try:
-        ids = [next(iter(document[side]["runs"].values())) for side in ("a", "b")]
-    except (KeyError, StopIteration):
-        return ""
-    condition = " and ".join(f"tags.compared LIKE '%{run}%'" for run in ids)
-    runs = lookup.search(client, f"tags.stage = 'compare' and {condition}")
-    return runs[0].id if runs else ""
+    if not run and (runs := lookup.comparisons(client, document)):
+        run = runs[0].id
+    return document, run

@@ -19,6 +19,7 @@ from .protocol import BadRequestError
 
 _JSON_BYTES: Final = 6  # of a value in JSON: `255, ` and a bracket
 _HEAD_BYTES: Final = 1 << 16  # of the rest of a request
+_OVER_BYTES: Final = 1 << 28  # read and dropped: most clients send all of a request before they read the answer
 _AT_ONCE: Final = 4  # images that are computed in the event loop; more would keep others waiting
 
 
@@ -107,7 +108,7 @@ def application(served: Served) -> FastAPI:
             parsed = protocol.parse(body, request.headers.get(protocol.LENGTH_HEADER), served.shape, served.most)
         except BadRequestError as error:
             return JSONResponse({"error": str(error)}, 400)
-        except ClientDisconnect:
+        except (ClientDisconnect, asyncio.CancelledError):  # hung up, or still sending when the server ends
             return Response(status_code=400)  # nobody reads it
         if len(parsed.images) <= _AT_ONCE:
             results = served.run(parsed)
@@ -133,10 +134,14 @@ def _metadata(served: Served) -> dict[str, Any]:
 
 
 async def _body(request: Request, most: int) -> bytes:
-    """Read the body, and no more of it than is allowed. Raises `BadRequestError`."""
-    content = bytearray()
+    """Read the body, and keep no more of it than is allowed. Raises `BadRequestError`."""
+    content, read = bytearray(), 0
     async for part in request.stream():
-        content += part
-        if len(content) > most:
-            raise BadRequestError(f"the body has more than {most:,} bytes, the most that is allowed")
+        read += len(part)
+        if read <= most:
+            content += part
+        elif read > most + _OVER_BYTES:
+            break
+    if read > most:
+        raise BadRequestError(f"the body has more than {most:,} bytes, the most that is allowed")
     return bytes(content)

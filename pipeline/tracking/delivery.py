@@ -43,6 +43,8 @@ class Delivery:
         self._ids = Ids(client, root)
         self._adopted_points: dict[str, set[tuple[str, int, float]]] = {}
         """By journal: (name, step, value) of the points that its adopted run has already."""
+        self._ranked: tuple[str, str | None, str | None] | None = None
+        """The data set that the leaderboard shows: experiment, name, fingerprint."""
         self.refused: list[str] = []
         """Messages, one for each event that this store will never take, or that cannot be read."""
 
@@ -198,7 +200,16 @@ class Delivery:
             run_id = self.client.create_run(position.experiment_id, event["time"], tags, event["name"]).info.run_id
         position.run_id = run_id
         self._ids.remember(journal.uid, run_id)
+        self._rank(position.experiment_id, event["tags"])
         self._take_over_children(position)
+
+    def _rank(self, experiment_id: str, tags: Mapping[str, str]) -> None:
+        """Have the leaderboard show the data set of a run that belongs there; `tags`: those of the run."""
+        data = (experiment_id, tags.get("data"), tags.get("data.fingerprint"))
+        if views.LEADERBOARD in tags and data[2] and data != self._ranked:
+            shown = views.rankings(str(data[1]), data[2])
+            experiments.update_views(self.client, experiment_id, shown, ranked=True)
+            self._ranked = data
 
     def _take_over_children(self, position: Position) -> None:
         """Have the children of this run's deleted predecessors be its own."""

@@ -49,19 +49,26 @@ def _require_place(name: str, location: str) -> None:
 
 
 def update_views(
-    client: Any, experiment_id: str, tags: Mapping[str, str], *, current: bool = False, report: bool = False
+    client: Any,
+    experiment_id: str,
+    tags: Mapping[str, str],
+    *,
+    current: bool = False,
+    report: bool = False,
+    ranked: bool = False,
 ) -> None:
     """Write the experiment's tags that hold the saved views and the bar of links (see `views`).
 
     `tags`: take precedence over the default views and links. `current`: whether `tags` has curves of current runs,
     which replace the stored ones. `report`: whether `tags` has a bar with a link to a report, which replaces the stored
-    bar. Any failure is a warning: how the UI stores views is MLflow's own business, and must not stop a run.
+    bar. `ranked`: whether `tags` has the views of the data set that is trained on, which replace those of another.
+    Any failure is a warning: how the UI stores views is MLflow's own business, and must not stop a run.
     """
     wanted = {**views.views(), views.NOTE: views.note(experiment_id), **tags}
     try:
         stored = client.get_experiment(experiment_id).tags
         for key, value in wanted.items():
-            if stored.get(key) != value and _may_write(key, stored, current=current, report=report):
+            if stored.get(key) != value and _may_write(key, stored, current, report, ranked):
                 _set_tag(client, experiment_id, key, value, before=stored.get(key))
     except Exception as error:
         warnings.warn(redacted(f"saved views of the MLflow UI: {error}"), stacklevel=2)
@@ -76,12 +83,14 @@ def _set_tag(client: Any, experiment_id: str, key: str, value: str, before: str 
             client.set_experiment_tag(experiment_id, key, value)
 
 
-def _may_write(key: str, stored: Mapping[str, str], *, current: bool, report: bool) -> bool:
+def _may_write(key: str, stored: Mapping[str, str], current: bool, report: bool, ranked: bool) -> bool:
     """Whether a tag may be written over: never a description that a person wrote in place of the bar of links."""
     if key not in stored:
         return True
     if key == views.CURVES:
         return current
+    if key in (views.TAG + views.RANKING, views.TAG + views.ALL_SEEDS):
+        return ranked
     if key == views.NOTE:
         return report and stored[key].startswith("[Leaderboard]")
     return True

@@ -1,5 +1,7 @@
 """Find runs by whatever names them: an id, a name, a model, a version of the registry, a DVC experiment, a commit."""
 
+import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,7 +95,22 @@ def resolve(client: Any, reference: str) -> Match:
         if not runs:
             raise UserError(f"{reference}: the runs of its runs.json are not in this store")
         return Match("folder", runs)
+    if (Path(reference) / "comparison.json").is_file():
+        document = json.loads((Path(reference) / "comparison.json").read_text(encoding="utf-8"))
+        if not (runs := comparisons(client, document)):
+            raise UserError(f"{reference}: the comparison in this folder is in no run of this store")
+        return Match("folder", runs[:1], f"the newest of {len(runs)} runs of this comparison" if len(runs) > 1 else "")
     return _by_text(client, reference)
+
+
+def comparisons(client: Any, document: Any) -> list[RunRecord]:
+    """Return the runs of `compare` with the same first seeds, the newest first; `document`: a `comparison.json`."""
+    try:
+        ids = [next(iter(document[side]["runs"].values())) for side in ("a", "b")]
+    except (KeyError, TypeError, StopIteration):
+        return []
+    condition = " and ".join(f"tags.compared LIKE '%{run}%'" for run in ids)
+    return search(client, f"tags.stage = 'compare' and {condition}")
 
 
 def entered(client: Any, ids: Sequence[str]) -> list[RunRecord]:
@@ -114,6 +131,9 @@ def _by_text(client: Any, text: str) -> Match:
         return Match("commit", runs)
     if quoted and (runs := search(client, f"tags.sweep = {quoted}")):
         return Match("sweep", runs)
+    folder = _quoted(os.path.relpath(text)) if Path(text).is_dir() else ""  # of a sweep
+    if folder and (runs := search(client, f"tags.folder = {folder}")):
+        return Match("folder", runs)
     raise UserError(f"{text}: names no run in this store; allowed: {ALLOWED}")
 
 

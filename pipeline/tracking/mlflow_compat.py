@@ -184,6 +184,11 @@ def pack_view(name: str, state: Mapping[str, Any]) -> str:
     return json.dumps({"name": name, **times, "state": f"deflate;{packed}"})
 
 
+def view_title(packed: str) -> str:
+    """Return the title of a saved view; `packed`: see `pack_view`."""
+    return str(json.loads(packed)["name"])
+
+
 def ui_path(experiment_id: str, page: str, *, view: str | None = None, charts: bool = False) -> str:
     """Return the path of a page of the UI, below the server's address.
 

@@ -12,11 +12,13 @@ from urllib.parse import quote
 
 from ..config.schema.search import TRIAL
 from ..core import frameworks
-from .mlflow_compat import VIEW_TAG, pack_view, ui_path
+from .mlflow_compat import VIEW_TAG, pack_view, ui_path, view_title
 
 TAG = VIEW_TAG
 """Prefix of the experiment tags that hold saved views."""
 CURVES = f"{TAG}curves"
+RANKING, ALL_SEEDS = "leaderboard", "runs"
+"""Keys of the views of the data set that was trained on last."""
 NOTE = "mlflow.note.content"
 """Tag that holds the experiment's description: the bar of links."""
 SIDE = "ui_side"
@@ -55,6 +57,7 @@ _COLUMNS = (
     | {f"params.`{name}`": width for name, width in _SETTINGS.items()}
     | {"tags.`device`": 55, "tags.`dvc.exp`": 80, f"tags.`{REGISTRY}`": 80}
 )
+_RANKED = _COLUMNS | {"tags.`sweep`": 150}
 
 
 def sweep_tags(names: Sequence[str]) -> dict[str, str]:
@@ -95,13 +98,14 @@ def views(
 ) -> dict[str, str]:
     """Return the experiment's tags, by name: `leaderboard`, `runs`, `curves`, `data`, and one for each sweep.
 
-    Each name has the prefix `TAG`. `current`: ids of the seeds' runs that the pipeline trained last: `curves` shows
-    these, and no older ones. `sweeps`: a sweep's name to the parameters that it varies; see `sweep_key`. `trials`:
-    the sweeps are searches; their views show the trials alone, not the points that were chosen by them.
+    The first two show all data sets, until `rankings` says which one. Each name has the prefix `TAG`. `current`: ids of
+    the seeds' runs that the pipeline trained last: `curves` shows these, and no older ones. `sweeps`: a sweep's name to
+    the parameters that it varies; see `sweep_key`. `trials`: the sweeps are searches; their views show the trials
+    alone, not the points that were chosen by them.
     """
     shown = {
-        "leaderboard": _view("Leaderboard: one row per training", GROUPS, _COLUMNS | {"tags.`sweep`": 150}),
-        "runs": _view("Runs: one row per seed", SEEDS, _COLUMNS | {"tags.`sweep`": 150}),
+        RANKING: _view("Leaderboard: one row per training", GROUPS, _RANKED),
+        ALL_SEEDS: _view("Runs: one row per seed", SEEDS, _RANKED),
         "curves": _view(f"Curves: {frameworks.listed()}", _only(current), _COLUMNS, _curves()),
         "data": _view("Data: one row per data set", DATA, _DATA_COLUMNS),
     }
@@ -113,6 +117,27 @@ def views(
         title = f"{'Search' if trials else 'Sweep'} {sweep}"
         shown[sweep_key(sweep)] = _view(title, filter_, columns, _sweep(varied), order="validation/accuracy")
     return {TAG + key: value for key, value in shown.items()}
+
+
+def rankings(data: str, fingerprint: str) -> dict[str, str]:
+    """Return the tags of the views of one data set, by name: scores on two test sets have no order.
+
+    These are the leaderboard of this data set, and `leaderboard` and `runs`, which show what was trained on last.
+    """
+    own, title = f" AND tags.`data.fingerprint` = '{fingerprint}'", f"{data} ({fingerprint[:8]})"
+    shown = {
+        RANKING: _view("Leaderboard: one row per training, of the latest data", GROUPS + own, _RANKED),
+        ALL_SEEDS: _view("Runs: one row per seed, of the latest data", SEEDS + own, _RANKED),
+        f"{RANKING}-{fingerprint[:12]}": _view(f"Leaderboard of {title}", GROUPS + own, _RANKED),
+    }
+    return {TAG + key: value for key, value in shown.items()}
+
+
+def leaderboards(experiment_id: str, tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the path of each data set's leaderboard, by its title; `tags`: those of the experiment."""
+    start = f"{TAG}{RANKING}-"
+    keys = [name.removeprefix(TAG) for name in sorted(tags) if name.startswith(start)]
+    return {view_title(tags[TAG + key]): view_page(experiment_id, key) for key in keys}
 
 
 def view_page(experiment_id: str, key: str, *, charts: bool = False) -> str:

@@ -242,8 +242,6 @@ def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str
         "device": device.type,
         "device.name": device.name if device.type == "gpu" else here.cpu,
         "device.threads": device.threads,
-        "device.cores": here.cores_logical,
-        "device.memory_gib": round(here.memory_bytes / 2**30, 1),
         "deterministic": spec.train.deterministic,
         "command": provenance.command() or None,
         "execution": classifier.execution,
@@ -252,13 +250,12 @@ def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str
         "packages.digest": fingerprint.of_json(packages(), 32),
         "mlflow.runColor": style.colour,  # the colour of the figures
     }
-    for position, gpu in enumerate(here.gpus):
-        tags |= {f"device.gpu{position}.{key}": value for key, value in asdict(gpu).items()}
     if device.type == "gpu" and (card := gpus.used()):
         tags["device.uuid"] = card.uuid
     if reason := choose(spec.train.device, spec.framework).reason:
         tags["device.reason"] = reason
-    return tags | {f"version.{name}": version for name, version in here.versions.items()}
+    package = find(spec.framework).packages[0]  # the rest of the machine is in environment.json
+    return tags | {f"version.{package}": here.versions.get(package)}
 
 
 def _shown(folder: Path) -> str:

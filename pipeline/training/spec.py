@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from ..config.labels import short_label
 from ..config.schema.model import ModelConfig
 from ..config.schema.tracking import TrackingConfig
 from ..config.schema.train import TrainConfig
@@ -14,6 +15,8 @@ from ..core import fingerprint, provenance
 from ..data.dataset import Dataset
 from ..models.architecture import Architecture
 
+_USUAL: Final = {"data": "mnist_sample", "model": "simple_cnn", "learning_rate": 0.006}
+"""What `conf/` composes to as shipped: names of runs hold what is not so."""
 INDIFFERENT: Final = ("memory_mebibytes", "checkpoint_minutes")
 """Keys of the section `train` that do not change the bits of the result."""
 
@@ -109,4 +112,10 @@ class RunSpec:
         if provenance.is_rerun():  # under a name of its own, or it would be taken for the run that it repeats
             return f"rerun of {self.framework}"
         experiment = provenance.dvc()["exp"]
-        return " ".join(filter(None, (self.framework, experiment)))
+        return " ".join(filter(None, (self.framework, experiment or short_label(self._unusual()))))
+
+    def _unusual(self) -> dict[str, str]:
+        """Return the settings that tell the rows of a leaderboard apart, as far as they are not the usual ones."""
+        rate = self.train.optimizer.learning_rate
+        settings = {"data": self.dataset.name, "model": self.model.name, "learning_rate": rate}
+        return {key: f"{value}" for key, value in settings.items() if value != _USUAL[key]}
