@@ -172,6 +172,9 @@ def test_lineage_tells_where_from_and_what_came_of_it(project: Path, client: mlf
     assert card["rerun by"].startswith("rerun of tensorflow s0 (")
     assert card["rerun by"].endswith(": same bits")
     assert card["compared in"].startswith("compare simple_cnn")
+    compared = run_module(project, "pipeline.lineage", "results/comparison").stdout
+    assert "\ncompares" in compared
+    assert "tensorflow s0" in compared
     assert card["model"].startswith("tensorflow-simple_cnn-s0 (m-")
     model = re.search(r"m-[0-9a-f]{32}", card["model"])
     assert model

@@ -12,6 +12,7 @@ from ..data.loader import pieces_of
 from ..models.backend import Classifier
 from . import metrics
 from .latency import Inference, inference
+from .summary import percent
 
 _IMAGES_PER_UPDATE: Final = 1024
 """Images between two updates of the progress bar."""
@@ -31,7 +32,7 @@ class EvaluatedModel:
     def tracked(self) -> dict[str, float]:
         """The numbers for MLflow, by metric name."""
         return {f"test/{name}": value for name, value in asdict(self.scores).items()} | {
-            "test/accuracy_percent": round(100 * self.scores.accuracy, 2),
+            "test/accuracy_percent": percent(self.scores.accuracy),
             "test/error_percent": 100 * (1 - self.scores.accuracy),  # bars start at 0: accuracies all look alike
             "time/inference_p50_milliseconds": self.inference.latency_p50_milliseconds,
             "time/inference_p95_milliseconds": self.inference.latency_p95_milliseconds,

@@ -33,6 +33,11 @@ def summarise(values: Sequence[float] | np.ndarray) -> Summary:
     return Summary(mean, std, mean - half, mean + half, n)
 
 
+def percent(share: float) -> float:
+    """Return a share in [0, 1] as a percentage with two decimals: for tables that people read."""
+    return round(100 * share, 2)
+
+
 @dataclass(frozen=True)
 class Ratio:
     """Geometric mean of paired ratios with its 95 % confidence interval (Student's t on their logarithms)."""

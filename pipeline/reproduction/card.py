@@ -134,6 +134,8 @@ def _family(client: Any, run: RunRecord) -> Iterator[Row]:
         yield "above", f"{above[0].name} ({above[0].id})"
     if children := lookup.below(client, run):
         yield "below", first_of([f"{child.name} ({child.id})" for child in reversed(children)], _MOST)
+    if others := lookup.compared(client, run):
+        yield "compares", first_of([f"{other.name} ({other.id})" for other in others], _MOST)
     for key, title in (("origin.run", "restored from"), ("rerun.of", "rerun of")):
         if other := run.tags.get(key):
             result = f": {run.tags['rerun.result']}" if key == "rerun.of" and "rerun.result" in run.tags else ""

@@ -14,6 +14,7 @@ from ..core.files import read_json, read_text
 from ..core.frameworks import find
 from ..core.paths import main_root
 from ..data.cache import obtain
+from ..evaluation.summary import percent
 from ..models import backend
 from ..models.manifest import Manifest
 from ..tracking import journal as journals
@@ -153,8 +154,10 @@ def _log_training(run: Run, spec: RunSpec, seed: int, rows: list[HistoryRow]) ->
         if row.seconds:
             values |= {
                 "time/epoch_seconds": row.seconds,
-                "throughput/train_images_per_second": examples / row.seconds,
+                "throughput/train_images_per_second": round(examples / row.seconds),
             }
+        if row.split == "validation" and row.epoch == spec.train.epochs:
+            values["validation/accuracy_percent"] = percent(row.accuracy)
         run.log_metrics(values, step=row.epoch)
     run.log_file(spec.output / "manifest.json")
     log_configuration(run, spec)
@@ -166,7 +169,7 @@ def _log_training(run: Run, spec: RunSpec, seed: int, rows: list[HistoryRow]) ->
 def _log_evaluation(run: Run, spec: RunSpec, seed: int, position: int) -> None:
     """Log test scores, predictions and pictures; `position`: of the seed in the arrays of `predictions.npz`."""
     scores = read_json(spec.output / "scores.json", _ADVICE)["seeds"][str(seed)]
-    scores |= {"error_percent": 100 * (1 - scores["accuracy"])}
+    scores |= {"accuracy_percent": percent(scores["accuracy"]), "error_percent": 100 * (1 - scores["accuracy"])}
     run.log_metrics({f"test/{name}": value for name, value in scores.items()}, step=0)
     with np.load(spec.output / "predictions.npz", allow_pickle=False) as file, tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "predictions.npz"

@@ -172,7 +172,7 @@ def runs_in(client: Any, experiments: Sequence[str], condition: str) -> Iterator
 
 
 def seeds_of(client: Any, runs: Iterable[RunRecord]) -> list[RunRecord]:
-    """Return the runs of single seeds among these runs and all that is below them, the newest first, each once."""
+    """Return the runs of single seeds among these runs and all that they hold or compare, the newest first."""
     found: dict[str, RunRecord] = {}
     waiting = list(runs)
     seen: set[str] = set()
@@ -184,8 +184,13 @@ def seeds_of(client: Any, runs: Iterable[RunRecord]) -> list[RunRecord]:
         if run.seed is not None:
             found[run.id] = run
         else:
-            waiting += below(client, run)
+            waiting += [*below(client, run), *compared(client, run)]
     return sorted(found.values(), key=lambda run: run.started, reverse=True)
+
+
+def compared(client: Any, run: RunRecord) -> list[RunRecord]:
+    """Return the runs that a run of `compare` compares."""
+    return entered(client, run.tags.get("compared", "").split())
 
 
 def below(client: Any, run: RunRecord) -> list[RunRecord]:

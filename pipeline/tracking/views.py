@@ -40,7 +40,7 @@ _RESULTS = {
     "test/accuracy_percent": 130,
     "test/accuracy_percent_std": 80,
     "test/loss": 75,
-    "validation/accuracy": 120,
+    "validation/accuracy_percent": 120,
     _SPEED: 85,
 }
 _SETTINGS = {"data.name": 105, "model.name": 90, "train.optimizer.learning_rate": 80, "train.batch_size": 60}

@@ -21,7 +21,7 @@ from ..core.redaction import redacted
 from ..data.dataset import Dataset
 from ..data.inventory import INVENTORY, inventory_of
 from ..data.loader import BatchLoader
-from ..evaluation.summary import summarise
+from ..evaluation.summary import percent, summarise
 from ..models.backend import Classifier, EpochResult
 from ..models.device import choose
 from ..search.report import Reporter
@@ -136,6 +136,8 @@ class RunRecorder:
                     s = summarise([result.last(split, name) for result in results])
                     spread = {"std": s.std, "ci95_low": s.low, "ci95_high": s.high}
                     group.log_metrics({f"{split}/{name}_{k}": v for k, v in spread.items()}, step=epochs)
+        validation = percent(mean(rows, "validation", "accuracy", epochs))
+        group.log_metrics({"validation/accuracy_percent": validation}, step=epochs)
         speed = summarise([result.images_per_second for result in results]).mean
         group.log_metrics(
             {"throughput/train_images_per_second": round(speed), "time/compile_seconds": self._compile_seconds}, step=0
@@ -196,6 +198,8 @@ class SeedRun:
         run.flush()
         run.set_tags({"weights.digest": read_json(directory / "classifier.json", "")["weights"]})
         run.log_metrics({"system/peak_memory_mebibytes": peak_memory_bytes() / 2**20}, step=0)
+        validation = percent(result.last("validation", "accuracy"))
+        run.log_metrics({"validation/accuracy_percent": validation}, step=spec.train.epochs)
         if (peak := self.classifier.peak_gpu_bytes()) is not None:
             run.log_metrics({"system/peak_gpu_memory_mebibytes": peak / 2**20}, step=0)
         if spec.tracking.log_model and flavour:
