@@ -104,7 +104,7 @@ def test_its_runs_are_in_mlflow_as_any_other(project: Path) -> None:
     client = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     (experiment,) = (e for e in client.search_experiments() if e.name != "Default")
     runs = client.search_runs([experiment.experiment_id], "tags.framework = 'numpy' and tags.stage = 'train'")
-    assert {run.info.run_name for run in runs} == {"numpy", "numpy s0", "numpy s1"}
+    assert {run.info.run_name for run in runs} == {"numpy tiny", "numpy tiny s0", "numpy tiny s1"}
     for run in runs:
         assert run.info.status == "FINISHED"
         assert {"validation/accuracy", "test/accuracy", "throughput/train_images_per_second"} <= run.data.metrics.keys()
