@@ -4,6 +4,7 @@
   python -m pipeline.train -m framework=tensorflow,pytorch model=simple_cnn,lenet5   a sweep, files below multirun/
   python -m pipeline.train --cfg job                              print the whole configuration
   python -m pipeline.train --params params.yaml framework=pytorch the DVC stage train@pytorch, files in results/
+  torchrun --nproc-per-node 2 -m pipeline.train framework=pytorch     one training in two processes (or train.world=2)
 
 A run, and each job of a sweep, is evaluated after training. After an interruption, the same command continues from the
 last checkpoint and with the unfinished jobs. `sweep.rerun=true` trains all jobs again. Further options of Hydra:
@@ -19,6 +20,7 @@ from .core.exits import command
 from .core.paths import PREPARED, RESULTS, main_root
 from .core.signals import end_on_signals
 from .data.dataset import Dataset
+from .ranks.entry import enter
 from .tracking.store import ensure_store
 from .training.context import open_training
 from .training.loop import train
@@ -32,6 +34,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run the DVC stage from a snapshot (`--params`), else the Hydra application."""
     end_on_signals()
     provenance.remember_command("train", arguments)
+    arguments = enter(arguments)
     if set(arguments) & {"-h", "--help"}:
         print(f"usage: python -m pipeline.train [-m] [key=value ...]\n\n{__doc__}\n{OVERRIDES}")
     elif any(argument.split("=")[0] == "--params" for argument in arguments):

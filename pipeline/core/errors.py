@@ -21,6 +21,13 @@ class TrainingDivergedError(ResultError):
     """A training loss that is not finite. The MLflow run ends FAILED and keeps its metrics."""
 
 
+class RankLostError(Exception):
+    """One of the processes that train together is gone, has failed, or computes something else; exit code 1.
+
+    No `ResultError`: the last checkpoint is as good as before, and the same command continues from it.
+    """
+
+
 class UnsentError(ResultError):
     """Journals that MLflow has not received."""
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, NoReturn
 
-from .errors import BusyError, ResultError, UserError
+from .errors import BusyError, RankLostError, ResultError, UserError
 from .files import in_the_way
 from .redaction import redacted
 
@@ -83,7 +83,7 @@ def exit_codes() -> Iterator[None]:
         yield
     except UserError as error:
         _end(f"error: {error}", MISTAKE)
-    except ResultError as error:
+    except (ResultError, RankLostError) as error:
         _end(f"error: {error}", FAILED)
     except BusyError as error:
         _end(f"error: {error}", BUSY)

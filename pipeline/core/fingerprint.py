@@ -33,11 +33,13 @@ _NETWORK: Final = (
     *_below("core", "files.py", "records.py"),
     *_below("config/schema", "section.py", "model.py", "train.py"),
     *_below("data", "array_file.py", "dataset.py", "plan.py", "remarks.py"),
-    *_below("models", "architecture.py", "backend.py"),
+    *_below("models", "architecture.py", "backend.py", "share.py"),
 )
 _BACKEND: Final = (*_NETWORK, "core/machine.py", *_below("models", "augmentation.py", "dropout.py", "{framework}"))
+_RANKS: Final = _below("ranks", "classifier.py", "packing.py")
 _MANIFEST: Final = ("core/machine.py", "models/manifest.py")
 _EQUALITY: Final = (
+    *_RANKS,
     *_below("config/schema", "parity.py", "trace.py"),
     *_below("equality", "fairness.py", "levels.py", "trace.py"),
 )
@@ -51,6 +53,7 @@ _PREPARED: Final = (*_FETCHED, *_below("data", "array_file.py", "build.py", "dat
 _TRAINED: Final = (
     *_BACKEND,
     *_MANIFEST,
+    *_RANKS,
     "data/loader.py",
     *_below("evaluation", "metrics.py", "summary.py"),
     *_below(
@@ -71,7 +74,7 @@ CODE: Final[Mapping[str, tuple[str, ...]]] = {
         *_SHOWN,
         "describe.py",
     ),
-    "trace": (*_BACKEND, *_MANIFEST, "config/schema/trace.py", "equality/trace.py", "trace.py"),
+    "trace": (*_BACKEND, *_MANIFEST, *_RANKS, "config/schema/trace.py", "equality/trace.py", "trace.py"),
     "parity": (
         "core/frameworks.py",
         *_NETWORK,
@@ -96,6 +99,7 @@ CODE: Final[Mapping[str, tuple[str, ...]]] = {
         *_below("core", "frameworks.py", "machine.py"),
         *_NETWORK,
         "models",
+        *_RANKS,
         "config/schema/compare.py",
         *_below("evaluation", "latency.py", "speed.py", "speed_result.py", "speed_worker.py", "summary.py"),
         "speed.py",
@@ -142,6 +146,7 @@ INERT: Final = (
     *_below("config/schema", "keys.py", "search.py", "tracking.py", "whole.py"),
     *_below("data", "cache.py"),
     *_below("models", "device.py"),
+    *_below("ranks", "__init__.py", "connection.py", "entry.py", "follower.py", "group.py", "launch.py"),
     *_below("training", "console.py", "recorder.py", "run_logging.py"),
     *_below("sweeps", "app.py"),
     "search",

@@ -47,6 +47,8 @@ class Framework:
     """Those where its steps are compiled or on a GPU, in addition."""
     variables: tuple[str, ...] = ()
     """Patterns of the variables of the environment that may move its bits, see `machine.steering_variables`."""
+    ranks: bool = False
+    """Whether several processes can train one network: `train.world` above 1."""
     warm_imports: tuple[str, ...] = ()
     """Modules that a warm worker imports in addition to the backend, see `sweeps.workers`."""
 
@@ -102,6 +104,7 @@ register(
         ours=("adam", "adamw", "sgd", "batch_norm", "dropout"),
         ours_compiled=("max_pool",),
         variables=("TF_*", "TF2_*", "XLA_*"),
+        ranks=True,
     )
 )
 register(
@@ -115,6 +118,7 @@ register(
         compiler="TorchInductor",
         ours=("dropout",),
         variables=("TORCH*", "PYTORCH_*", "ATEN_*"),
+        ranks=True,
         warm_imports=("torch._inductor.compile_fx", "torch.export"),  # PyTorch imports these even when it runs eagerly
     )
 )

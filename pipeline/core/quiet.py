@@ -1,4 +1,4 @@
-"""Filters for what others print: TensorFlow's notices, and the tracebacks of a launcher's processes."""
+"""Filters for what others print: notices of TensorFlow and Gloo, the tracebacks of a launcher's processes."""
 
 import os
 import sys
@@ -21,6 +21,20 @@ def without_notices() -> Iterator[None]:
         finally:
             notices = ("I0000", "WARNING: All log messages before absl::InitializeLog()")
             sys.stderr.writelines(line for line in caught if not line.startswith(notices))
+
+
+@contextmanager
+def without_standard_output() -> Iterator[None]:
+    """Drop what the body writes to file descriptor 1: Gloo tells there how many ranks it is connected to."""
+    sys.stdout.flush()
+    original, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(original, 1)
+        os.close(original)
+        os.close(nowhere)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from ..data.plan import EpochPlan, draw_epoch
 from ..models import backend
 from ..models.architecture import Architecture
 from ..models.manifest import Manifest
+from ..ranks.classifier import create as create_ranked
 
 Precision = Literal["float64", "float32"]
 PRECISIONS: Final[tuple[Precision, ...]] = ("float64", "float32")
@@ -65,9 +66,12 @@ class Evidence:
         batch (unless batches hold one example).
         """
         size = self.trace.batch_size
-        wanted = (self.trace.steps // 2 + 2) * size + max(size // 3, 1)
+        wanted = (self.trace.steps // 2 + 2) * size + max(size // 3, self.train.world)
         count = min(wanted, len(self.dataset.split("train").labels))
-        return count - 1 if count % size == 0 and count > 1 else count
+        partial = count % size
+        if partial == 0 and count > 1:
+            return count - 1
+        return count if partial >= self.train.world or count < size else count - partial
 
     def plans(self) -> Iterator[EpochPlan]:
         """Yield the plan of each epoch; the last one ends at `trace.steps` in all."""
@@ -117,7 +121,7 @@ def _gather(
 ) -> tuple[Manifest, list[Batch]]:
     """Trace in one precision: add to `arrays`, return the manifest and the batches."""
     train = evidence.train.model_copy(update={"precision": precision})
-    classifier = backend.create(evidence.framework, evidence.architecture, train)
+    classifier = create_ranked(evidence.framework, evidence.architecture, train)
     split = evidence.dataset.split("train")
     classifier.load_training_data(split.images[: evidence.examples], split.labels[: evidence.examples])
     backend.initialise(classifier, evidence.trace.seed)

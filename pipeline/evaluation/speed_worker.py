@@ -21,6 +21,7 @@ from ..data.plan import EpochPlan, draw_epoch
 from ..models import backend
 from ..models.architecture import Architecture
 from ..models.backend import Classifier
+from ..ranks.classifier import create as create_ranked
 from .latency import latencies, seconds
 
 _MOST_IN_BATCH: Final = 512
@@ -98,7 +99,7 @@ class _Bench:
 
     def __init__(self, name: str, dataset: Dataset, model: ModelConfig, train: TrainConfig) -> None:
         architecture = Architecture.of(model, dataset)
-        self.classifier: Classifier = backend.create(name, architecture, train)
+        self.classifier: Classifier = create_ranked(name, architecture, train)
         training, test = dataset.split("train"), dataset.split("test")
         count = max(train.batch_size, _MOST_BYTES // (training.images.nbytes // len(training.images)))
         images, labels = training.images[:count], training.labels[:count]

@@ -19,6 +19,7 @@ from ..core.files import write_bytes, write_json
 from ..data.plan import EpochPlan, require_visible
 from .architecture import Architecture
 from .device import require_device
+from .share import Share
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,13 @@ class Probe:
 
 
 class Classifier(Protocol):
-    """A network with its optimiser on one device. The constructor takes an `Architecture` and a `TrainConfig`."""
+    """A network with its optimiser on one device.
+
+    The constructor takes an `Architecture` and a `TrainConfig`; that of a framework that trains one network in several
+    processes (`Framework.ranks`) also a `Share`. With a share, `train_epoch` and `probe` take whole batches, compute
+    the rows of this rank, and return outputs, loss and correct answers of these: the sums over the ranks are those of
+    the batch. The gradients are those of the whole batch.
+    """
 
     architecture: Architecture
     train: TrainConfig
@@ -153,8 +160,8 @@ def refusing_nondeterminism(title: str, kind: type[Exception]) -> Iterator[None]
         ) from error
 
 
-def create(framework: str, architecture: Architecture, train: TrainConfig) -> Classifier:
-    """Create the backend of a framework.
+def create(framework: str, architecture: Architecture, train: TrainConfig, share: Share | None = None) -> Classifier:
+    """Create the backend of a framework in this process; `share`: of `train.world` ranks, see `ranks.create`.
 
     Raises `UserError` if the framework is unknown or not installed, or cannot train under these settings.
     """
@@ -167,7 +174,9 @@ def create(framework: str, architecture: Architecture, train: TrainConfig) -> Cl
         raise UserError(
             f"framework = {framework}: the package {error.name!r} is not installed; run `make setup`"
         ) from error
-    classifier: Classifier = backend(architecture, train)
+    if train.world > 1 and share is None:
+        raise ValueError(f"train.world = {train.world}: the other ranks are missing")
+    classifier: Classifier = backend(architecture, train, share) if share else backend(architecture, train)
     return classifier
 
 
@@ -273,9 +282,10 @@ def load_weights(classifier: Classifier, directory: Path) -> None:
 
 
 def _movable(train: TrainConfig) -> TrainConfig:
-    """Return the settings without what may not be here: a GPU, and a way to train on one."""
+    """Return the settings without what may not be here: a GPU, a way to train on one, other ranks."""
     device = "auto" if train.device == "gpu" else train.device
-    return train.model_copy(update={"device": device, "execution": "eager" if train.execution == "eager" else "auto"})
+    execution = "eager" if train.execution == "eager" else "auto"
+    return train.model_copy(update={"device": device, "execution": execution, "world": 1})
 
 
 def _read(directory: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
@@ -72,8 +72,9 @@ class Progress:
 class Checkpoint:
     """The checkpoint of one seed, or of a training with all its seeds, locked by this process."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, settings: str = "", world: int = 1) -> None:
+        """`settings`: digest of what is trained, whatever the number of ranks. `world`: that number."""
+        self._folder, self._settings, self._world = folder, settings, world
         self._writer: threading.Thread | None = None
         self.seconds = 0.0
         """Seconds that training has waited for checkpoints."""
@@ -117,7 +118,8 @@ class Checkpoint:
     def _write(self, text: str, arrays: dict[str, np.ndarray]) -> None:
         try:
             with atomic_file(self._folder / _STATE, durable=True) as part:
-                save_file(arrays, part, {"progress": text, "digest": _digest(text, arrays)})
+                facts = {"settings": self._settings, "world": str(self._world)}
+                save_file(arrays, part, {"progress": text, "digest": _digest(text, arrays), **facts})
         except (OSError, SafetensorError) as error:
             print(f"{self._folder}: no checkpoint: {error}; training goes on", file=sys.stderr, flush=True)
 
@@ -140,6 +142,16 @@ class Checkpoint:
         slots = {slot: _below(arrays, f"slots/{slot}/") for slot in facts.pop("slots")}
         state = State(_below(arrays, "weights/"), slots, facts.pop("steps_taken"))
         return state, Progress(**facts | {"loss": [arrays["loss"]], "correct": [arrays["correct"]]})
+
+    def of_other_worlds(self) -> list[int]:
+        """Return the numbers of ranks of which there are checkpoints of the same settings; without this one's."""
+        found = set()
+        for path in self._folder.parent.glob(f"*/{_STATE}"):
+            with suppress(OSError, SafetensorError, ValueError), safe_open(path, "numpy") as file:
+                facts = file.metadata()
+                if facts.get("settings") == self._settings:
+                    found.add(int(facts["world"]))
+        return sorted(found - {self._world})
 
     def discard(self) -> None:
         """Delete the checkpoint; keep the link to its run."""
@@ -186,7 +198,7 @@ def locked(root: Path, spec: RunSpec, classifier: Classifier, seed: int | None) 
     """
     folder = root / FOLDER / key_of(spec, classifier, seed)
     with turn(folder, spec.label, spec.output) as waited:
-        checkpoint = Checkpoint(folder)
+        checkpoint = Checkpoint(folder, _settings(spec, seed), spec.train.world)
         if not waited and not is_waited_for(folder):
             handover.discard(folder)
         try:
@@ -217,6 +229,13 @@ def key_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> str:
         "execution": classifier.execution,
     }
     return f"{spec.framework}-{fingerprint.of_json(facts, 16)}"
+
+
+def _settings(spec: RunSpec, seed: int | None) -> str:
+    """Return a digest of settings, data and seed, but not of the number of ranks: 32 hexadecimal digits."""
+    settings = spec.defining()
+    alone = {key: value for key, value in settings["train"].items() if key != "world"}
+    return fingerprint.of_json({**settings, "train": alone, "seed": seed}, 32)
 
 
 def tidy(root: Path) -> int:

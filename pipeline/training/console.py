@@ -30,9 +30,12 @@ def tell_start(spec: RunSpec, classifier: Classifier, loader: BatchLoader, compi
             f"{spec.label}: train.schedule.warmup_steps = {warm_up}, and there are {steps}: it ends at {peak}",
             flush=True,
         )
+    threads = f"{device.threads} thread{'s' * (device.threads != 1)}"
+    if spec.train.world > 1:
+        threads = f"{spec.train.world} ranks of {threads}"
     print(
         f"{spec.label}: {spec.model.name}, {spec.architecture.parameter_count:,} parameters, {len(images):,} images, "
-        f"{classifier.execution} {spec.train.precision} on {device.name}, {device.threads} threads, "
+        f"{classifier.execution} {spec.train.precision} on {device.name}, {threads}, "
         f"{'compiled' if classifier.execution == 'compiled' else 'warmed up'} in {compile_seconds:.1f} s"
         + (f"; {images.nbytes / 2**20:,.0f} MiB of images streamed from disk" if loader.streamed else ""),
         flush=True,
@@ -55,6 +58,17 @@ def tell_continued(progress: Steps, spec: RunSpec, seed: int, position: Progress
     """Print the position from which an interrupted training continues."""
     where = "is done" if position.done else f"goes on at epoch {position.epoch}, step {position.step}"
     progress.say(f"{spec.label} s{seed} {where}: continued from a checkpoint")
+
+
+def tell_other_worlds(spec: RunSpec, seed: int, worlds: Sequence[int]) -> None:
+    """Say that checkpoints of other numbers of ranks are not continued from."""
+    if worlds:
+        listed = " or ".join(f"train.world={world}" for world in worlds)
+        print(
+            f"{spec.label} s{seed}: begins anew; a checkpoint of {listed} exists, and sums over {spec.train.world} "
+            f"rank{'s' * (spec.train.world > 1)} would give its next steps other bits. {listed} continues it",
+            flush=True,
+        )
 
 
 def tell_taken_over(spec: RunSpec) -> None:

@@ -12,9 +12,11 @@ from ..data.dataset import Split
 from ..data.loader import BatchLoader
 from ..models import backend
 from ..models.backend import Classifier
+from ..models.share import require_shares
+from ..ranks.classifier import create as create_ranked
 from ..tracking.store import store_uri
 from .checkpoint import Checkpoint, Progress, locked, tidy
-from .console import tell_taken_over
+from .console import tell_other_worlds, tell_taken_over
 from .recorder import Recorder
 from .result_files import manifest_of
 from .results import SeedResult
@@ -71,6 +73,7 @@ class TrainingContext:
         checkpoint = self.checkpoints[seed]
         saved = checkpoint.load()
         if saved is None:
+            tell_other_worlds(self.spec, seed, checkpoint.of_other_worlds())
             backend.initialise(self.classifier, seed)
             return checkpoint, Progress()
         state, position = saved
@@ -103,13 +106,14 @@ def open_training(spec: RunSpec) -> Iterator[TrainingContext]:
     if the network, the batch size or the data do not fit, `BusyError` if that process writes to the same folder.
     """
     root = main_root()
-    classifier = backend.create(spec.framework, spec.architecture, spec.train)
-    recorder = RunRecorder(spec, classifier, root)
-    split = spec.dataset.split("train")
-    count = len(split.labels)
+    count = len(spec.dataset.split("train").labels)
     batch_size = min(spec.train.batch_size, count)
     sizes = {batch_size, count % spec.train.batch_size} - {0}
+    require_shares(spec.train.world, sizes)
     spec.architecture.require_normalisable(list(sizes))
+    classifier = create_ranked(spec.framework, spec.architecture, spec.train)
+    recorder = RunRecorder(spec, classifier, root)
+    split = spec.dataset.split("train")
     with ExitStack() as locks:
         group, checkpoints = _lock(locks, root, spec, classifier)
         limit = memory_limit(spec.train.memory_mebibytes, classifier.device.type)

@@ -2,9 +2,11 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from ..data.loader import BatchLoader
 from ..evaluation.summary import percent, summarise
 from ..models.backend import Classifier, EpochResult
 from ..models.device import choose
+from ..ranks.classifier import RankedClassifier
 from ..search.report import Reporter
 from ..tracking.flavours import model_name
 from ..tracking.references import RunReferences, SeedReference
@@ -86,8 +89,24 @@ class RunRecorder:
         with self._open(name, parent, tags, run_link) as run:
             _log_setup(run, spec, self._classifier, seed)
             run.log_metrics({"time/compile_seconds": self._compile_seconds}, step=0)
-            with run.system_metrics(spec.tracking.system_metrics_seconds):
+            with run.system_metrics(spec.tracking.system_metrics_seconds), self._machines_of_ranks(run):
                 yield SeedRun(spec, self._classifier, run, self._progress, self._reporter)
+
+    @contextmanager
+    def _machines_of_ranks(self, run: Run) -> Iterator[None]:
+        """Log the use of the other ranks' machines while the body runs."""
+        if not isinstance(self._classifier, RankedClassifier):
+            yield
+            return
+        first = run.next_step("system/rank_")
+        steps_by_metric: dict[str, Iterator[int]] = defaultdict(lambda: count(first))
+
+        def log(values: Mapping[str, float]) -> None:
+            for name, value in values.items():
+                run.log_metrics({name: value}, step=next(steps_by_metric[name]))
+
+        with self._classifier.machines(self._spec.tracking.system_metrics_seconds, log):
+            yield
 
     @contextmanager
     def _open(self, name: str, parent: str | None, tags: dict[str, Any], run_link: Path) -> Iterator[Run]:
@@ -246,6 +265,7 @@ def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str
         "device": device.type,
         "device.name": device.name if device.type == "gpu" else here.cpu,
         "device.threads": device.threads,
+        "world": spec.train.world if spec.train.world > 1 else None,
         "deterministic": spec.train.deterministic,
         "command": provenance.command() or None,
         "execution": classifier.execution,
@@ -280,6 +300,8 @@ def _log_setup(run: Run, spec: RunSpec, classifier: Classifier, seed: int | None
         "dvc": provenance.dvc(),
         "command": provenance.command(),
     }
+    if isinstance(classifier, RankedClassifier):
+        facts["ranks"] = classifier.ranks
     run.log_text(json.dumps(facts, indent=2), "environment.json")
     run.log_text("".join(f"{package}\n" for package in packages()), "packages.txt")
     run.log_text(json.dumps(resolved, indent=2), "config.json")

@@ -118,6 +118,8 @@ class TrainConfig(Section):
     """Whether a GPU may round the factors of float32 products to 10 bits of mantissa (NVIDIA's TensorFloat-32)."""
     deterministic: bool
     threads: Annotated[int, Field(ge=1)] | None
+    world: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Number of processes (ranks) that train one network, each on its share of every batch."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] | None = 5.0
     """Interval of checkpoints in minutes, beside those after every epoch; None: after epochs only."""
     memory_mebibytes: Annotated[float, Field(gt=0)] | None = None

@@ -15,8 +15,10 @@ from ...config.schema.train import AdamWConfig, SgdConfig, TrainConfig
 from ...data.plan import EpochPlan
 from ..architecture import Architecture
 from ..backend import EpochResult, Probe, State, refusing_nondeterminism, slots_of, unit_scale
+from ..share import Part, Share
 from .augmentation import augmented
 from .network import Network
+from .peers import Peers
 from .recorded import RecordedStep
 from .start import configure, gpu, require_compiler
 
@@ -32,11 +34,11 @@ _PIECE_BYTES: Final = 1 << 26
 class PyTorchClassifier:
     """The PyTorch implementation of `backend.Classifier`."""
 
-    def __init__(self, architecture: Architecture, train: TrainConfig) -> None:
+    def __init__(self, architecture: Architecture, train: TrainConfig, share: Share | None = None) -> None:
         self.architecture = architecture
         self.train = train
         self.device = configure(train)
-        customary = "graph" if self.device.type == "gpu" else "eager"
+        customary = "graph" if self.device.type == "gpu" and share is None else "eager"
         self.execution = customary if train.execution == "auto" else train.execution
         small = _ON_THE_CPU if self.device.type == "cpu" else {}
         self.predict_batch = architecture.predict_batch(train.precision, **small)
@@ -44,7 +46,9 @@ class PyTorchClassifier:
         if self.execution == "compiled":
             require_compiler(self._place)
         self._dtype: torch.dtype = getattr(torch, train.precision)
-        self._network = Network(architecture).to(self._place, self._dtype)
+        self._share = share
+        self._peers = Peers(share, self._place) if share else None
+        self._network = Network(architecture, self._peers).to(self._place, self._dtype)
         self._outputs_and_loss: Any = self._forward_loss
         if self.execution == "compiled":
             self._outputs_and_loss = torch.compile(self._forward_loss, dynamic=False)
@@ -83,9 +87,9 @@ class PyTorchClassifier:
         losses = torch.empty(plan.steps, dtype=self._dtype, device=self._place)
         corrects = torch.empty(plan.steps, dtype=torch.int64, device=self._place)
         group = self._optimizer.param_groups[0]
-        for i, learning_rate in enumerate(plan.learning_rate.tolist()):
-            batch = slice(i * plan.batch_size, (i + 1) * plan.batch_size)
-            loss, correct = self._gradients(order[batch], draws[batch], keys[i])
+        for i, (learning_rate, size) in enumerate(zip(plan.learning_rate.tolist(), plan.batch_sizes, strict=True)):
+            batch, part = self._rows(i * plan.batch_size, int(size))
+            loss, correct = self._gradients(order[batch], draws[batch], keys[i], part)
             group["lr"] = learning_rate
             self._optimizer.step()
             losses[i], corrects[i] = loss, correct
@@ -105,8 +109,10 @@ class PyTorchClassifier:
         """See `Classifier.probe`."""
         before = self.state()
         self._network.train()
-        order, draws, keys = self._placed(plan.segment(0, 1))
-        outputs, loss = self._backward(*self._gathered(order), draws, keys[0])
+        first = plan.segment(0, 1)
+        order, draws, keys = self._placed(first)
+        batch, part = self._rows(0, len(first.order))
+        outputs, loss = self._backward(*self._gathered(order[batch]), draws[batch], keys[0], part)
         gradients = {name: _to_canonical(parameter.grad) for name, parameter in self._parameters()}
         self.restore(before)
         return Probe(outputs.cpu().numpy(), float(loss), gradients)
@@ -212,10 +218,17 @@ class PyTorchClassifier:
             images = augmented(images, self.train.augment, draws)
         return self._scaled(images)
 
-    def _gradients(self, rows: Tensor, draws: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    def _rows(self, start: int, size: int) -> tuple[slice, Part | None]:
+        """Return the rows of a plan that are computed here, of the batch of `size` examples that begins at `start`."""
+        if self._share is None:
+            return slice(start, start + size), None
+        rows = self._share.rows(size)
+        return slice(start + rows.start, start + rows.stop), Part(rows.start, size)
+
+    def _gradients(self, rows: Tensor, draws: Tensor, key: Tensor, part: Part | None) -> tuple[Tensor, Tensor]:
         """Leave the gradients of a batch at the parameters; return its loss and the number of correct answers."""
         if not self._records:
-            return self._take_gradients(*self._gathered(rows), draws, key)
+            return self._take_gradients(*self._gathered(rows), draws, key, part)
         if len(rows) not in self._recorded:
             before = self.state()
             example = (*self._gathered(rows), draws, key)
@@ -225,26 +238,35 @@ class PyTorchClassifier:
         assert self._labels is not None
         return self._recorded[len(rows)].replay(self._images, self._labels, rows, draws, key)
 
-    def _take_gradients(self, images: Tensor, labels: Tensor, draws: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        outputs, loss = self._backward(images, labels, draws, key)
+    def _take_gradients(
+        self, images: Tensor, labels: Tensor, draws: Tensor, key: Tensor, part: Part | None = None
+    ) -> tuple[Tensor, Tensor]:
+        outputs, loss = self._backward(images, labels, draws, key, part)
         if self.train.clip_norm is not None:
             _clip(self._trained, self.train.clip_norm)
         return loss, (outputs.argmax(1) == labels).sum()
 
-    def _backward(self, images: Tensor, labels: Tensor, draws: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Leave the gradients, before clipping, at the parameters; return outputs and loss."""
+    def _backward(
+        self, images: Tensor, labels: Tensor, draws: Tensor, key: Tensor, part: Part | None
+    ) -> tuple[Tensor, Tensor]:
+        """Leave the gradients of the whole batch, before clipping, at the parameters; return outputs and loss."""
         for parameter in self._trained:
             parameter.grad = None
-        outputs, loss = self._outputs_and_loss(self._prepared(images, draws), labels, key)
+        outputs, loss = self._outputs_and_loss(self._prepared(images, draws), labels, key, part)
         loss.backward()
+        if self._peers:
+            self._peers.add_gradients(self._trained)
         return outputs.detach(), loss.detach()
 
     def _scaled(self, images: Tensor) -> Tensor:
         return images.to(self._dtype).mul_(unit_scale(self.train.precision))
 
-    def _forward_loss(self, x: Tensor, y: Tensor, dropout_key: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = self._network(x, dropout_key)
-        return outputs, functional.cross_entropy(outputs, y, label_smoothing=self.train.label_smoothing)
+    def _forward_loss(self, x: Tensor, y: Tensor, dropout_key: Tensor, part: Part | None) -> tuple[Tensor, Tensor]:
+        outputs = self._network(x, dropout_key, part)
+        smoothing = self.train.label_smoothing
+        if part is None:
+            return outputs, functional.cross_entropy(outputs, y, label_smoothing=smoothing)
+        return outputs, functional.cross_entropy(outputs, y, label_smoothing=smoothing, reduction="sum") / part.total
 
 
 def _clip(parameters: list[nn.Parameter], norm: float) -> None:

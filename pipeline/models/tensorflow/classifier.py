@@ -2,19 +2,23 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property, partial
 from typing import Any, Final
 
 import numpy as np
 
-from ...config.schema.model import Conv
+from ...config.schema.model import BatchNorm, Conv
 from ...config.schema.train import TrainConfig
+from ...core.errors import UserError
 from ...data.plan import EpochPlan
 from ..architecture import Architecture
 from ..backend import EpochResult, Probe, State, refusing_nondeterminism, unit_scale
+from ..share import Part, Share
 from . import optimizers
 from .augmentation import augmented
 from .network import Network
+from .peers import Peers
 from .start import configure, gpu, peak_gpu_bytes, tf
 
 _FUSED_FROM: Final = 1 << 17
@@ -28,14 +32,21 @@ Below, the call of what is compiled takes longer.
 class TensorFlowClassifier:
     """The TensorFlow implementation of `backend.Classifier`."""
 
-    def __init__(self, architecture: Architecture, train: TrainConfig) -> None:
+    def __init__(self, architecture: Architecture, train: TrainConfig, share: Share | None = None) -> None:
         self.architecture = architecture
         self.train = train
         self.device = configure(train)
+        self._share = share
+        self._peers = Peers(share) if share else None  # before the first operation
         self.execution = self._customary() if train.execution == "auto" else train.execution
+        if self.execution == "compiled" and self._exchanges_in_gradients:
+            raise UserError(
+                f"train.execution = compiled: XLA cannot compile batch norm over train.world = {train.world} ranks in "
+                "TensorFlow; allowed: auto, eager, graph"
+            )
         self.predict_batch = architecture.predict_batch(train.precision)
         own_pooling = self.execution == "compiled" or self.device.type == "gpu"
-        self._network = Network(architecture, train.precision, own_pooling=own_pooling)
+        self._network = Network(architecture, train.precision, own_pooling=own_pooling, peers=self._peers)
         self._variables = [self._network.variable(parameter.name) for parameter in architecture.parameters]
         self._step = 0
         self._epochs: dict[int, Any] = {}
@@ -70,7 +81,7 @@ class TensorFlowClassifier:
         draws = plan.augmentation[:rows].reshape(steps, plan.batch_size, plan.augmentation.shape[1])
         full = order, draws, coefficients[:steps], plan.dropout_keys[:steps]
         last = plan.order[None, rows:], plan.augmentation[None, rows:], coefficients[steps:], plan.dropout_keys[steps:]
-        results = [self._run(*part) for part in (full, last) if part[0].size]
+        results = [self._run(*arrays) for arrays in (full, last) if arrays[0].size]
         loss, correct = (np.concatenate([part[i].numpy() for part in results]) for i in (0, 1))
         self._step += plan.steps
         return EpochResult(loss.astype(np.float64), correct.astype(np.int64), time.perf_counter() - began)
@@ -87,9 +98,14 @@ class TensorFlowClassifier:
         """See `Classifier.probe`."""
         before = self.state()
         first = plan.segment(0, 1)
-        rows, draws, key = (tf.constant(v) for v in (first.order, first.augmentation, first.dropout_keys[0]))
-        compute = self._compiled(self._gradients)
-        _, outputs, loss, gradients = compute(rows, draws, key, self._images, self._labels)
+        here, part = self._rows(len(first.order))
+        rows, draws, key = (
+            tf.constant(v) for v in (first.order[here], first.augmentation[here], first.dropout_keys[0])
+        )
+        compute = self._compiled(partial(self._gradients, part))
+        with self._exchanging(f"probe {len(first.order)}"):
+            _, outputs, loss, gradients = compute(rows, draws, key, self._images, self._labels)
+            gradients = self._peers.add_gradients(gradients) if self._peers else gradients
         self.restore(before)
         names = [parameter.name for parameter in self.architecture.parameters]
         arrays = {name: np.array(value.numpy()) for name, value in zip(names, gradients, strict=True)}
@@ -139,7 +155,9 @@ class TensorFlowClassifier:
     @cached_property
     def _update(self) -> Any:
         update = self._optimizer.apply
-        fused = self.execution == "graph" and self.architecture.parameter_count >= _FUSED_FROM
+        large = self.architecture.parameter_count >= _FUSED_FROM
+        apart = self.execution == "compiled" and self._peers is not None  # the step holds the exchange: XLA after it
+        fused = apart or (self.execution == "graph" and large)
         return _traced(update, jit_compile=True) if fused else update
 
     def _customary(self) -> str:
@@ -148,7 +166,23 @@ class TensorFlowClassifier:
         XLA's convolutions are slower than TensorFlow's own on the CPU; all else it makes faster.
         """
         convolutions = any(isinstance(spec.layer, Conv) for spec in self.architecture.all_layers)
-        return "graph" if self.device.type == "cpu" and convolutions else "compiled"
+        slow = self.device.type == "cpu" and convolutions
+        return "graph" if slow or self._exchanges_in_gradients else "compiled"
+
+    @property
+    def _exchanges_in_gradients(self) -> bool:
+        """Whether the gradients hold an exchange with other ranks, which XLA cannot compile."""
+        return bool(self._share) and any(isinstance(spec.layer, BatchNorm) for spec in self.architecture.all_layers)
+
+    def _rows(self, size: int) -> tuple[slice, Part | None]:
+        """Return the rows of a batch of `size` examples that are computed here."""
+        if self._share is None:
+            return slice(0, size), None
+        rows = self._share.rows(size)
+        return rows, Part(rows.start, size)
+
+    def _exchanging(self, name: str) -> AbstractContextManager[None]:
+        return self._peers.step(name) if self._peers else nullcontext()
 
     @cached_property
     def _forward(self) -> Any:
@@ -166,19 +200,23 @@ class TensorFlowClassifier:
         return function if self.execution == "eager" else _traced(function, jit_compile=self.execution == "compiled")
 
     def _run(self, order: np.ndarray, draws: np.ndarray, coefficients: np.ndarray, keys: np.ndarray) -> tuple[Any, Any]:
+        size = order.shape[1]
+        here, part = self._rows(size)
+        order, draws = order[:, here], draws[:, here]
         if self.execution == "eager":
             data = self._images, self._labels
-            parts = (tf.constant(values) for values in (order, draws, coefficients, keys))
-            steps = [self._take_step(r, d, c, k, *data) for r, d, c, k in zip(*parts, strict=True)]
+            arrays = (tf.constant(values) for values in (order, draws, coefficients, keys))
+            steps = [self._take_step(part, r, d, c, k, *data) for r, d, c, k in zip(*arrays, strict=True)]
             return tf.stack([loss for loss, _ in steps]), tf.stack([correct for _, correct in steps])
-        size = order.shape[1]
         if size not in self._epochs:
-            self._epochs[size] = self._epoch_function(size)
+            self._epochs[size] = self._epoch_function(order.shape[1], part)
         return self._epochs[size](order, draws, coefficients, keys, self._images, self._labels)  # type: ignore[no-any-return]
 
-    def _epoch_function(self, batch_size: int) -> Any:
+    def _epoch_function(self, batch_size: int, part: Part | None) -> Any:
         # XLA compiles the step and not the loop: it makes a step a sixth faster, and the loop three times slower.
-        step = self._compiled(self._take_step)
+        step = partial(self._take_step, part)
+        if self._peers is None:
+            step = self._compiled(step)
 
         def epoch(order: Any, draws: Any, coefficients: Any, keys: Any, images: Any, labels: Any) -> tuple[Any, Any]:
             steps = tf.shape(order)[0]
@@ -203,9 +241,16 @@ class TensorFlowClassifier:
         return _traced(epoch, input_signature=signature)
 
     def _take_step(
-        self, rows: Any, draws: Any, coefficients: Any, key: Any, images: Any, labels: Any
+        self, part: Part | None, rows: Any, draws: Any, coefficients: Any, key: Any, images: Any, labels: Any
     ) -> tuple[Any, Any]:
-        y, outputs, loss, gradients = self._gradients(rows, draws, key, images, labels)
+        compute = partial(self._gradients, part)
+        if self._peers is None:
+            y, outputs, loss, gradients = compute(rows, draws, key, images, labels)
+        else:
+            assert part
+            with self._peers.step(f"batch {part.total}"):
+                y, outputs, loss, gradients = self._compiled(compute)(rows, draws, key, images, labels)
+                gradients = self._peers.add_gradients(gradients)
         self._update(optimizers.clipped(gradients, self.train.clip_norm), coefficients)
         correct = tf.reduce_sum(tf.cast(tf.equal(tf.argmax(outputs, axis=1), y), tf.int32))
         return loss, correct
@@ -216,15 +261,17 @@ class TensorFlowClassifier:
             batch = augmented(batch, self.train.augment, draws)
         return self._scaled(batch), tf.gather(labels, rows)
 
-    def _gradients(self, rows: Any, draws: Any, key: Any, images: Any, labels: Any) -> tuple[Any, Any, Any, list[Any]]:
+    def _gradients(
+        self, part: Part | None, rows: Any, draws: Any, key: Any, images: Any, labels: Any
+    ) -> tuple[Any, Any, Any, list[Any]]:
         x, y = self._batch(rows, draws, images, labels)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._variables)
-            outputs = self._network(x, training=True, dropout_key=key)
-            loss = self._loss(outputs, y)
+            outputs = self._network(x, training=True, dropout_key=key, part=part)
+            loss = self._loss(outputs, y, part)
         return y, outputs, loss, tape.gradient(loss, self._variables)
 
-    def _loss(self, outputs: Any, labels: Any) -> Any:
+    def _loss(self, outputs: Any, labels: Any, part: Part | None) -> Any:
         smoothing = self.train.label_smoothing
         if not smoothing:
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=outputs)
@@ -232,7 +279,7 @@ class TensorFlowClassifier:
             classes = outputs.shape[-1]
             targets = tf.one_hot(labels, classes, dtype=outputs.dtype) * (1 - smoothing) + smoothing / classes
             losses = tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=outputs)
-        return tf.reduce_mean(losses)
+        return tf.reduce_sum(losses) / part.total if part else tf.reduce_mean(losses)
 
 
 def _traced(function: Any, **options: Any) -> Any:

@@ -16,6 +16,8 @@ from ...config.schema.model import (
 )
 from ..architecture import Architecture, LayerSpec
 from ..dropout import keep
+from ..share import Part
+from .peers import Peers
 from .start import keras, tf
 
 _ROLES = {
@@ -32,9 +34,15 @@ _NORMALISATION_ROLES = {"mean": "adapt_mean", "variance": "adapt_variance"}
 class Network:
     """A function from images (N, height, width, channels) in [0, 1] to outputs (N, classes)."""
 
-    def __init__(self, architecture: Architecture, precision: str, *, own_pooling: bool) -> None:
-        """`own_pooling`: whether training needs a max pooling whose gradient XLA and GPUs compute deterministically."""
+    def __init__(
+        self, architecture: Architecture, precision: str, *, own_pooling: bool, peers: Peers | None = None
+    ) -> None:
+        """`own_pooling`: whether training needs a max pooling whose gradient XLA and GPUs compute deterministically.
+
+        `peers`: the other ranks, if a batch is trained on by several.
+        """
         self.architecture = architecture
+        self._peers = peers
         self._own_pooling = own_pooling
         self.precision = precision
         self._layers = {spec.name: _keras_layer(spec, precision) for spec in architecture.all_layers}
@@ -47,19 +55,23 @@ class Network:
         layer, role = name.split("/")
         return _keras_variable(self._layers[layer], role).value
 
-    def __call__(self, images: Any, *, training: bool, dropout_key: Any = None) -> Any:
-        """Return outputs (N, classes). `dropout_key`: int64 scalar, needed in training by a network with dropout."""
+    def __call__(self, images: Any, *, training: bool, dropout_key: Any = None, part: Part | None = None) -> Any:
+        """Return outputs (N, classes). `dropout_key`: int64 scalar, needed in training by a network with dropout.
+
+        `part`: of which batch the images are; None: they are all of it.
+        """
         x = images
         for spec in self.architecture.layers:
-            x = self._apply(spec, x, training, dropout_key)
+            x = self._apply(spec, x, training, dropout_key, part)
         return x
 
-    def _apply(self, spec: LayerSpec, x: Any, training: bool, key: Any) -> Any:
+    def _apply(self, spec: LayerSpec, x: Any, training: bool, key: Any, part: Part | None) -> Any:
         layer, keras_layer = spec.layer, self._layers[spec.name]
         if isinstance(layer, Dropout):
-            return _dropout(x, key, spec.dropout_number, layer.rate) if training else x
+            return _dropout(x, key, spec.dropout_number, layer.rate, part.first if part else 0) if training else x
         if isinstance(layer, BatchNorm):
-            return keras.activations.get(layer.activation)(_batch_norm(x, keras_layer, layer, training))
+            moments = self._peers.moments(x, part) if self._peers and part and training else None
+            return keras.activations.get(layer.activation)(_batch_norm(x, keras_layer, layer, training, moments))
         if isinstance(layer, Normalise):
             return (x - keras_layer.adapt_mean.value) / tf.sqrt(keras_layer.adapt_variance.value)
         if isinstance(layer, MaxPool):
@@ -68,9 +80,9 @@ class Network:
             return keras_layer(x)
         branch, shortcut = x, x
         for inner in spec.branch:
-            branch = self._apply(inner, branch, training, key)
+            branch = self._apply(inner, branch, training, key, part)
         for inner in spec.shortcut:
-            shortcut = self._apply(inner, shortcut, training, key)
+            shortcut = self._apply(inner, shortcut, training, key, part)
         return keras.activations.get(layer.activation)(branch + shortcut)
 
     def export(self) -> Any:
@@ -146,15 +158,18 @@ def _keras_layer(spec: LayerSpec, precision: str) -> Any:
             return keras.layers.Add(**common)
 
 
-def _batch_norm(x: Any, layer: Any, config: BatchNorm, training: bool) -> Any:
-    """Apply batch norm as PyTorch does.
+def _batch_norm(x: Any, layer: Any, config: BatchNorm, training: bool, moments: tuple[Any, Any, int] | None) -> Any:
+    """Apply batch norm as PyTorch does. `moments`: those of the batch, if `x` is a part of it: mean, variance, count.
 
     The call of the Keras layer differs: its running variance is the biased one, and it rounds epsilon to float32.
     """
     mean, variance = layer.moving_mean.value, layer.moving_variance.value
     if training:
-        mean, variance = tf.nn.moments(x, list(range(x.shape.rank - 1)))
-        count = tf.cast(tf.size(x) / x.shape[-1], x.dtype)
+        if moments is None:
+            mean, variance = tf.nn.moments(x, list(range(x.shape.rank - 1)))
+            count = tf.cast(tf.size(x) / x.shape[-1], x.dtype)
+        else:
+            mean, variance, count = moments
         unbiased = variance * count / (count - 1)
         for running, batch in ((layer.moving_mean.value, mean), (layer.moving_variance.value, unbiased)):
             running.assign((1 - config.momentum) * running + config.momentum * batch)
@@ -189,7 +204,10 @@ def _max_pool_of_slices(x: Any, spec: LayerSpec, layer: MaxPool) -> Any:
     return largest
 
 
-def _dropout(x: Any, key: Any, number: int, rate: float) -> Any:
-    positions = tf.reshape(tf.range(tf.size(x, out_type=tf.int64)), tf.shape(x))
+def _dropout(x: Any, key: Any, number: int, rate: float, first: int) -> Any:
+    """Apply dropout; `first`: position of the first example in its batch."""
+    size = tf.size(x, out_type=tf.int64)
+    start = first * (size // tf.shape(x, out_type=tf.int64)[0]) if first else tf.zeros((), tf.int64)
+    positions = tf.reshape(start + tf.range(size), tf.shape(x))
     mask = keep(positions, key, number, rate, tf.bitwise.right_shift)
     return tf.where(mask, x / (1 - rate), tf.zeros_like(x))

@@ -1,0 +1,115 @@
+"""How the ranks of this process' training were started: by torchrun, by srun, by hand with TF_CONFIG, or not yet."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ..core import fingerprint
+from ..core.errors import UserError
+
+_SLURM_PORTS: Final = range(20_000, 30_000)
+"""One for each job step, as Slurm hands out none."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a launcher says of this process."""
+
+    launcher: str
+    """`torchrun`, `srun` or `TF_CONFIG`."""
+    rank: int
+    world: int
+    host: str
+    """Where rank 0 can be reached."""
+    port: int
+    """Where rank 0 waits for the others."""
+    on_this_machine: int
+    """Number of ranks that share the cores of this machine; 1: each has its own, or nobody knows."""
+    addresses: tuple[str, ...] = ()
+    """`host:port` of each rank for the collectives; empty: free ports are chosen."""
+
+    @property
+    def token(self) -> str:
+        """What ranks of one training, and of the same code, have in common."""
+        names = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID")
+        code = {str(path): fingerprint.of_bytes(path.read_bytes(), 16) for path in _sources()}
+        return fingerprint.of_json({"code": code, **{name: os.environ.get(name) for name in names}}, 32)
+
+
+def found(environment: Mapping[str, str] = os.environ) -> Launch | None:
+    """Return what a launcher says in the environment; None: it started no other rank.
+
+    Variables of torchrun: docs.pytorch.org, "torchrun (Elastic Launch)"; Ray Train sets the same. Of Slurm: `man srun`,
+    "OUTPUT ENVIRONMENT VARIABLES". TF_CONFIG: tensorflow.org, "Multi-worker training". Raises `UserError` if it is not
+    what these say.
+    """
+    for read in (_torchrun, _srun, _tf_config):
+        launch = read(environment)
+        if launch is not None and launch.world > 1:
+            return launch
+    return None
+
+
+def other_world(world: object, launched: Launch) -> UserError:
+    """Return the error of a `train.world` that is not the launcher's number of ranks."""
+    return UserError(
+        f"train.world = {world}: {launched.launcher} started {launched.world} ranks; allowed: {launched.world}, or a "
+        f"start without {launched.launcher}"
+    )
+
+
+def _torchrun(environment: Mapping[str, str]) -> Launch | None:
+    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= environment.keys():
+        return None
+    rank, world, port = (_number(environment, name) for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
+    here = _number(environment, "LOCAL_WORLD_SIZE") if "LOCAL_WORLD_SIZE" in environment else 1
+    return Launch("torchrun", rank, world, environment["MASTER_ADDR"], port + 1, here)  # torchrun listens on the port
+
+
+def _srun(environment: Mapping[str, str]) -> Launch | None:
+    if not {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID"} <= environment.keys():
+        return None
+    rank, world = (_number(environment, name) for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
+    step = environment.get("SLURM_STEP_ID", "0")
+    place = _number(environment, "SLURM_JOB_ID") * 7 + (int(step) if step.isdigit() else 0)
+    port = _SLURM_PORTS[place % len(_SLURM_PORTS)]
+    return Launch("srun", rank, world, first_host(environment["SLURM_STEP_NODELIST"]), port, 1)  # srun binds its cores
+
+
+def _tf_config(environment: Mapping[str, str]) -> Launch | None:
+    text = environment.get("TF_CONFIG")
+    if not text:
+        return None
+    try:
+        config = json.loads(text)
+        kinds, workers = set(config["cluster"]), [str(address) for address in config["cluster"]["worker"]]
+        kind, rank = config["task"]["type"], int(config["task"]["index"])
+        host, port = workers[0].rsplit(":", 1)
+        if kinds != {"worker"} or kind != "worker" or not 0 <= rank < len(workers):
+            raise ValueError("only tasks of the type `worker`, with an index below their number, can train")
+        hosts = [address.rsplit(":", 1)[0] for address in workers]
+        launch = Launch("TF_CONFIG", rank, len(workers), host, int(port) + 1, hosts.count(hosts[rank]), tuple(workers))
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise UserError(f"TF_CONFIG = {text}: {error}; allowed: the addresses of all workers, and this task") from error
+    return launch
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    try:
+        return int(environment[name])
+    except ValueError as error:
+        raise UserError(f"{name} = {environment[name]!r}: allowed: a number, as torchrun and srun set it") from error
+
+
+def first_host(nodes: str) -> str:
+    """Return the first host of a list of Slurm's: `gpu[07-09,12],login1` is gpu07, gpu08, gpu09, gpu12, login1."""
+    found = re.match(r"([^\[,]+)(?:\[(\w+)[^\]]*\]([^,]*))?", nodes)
+    return "".join(part or "" for part in found.groups()) if found else nodes
+
+
+def _sources() -> list[Path]:
+    return sorted(fingerprint.PACKAGE.rglob("*.py"))

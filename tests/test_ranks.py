@@ -1,0 +1,422 @@
+"""One training in several processes: it computes what one process computes, and ends as one does."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy_backend import NUMPY
+from project_copy import TINY, clean_environment, clone_project, edit, run_module, start
+from safetensors.numpy import load_file
+from tracing import Tracer, noise
+
+from pipeline.core import frameworks
+from pipeline.core.errors import UserError
+from pipeline.models.share import Share, require_shares
+from pipeline.ranks import connection
+from pipeline.ranks.connection import Message
+from pipeline.ranks.launch import first_host, found
+
+FRAMEWORKS = ("tensorflow", "pytorch")
+WORLD = 2
+NETWORK = {
+    "name": "everything",
+    "kernel_initializer": "glorot_uniform",
+    "bias_initializer": "fan_in_uniform",
+    "normalise": True,
+    "layers": [
+        {"type": "conv", "filters": 3, "kernel_size": 3, "padding": "same", "bias": False},
+        {"type": "batch_norm", "activation": "silu"},
+        {"type": "max_pool", "size": 2},
+        {"type": "residual", "layers": [{"type": "conv", "filters": 3, "kernel_size": 3, "padding": "same"}]},
+        {"type": "dropout", "rate": 0.3},
+        {"type": "flatten"},
+        {"type": "dense", "units": 6, "bias": False},
+        {"type": "batch_norm", "activation": "relu"},
+        {"type": "dropout", "rate": 0.2},
+        {"type": "dense", "units": "classes"},
+    ],
+}
+PLAIN = {**NETWORK, "name": "plain", "layers": [{"type": "flatten"}, {"type": "dense", "units": "classes"}]}
+SETTINGS = [
+    "train.threads=1",
+    "trace.batch_size=15",  # 7 and 8
+    "train.label_smoothing=0.1",
+    "train.clip_norm=0.5",
+    "train.augment.flip=true",
+    "train.augment.pad_and_crop=2",
+]
+TRAIN = ("pipeline.train", "train.epochs=4", "seeds=[0]", "train.batch_size=33", "evaluate.plots=false", *TINY)
+
+
+@given(st.integers(1, 9), st.integers(0, 200))
+def test_every_example_has_one_rank(world: int, more: int) -> None:
+    size = world + more
+    rows = [Share(rank, world, ()).rows(size) for rank in range(world)]
+    assert [i for part in rows for i in range(size)[part]] == list(range(size))
+    assert {part.stop - part.start for part in rows} <= {size // world, -(-size // world)}
+
+
+def test_a_batch_smaller_than_the_ranks_is_refused() -> None:
+    require_shares(3, [16, 3])
+    with pytest.raises(UserError, match=r"train.world = 3: a batch of 2 examples .* allowed: 1 to 2"):
+        require_shares(3, [16, 2])
+    with pytest.raises(ValueError, match="2 examples for 3 ranks"):
+        Share(0, 3, ()).rows(2)
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, np.ndarray]]:
+    """What a framework computes in so many ranks: the arrays of its trace."""
+    folder = tmp_path_factory.mktemp("ranks")
+    data = noise(folder / "data", (7, 6, 3))
+    done: dict[str, dict[str, np.ndarray]] = {}
+
+    def arrays(framework: str, world: int, network: dict[str, Any], *more: str) -> dict[str, np.ndarray]:
+        name = f"{framework} {world} {network['name']} {' '.join(more).replace('/', '-')}"
+        if name not in done:
+            with Tracer(framework) as tracer:  # a process has one group of ranks for its life
+                tracer.ask(data, folder / name, [*SETTINGS, f"train.world={world}", *more], network)
+                tracer.answer()
+            with np.load(folder / name / "arrays.npz") as file:
+                done[name] = dict(file)
+        return done[name]
+
+    return arrays
+
+
+def deviation(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
+    """The largest in float64, over 50 steps: of an array's difference in its norm."""
+    assert one.keys() == other.keys()
+    names = [name for name in one if name.startswith("float64/")]
+    assert any("weights at the end" in name for name in names)
+    largest = max(float(np.linalg.norm(one[name])) for name in names)
+    found = 0.0
+    for name in names:
+        difference, norm = np.linalg.norm(one[name] - other[name]), max(np.linalg.norm(one[name]), 1e-6 * largest)
+        found = max(found, float(difference / norm))
+    return found
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_two_ranks_compute_what_one_does(traced: Callable[..., dict[str, np.ndarray]], framework: str) -> None:
+    alone, together = traced(framework, 1, NETWORK), traced(framework, WORLD, NETWORK)
+    assert deviation(alone, together) <= 1e-10
+    assert any((alone[name] != together[name]).any() for name in alone)  # sums in another order: it was computed apart
+
+
+def test_two_ranks_of_one_framework_compute_what_two_of_the_other_do(
+    traced: Callable[..., dict[str, np.ndarray]],
+) -> None:
+    tensorflow, pytorch = (traced(framework, WORLD, NETWORK) for framework in FRAMEWORKS)
+    assert deviation(tensorflow, pytorch) <= 1e-10
+    assert deviation(traced("tensorflow", 1, NETWORK), pytorch) <= 1e-10
+
+
+def test_compiled_steps_exchange_as_well(traced: Callable[..., dict[str, np.ndarray]]) -> None:
+    more = ("train.execution=compiled", "trace.steps=8", "train/optimizer=momentum")  # PyTorch's compiler takes minutes
+    alone, together = (traced("tensorflow", world, PLAIN, *more) for world in (1, WORLD))
+    assert deviation(alone, together) <= 1e-10
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    copy = clone_project(tmp_path / "project")
+    edit(copy / "conf/data/_base.yaml", max_train="3000")
+    return copy
+
+
+def until(process: "subprocess.Popen[str]", text: str) -> str:
+    """Read what it says up to a line with that text."""
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if text in line:
+            return said
+    raise AssertionError(said[-3000:])
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    return load_file(folder / "models/seed_0/weights.safetensors")
+
+
+def ranks_of(project: Path) -> list[psutil.Process]:
+    """The ranks that train in a project, but for rank 0, of which they are children: itself a warm worker's child."""
+    found = []
+    for each in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if "pipeline.ranks.follower" in each.cmdline() and each.cwd() == str(project):
+                found.append(each)
+    return found
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_rank_that_is_killed_ends_all_and_the_same_command_goes_on(project: Path, framework: str) -> None:
+    call = (*TRAIN, f"framework={framework}", "train.epochs=40", f"train.world={WORLD}")
+    whole = run_module(project, *call, "hydra.run.dir=outputs/whole")
+    assert whole.returncode == 0, whole.stderr
+    process = start(project, *call, "hydra.run.dir=outputs/killed", cold=True)
+    until(process, "s0 epoch 2/40")
+    (victim,) = ranks_of(project)
+    victim.kill()
+    began = time.monotonic()
+    said, _ = process.communicate(timeout=60)
+    assert time.monotonic() - began < 10
+    assert process.returncode == 1
+    assert "error: rank 1 (" in said
+    assert f", process {victim.pid}) was ended by SIGKILL, during " in said
+    assert "Traceback" not in said
+    again = run_module(project, *call, "hydra.run.dir=outputs/killed")
+    assert again.returncode == 0, again.stderr
+    assert "continued from a checkpoint" in again.stdout
+    expected, got = weights(project / "outputs/whole"), weights(project / "outputs/killed")
+    assert all((expected[name] == got[name]).all() for name in expected)
+    client = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    runs = client.search_runs(["1"], "tags.seed = '0'")
+    assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
+    for run in runs:
+        assert run.data.tags["world"] == run.data.params["train.world"] == "2"
+        facts = json.loads(Path(client.download_artifacts(run.info.run_id, "environment.json")).read_bytes())
+        assert [rank["rank"] for rank in facts["ranks"]] == [0, 1]
+        assert {rank["device"]["threads"] for rank in facts["ranks"]} == {1}
+    alone = run_module(project, *call[:-1], "hydra.run.dir=outputs/alone")
+    assert alone.returncode == 0, alone.stderr
+    first = [
+        (project / "outputs" / name / "history.csv").read_text().splitlines()[1].split(",")
+        for name in ("whole", "alone")
+    ]
+    assert float(first[0][3]) == pytest.approx(float(first[1][3]), rel=1e-4)
+
+
+def test_rank_0_killed_ends_all_and_sigterm_saves_a_checkpoint(project: Path) -> None:
+    call = (*TRAIN, "framework=pytorch", "train.epochs=400", f"train.world={WORLD}", "hydra.run.dir=outputs/out")
+    process = start(project, *call, cold=True)
+    until(process, "s0 epoch 2/400")
+    followers = ranks_of(project)
+    (leader,) = {each.parent() for each in followers}
+    assert leader is not None
+    leader.kill()
+    assert not psutil.wait_procs(followers, timeout=10)[1]
+    process.communicate(timeout=60)
+    process = start(project, *call, cold=True)
+    said = until(process, "continued from a checkpoint")
+    until(process, "epoch")
+    followers = ranks_of(project)
+    os.kill(process.pid, signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    assert not psutil.wait_procs(followers, timeout=10)[1]
+    other = start(project, *call[:-1], "train.world=1", "hydra.run.dir=outputs/other", cold=True)
+    said = until(other, "begins anew")
+    assert "a checkpoint of train.world=2 exists" in said
+    other.kill()
+    other.communicate()
+
+
+def launched(project: Path, rank: int, *arguments: str, **variables: str) -> "subprocess.Popen[str]":
+    """One rank of two, as a launcher starts it."""
+    command = [sys.executable, "-m", *TRAIN[:1], *TRAIN[1:], *arguments]
+    return subprocess.Popen(
+        command,
+        cwd=project,
+        env=clean_environment() | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def variables_of(launcher: str, rank: int, port: int) -> dict[str, str]:
+    if launcher == "TF_CONFIG":
+        workers = [f"127.0.0.1:{port}", f"127.0.0.1:{port + 10}"]
+        return {"TF_CONFIG": json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": rank}})}
+    names = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": str(rank), "SLURM_JOB_ID": str(port)}
+    return names | {"SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_STEP_ID": "0"}
+
+
+@pytest.mark.parametrize(
+    ("framework", "launcher"), [("tensorflow", "TF_CONFIG"), ("pytorch", "TF_CONFIG"), ("tensorflow", "srun")]
+)
+def test_ranks_that_a_launcher_started_find_each_other(project: Path, framework: str, launcher: str) -> None:
+    port = connection.free_port("127.0.0.1")
+    arguments = (f"framework={framework}", "train.epochs=1", "hydra.run.dir=outputs/out")
+    # the port of rank 0 is beside the one that is free now, or computed from the job's number
+    ranks = [launched(project, rank, *arguments, **variables_of(launcher, rank, port)) for rank in range(2)]
+    said = [process.communicate(timeout=120)[0] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], said
+    assert said[1] == ""
+    assert json.loads((project / "outputs/out/manifest.json").read_text())["settings"]["train"]["world"] == 2
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_torchrun_starts_the_ranks(project: Path, framework: str) -> None:
+    torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", "2", "-m"]
+    arguments = [*TRAIN, f"framework={framework}", "train.epochs=1", "hydra.run.dir=outputs/out"]
+
+    def launch(*call: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*torchrun, *call],
+            cwd=project,
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+
+    done = launch(*arguments)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((project / "outputs/out/manifest.json").read_text())["settings"]["train"]["world"] == 2
+    sweep = launch(*arguments[:-1], "-m")
+    assert "-m: torchrun started 2 ranks for one training; allowed: a sweep without torchrun" in sweep.stderr
+    other = launch(*arguments, "train.world=3")
+    assert (
+        "train.world = 3: torchrun started 2 ranks; allowed: 2, or a start without torchrun"
+        in other.stdout + other.stderr
+    )
+    assert other.returncode == 1  # torchrun's own
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.world=0"], "train.world = 0"),
+        (["train.world=4", "train.batch_size=3"], r"train.world = 4: a batch of 3 examples leaves ranks without one"),
+        (
+            ["framework=tensorflow", "train.world=2", "model=resnet8", "train.execution=compiled"],
+            "train.execution = compiled: XLA cannot compile batch norm over train.world = 2 ranks",
+        ),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(project: Path, overrides: list[str], message: str) -> None:
+    framework = [] if any(each.startswith("framework") for each in overrides) else ["framework=pytorch"]
+    done = run_module(project, "pipeline.train", "seeds=[0]", "train.threads=1", *framework, *overrides)
+    assert done.returncode == 2, done.stderr
+    assert re.search(message, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_framework_of_one_process_says_so() -> None:
+    from pipeline.config.compose import compose
+    from pipeline.models.architecture import Architecture
+    from pipeline.ranks.classifier import create
+
+    config = compose(["train.world=2"])
+    frameworks.register(NUMPY)
+    try:
+        with pytest.raises(UserError, match=r"train.world = 2: NumPy trains in one process; allowed: 1"):
+            create("numpy", Architecture(config.model, (28, 28, 1), 10), config.train)
+    finally:
+        frameworks.FRAMEWORKS.pop("numpy")
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, None),
+        ({"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, None),
+        (
+            {"RANK": "3", "WORLD_SIZE": "8", "MASTER_ADDR": "a", "MASTER_PORT": "29500", "LOCAL_WORLD_SIZE": "4"},
+            ("torchrun", 3, 8, "a", 29501, 4),
+        ),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"}, None),  # a batch script, before srun
+        (
+            {
+                "SLURM_PROCID": "1",
+                "SLURM_STEP_NUM_TASKS": "4",
+                "SLURM_STEP_NODELIST": "gpu[07-09]",
+                "SLURM_JOB_ID": "100",
+                "SLURM_STEP_ID": "2",
+            },
+            ("srun", 1, 4, "gpu07", 20702, 1),
+        ),
+        (
+            {"TF_CONFIG": '{"cluster": {"worker": ["a:10", "b:10", "a:12"]}, "task": {"type": "worker", "index": 2}}'},
+            ("TF_CONFIG", 2, 3, "a", 11, 2),
+        ),
+    ],
+)
+def test_a_launcher_is_understood(environment: dict[str, str], expected: tuple[Any, ...] | None) -> None:
+    launch = found(environment)
+    told = launch and (launch.launcher, launch.rank, launch.world, launch.host, launch.port, launch.on_this_machine)
+    assert told == expected
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"TF_CONFIG": "{"},
+        {"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}'},
+        {"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"], "ps": ["c:1"]}, "task": {"type": "ps", "index": 0}}'},
+        {"RANK": "x", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"},
+    ],
+)
+def test_what_no_launcher_says_is_refused(environment: dict[str, str]) -> None:
+    with pytest.raises(UserError, match="allowed"):
+        found(environment)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("a", "a"),
+        ("a,b", "a"),
+        ("n[1-3,7]", "n1"),
+        ("n[01,02]", "n01"),
+        ("n[1-2]-ib,m3", "n1-ib"),
+        ("10.0.0.1", "10.0.0.1"),
+    ],
+)
+def test_the_first_host_of_slurm_s_list(nodes: str, first: str) -> None:
+    assert first_host(nodes) == first
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Any, Any]]:
+    with connection.listen("127.0.0.1", 0) as server:
+        port, there = server.getsockname()[1], []
+        thread = threading.Thread(target=lambda: there.append(connection.connect("127.0.0.1", port, 5)))
+        thread.start()
+        here, host = connection.accept(server, 5)
+        thread.join()
+        assert host == "127.0.0.1"
+        yield here, there[0]
+        here.close()
+        there[0].close()
+
+
+def test_a_message_arrives_as_it_was_sent(pair: tuple[Any, Any]) -> None:
+    arrays = {
+        "images": np.arange(24, dtype=np.uint8).reshape(2, 3, 4)[:, ::-1],
+        "none": np.zeros((3, 0), np.int64),
+        "scalar": np.array(0.1),
+        "single": np.float32([1e-30, np.nan]),
+    }
+    connection.send(pair[0], Message("call", {"a": [1, None, "ä"]}, arrays))
+    got = connection.receive(pair[1])
+    assert (got.name, got.facts) == ("call", {"a": [1, None, "ä"]})
+    for name, value in arrays.items():
+        assert got.arrays[name].dtype == value.dtype
+        assert got.arrays[name].shape == value.shape
+        np.testing.assert_array_equal(got.arrays[name], value)
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\x02\0\0\0\0\0\0\0{}", b"\xff" * 40, b"GET / HTTP/1.1\r\n\r\n"])
+def test_bytes_that_are_no_message_are_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match="not a message"):
+        Message.unpacked(content)
