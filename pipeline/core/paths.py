@@ -12,6 +12,12 @@ PREPARED: Final = Path("data/prepared")
 """Output of the stage `prepare`."""
 
 
+def shown(folder: Path) -> str:
+    """Return a folder relative to the working folder, if it is inside: where that lies says nothing to others."""
+    place, here = folder.resolve(), Path.cwd().resolve()
+    return str(place.relative_to(here)) if place.is_relative_to(here) else str(place)
+
+
 def main_root() -> Path:
     """Return the root of the main repository, which holds what outlives a temporary workspace: store, caches, journals.
 

@@ -95,10 +95,17 @@ def read() -> WorkingTree:
 
 
 def branch_at(folder: Path, commit: str | None) -> str:
-    """Return the branch that a folder has checked out, if it is at this commit; empty: another commit, or none."""
+    """Return the branch that a folder has checked out, if it is at this commit, else the only branch that is.
+
+    DVC checks out none while an experiment runs. Empty: no branch is at the commit, or several are.
+    """
     head, name = (_run("-C", str(folder), "rev-parse", *asked, check=False) for asked in (["HEAD"], _BRANCH))
     found = _shown(name.strip())
-    return found if commit and head.decode().strip() == commit and found != "HEAD" else ""
+    if not commit or (head.decode().strip() == commit and found != "HEAD"):
+        return found if commit else ""
+    asked = ["for-each-ref", "--points-at", commit, "--format=%(refname:short)", "refs/heads"]
+    branches = _run("-C", str(folder), *asked, check=False).splitlines()
+    return _shown(branches[0]) if len(branches) == 1 else ""
 
 
 def is_commit(revision: str) -> bool:

@@ -15,7 +15,7 @@ from PIL import Image
 from ..config.schema.tracking import TrackingConfig
 from ..core import provenance
 from ..core.files import atomic_file, write_json, write_text
-from ..core.paths import main_root
+from ..core.paths import main_root, shown
 from ..data.dataset import Dataset, DatasetFacts, balance, missing
 from ..data.pixels import Pixels, survey
 from ..tracking import views
@@ -165,6 +165,7 @@ def _track(dataset: Dataset, description: Mapping[str, Any], output: Path, track
 def _log(tracker: Tracker, dataset: Dataset, description: Mapping[str, Any], output: Path) -> str:
     tags = {
         "stage": "describe",
+        "folder": shown(output),
         "data": dataset.name,
         "data.fingerprint": dataset.fingerprint,
         **provenance.origin(),

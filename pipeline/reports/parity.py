@@ -10,7 +10,7 @@ from ..config.schema.parity import ParityConfig
 from ..config.schema.tracking import TrackingConfig
 from ..core import frameworks, provenance
 from ..core.files import write_json, write_text
-from ..core.paths import main_root
+from ..core.paths import main_root, shown
 from ..core.progress import console
 from ..equality.fairness import differences
 from ..equality.levels import LevelResult, ParityResult, loss_deviations
@@ -93,6 +93,7 @@ def _track(
     manifest = reference.manifest
     tags = {
         "stage": "parity",
+        "folder": shown(output),
         "parity": "passed" if result.passed else "failed",
         "model": manifest.model,
         "data": manifest.data,

@@ -11,7 +11,7 @@ from ..comparison.result import TITLES, Comparison
 from ..config.schema.tracking import TrackingConfig
 from ..core import provenance
 from ..core.files import write_json, write_text
-from ..core.paths import main_root
+from ..core.paths import main_root, shown
 from ..data.dataset import Dataset
 from ..evaluation import metrics
 from ..exports.result import ExportResult
@@ -58,7 +58,9 @@ def publish(
     tracker = Tracker(tracking, main_root())
     what = label or f"{comparison.a.manifest.model} {comparison.a.manifest.data}"
     run_name = f"compare {what}: {comparison.label('accuracy').split(' (')[0]}"
-    with tracker.run(run_name, parent=parent, tags=_tags(comparison) | dict(tags or {})) as run:
+    with tracker.run(
+        run_name, parent=parent, tags={"folder": shown(output)} | _tags(comparison) | dict(tags or {})
+    ) as run:
         _log(run, comparison, output)
         if front:
             current = [reference for arm in (comparison.a, comparison.b) for reference in arm.runs.values()]

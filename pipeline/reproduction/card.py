@@ -16,7 +16,7 @@ from ..tracking.lookup import RunRecord
 from ..tracking.runs import flatten
 
 _RESULTS: Final = ("validation/accuracy", "test/accuracy", "test/loss", "throughput/train_images_per_second")
-_UNSHOWN: Final = ("conf_digest", "framework", "seed", "seeds", "search", "sweep", "data.fingerprint")
+_UNSHOWN: Final = ("conf_digest", "framework", "seed", "search", "sweep", "data.fingerprint")
 _MOST: Final = 12
 _LONGEST: Final = 80  # characters of a value
 
@@ -61,8 +61,12 @@ def _code(client: Any, run: RunRecord, scratch: Path) -> Iterator[Row]:
     environment += [
         f"{name} {tags[f'version.{name}']}" for name in ("tensorflow", "torch") if f"version.{name}" in tags
     ]
-    device = f"{tags.get('device.name', '')}, {tags.get('device.threads', '?')} threads"
-    yield "machine", ", ".join([device, *environment]) if "device.name" in tags else ", ".join(environment) or "unknown"
+    if "device.name" in tags:
+        threads = tags.get("device.threads", "?")
+        ranks = f"{tags['world']} ranks of " if "world" in tags else ""
+        environment.insert(0, f"{tags['device.name']}, {ranks}{threads} thread{'s' * (threads != '1')}")
+    if environment:
+        yield "machine", ", ".join(environment)
 
 
 def _heads(diff: bytes) -> list[bytes]:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
+
 from ..core.errors import ResultError, UserError
+from ..core.exits import MISTAKE
 from ..core.files import write_text
 from ..core.provenance import RERUN
 from ..core.sentences import first_of
@@ -17,6 +20,7 @@ from ..tracking import lookup
 from ..tracking.journal import is_local
 from ..tracking.lookup import RunRecord
 from ..tracking.references import RunReferences
+from ..tracking.runs import flatten
 from ..tracking.tracker import Tracker
 from ..tracking.views import LEADERBOARD
 from . import environment, restored_data, workspace
@@ -86,7 +90,7 @@ class Rerun:
             variables = self._variables(origin)
             self._write_params(origin, place.folder, variables)
             causes += self._data(origin, place.folder, variables)
-            causes += [f"settings: {override}" for override in self.overrides]
+            causes += [f"settings: {override}" for override in self.overrides if _changes(override, origin.params)]
             print(*(f"not as then: {cause}" for cause in causes), sep="\n", end="\n" * bool(causes), flush=True)
             complete = self._run(origin, place.folder, variables, "train") and self._run(
                 origin, place.folder, variables, "evaluate"
@@ -157,6 +161,8 @@ class Rerun:
         done = subprocess.run(command, cwd=folder, env=variables)
         if done.returncode in (130, 143, -2, -15):
             raise KeyboardInterrupt
+        if done.returncode == MISTAKE and overrides:
+            raise UserError(f"{', '.join(overrides)}: refused by the code of the run, as it says above")
         return done.returncode == 0
 
     def _outcomes(self, origin: Origin, folder: Path, causes: tuple[str, ...], *, complete: bool) -> list[Outcome]:
@@ -212,6 +218,13 @@ def trainings(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
             state = run.status if run.status != "FINISHED" else ended
             raise UserError(f"{run.name} ({run.id}): is {state}; only a finished training can be compared")
     return chosen
+
+
+def _changes(override: str, params: str) -> bool:
+    """Return whether an override is other than what the run's configuration says; `params`: as YAML, maybe empty."""
+    key, _, value = override.lstrip("+").partition("=")
+    then = dict(flatten(yaml.safe_load(params) or {}))
+    return key not in then or str(then[key]) != str(dict(flatten({key: yaml.safe_load(value)})).get(key))
 
 
 def _of_runs(then: RunRecord, now: RunRecord) -> list[str]:

@@ -36,7 +36,7 @@ def find(client: Any, reference: str) -> Match:
         if not (runs := runs_of(reference)):
             raise UserError(
                 f"{reference}: a revision of git whose runs are not in this store, and whose results are not in DVC's "
-                f"cache: `dvc pull` may bring them, `dvc repro` makes them; else: {error}"
+                "cache: `dvc pull` may bring them, `dvc repro` makes them"
             ) from error
     if found := lookup.entered(client, [each for ids in runs.values() for each in ids]):
         return Match("revision of git", found)

@@ -83,7 +83,9 @@ def restored(root: Path, commit: str, diff: bytes, *, keep: bool = False) -> Ite
         tree = _git(folder, "write-tree").strip()
         yield Workspace(folder, commit, tree)
     finally:
-        if not keep:
+        if keep:
+            (place / _OWNER).unlink()  # else the next rerun would take it for one that was killed
+        else:
             _run(root, "worktree", "remove", "--force", str(folder))
             shutil.rmtree(place, ignore_errors=True)
             _run(root, "worktree", "prune")

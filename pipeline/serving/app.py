@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from ..core.errors import UserError
@@ -69,6 +70,10 @@ def application(served: Served) -> FastAPI:
     """Return the application: health, metadata and inference of the open inference protocol."""
     app = FastAPI(title=served.name, docs_url=None, redoc_url=None, openapi_url=None)
     model = "/v2/models/{name}"
+
+    @app.exception_handler(HTTPException)
+    async def no_such_page(request: Request, error: HTTPException) -> Response:
+        return JSONResponse({"error": f"{request.method} {request.url.path[:80]}: {error.detail}"}, error.status_code)
 
     def known(name: str, version: str = served.version) -> bool:
         return name == served.name and version == served.version

@@ -147,7 +147,8 @@ def _tags(spec: RunSpec, seed: int, sweeps: list[str]) -> dict[str, object]:
 
 
 def _log_training(run: Run, spec: RunSpec, seed: int, rows: list[HistoryRow]) -> None:
-    run.log_params(spec.resolved() | {"seed": seed, "parameters": spec.architecture.parameter_count})
+    seeds = {"seeds": list(spec.seeds)} if len(spec.seeds) == 1 else {}
+    run.log_params(spec.resolved() | seeds | {"seed": seed, "parameters": spec.architecture.parameter_count})
     examples = spec.dataset.facts.examples["train"]
     for row in rows:
         values = {f"{row.split}/{name}": getattr(row, name) for name in METRICS if row.split in SPLITS}

@@ -1,7 +1,6 @@
 """Find runs by whatever names them: an id, a name, a model, a version of the registry, a DVC experiment, a commit."""
 
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..core.errors import UserError
+from ..core.paths import shown
 from ..core.provenance import RERUN
 from .lifecycle import active_model, active_run, version_of
 from .references import RunReferences
@@ -20,7 +20,7 @@ _VERSION: Final = re.compile(r"(?:models:/)?(.+)/(\d+)")
 _COMMIT: Final = re.compile(r"[0-9a-f]{7,40}")
 ALLOWED: Final = (
     "the id or name of a run, the folder of its results, a model's id, <name>/<version> or <name>@<alias> of the "
-    "registry, a DVC experiment, a commit"
+    "registry, a DVC experiment, a commit, a sweep"
 )
 
 
@@ -131,9 +131,9 @@ def _by_text(client: Any, text: str) -> Match:
         return Match("commit", runs)
     if quoted and (runs := search(client, f"tags.sweep = {quoted}")):
         return Match("sweep", runs)
-    folder = _quoted(os.path.relpath(text)) if Path(text).is_dir() else ""  # of a sweep
-    if folder and (runs := search(client, f"tags.folder = {folder}")):
-        return Match("folder", runs)
+    folder = _quoted(shown(Path(text))) if Path(text).is_dir() else ""
+    if folder and (runs := search(client, f"tags.folder = {folder}")):  # of a sweep, the data, parity
+        return Match("folder", runs[:1], f"the newest of {len(runs)} runs of this folder" if len(runs) > 1 else "")
     raise UserError(f"{text}: names no run in this store; allowed: {ALLOWED}")
 
 

@@ -17,7 +17,7 @@ from ..core.errors import PrunedError, TrainingDivergedError
 from ..core.files import read_json
 from ..core.frameworks import find
 from ..core.machine import cpu_features, machine, packages, peak_memory_bytes, steering_variables
-from ..core.paths import PREPARED
+from ..core.paths import PREPARED, shown
 from ..core.progress import Steps, steps
 from ..core.redaction import redacted
 from ..data.dataset import Dataset
@@ -261,7 +261,7 @@ def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str
         "model": spec.model.name,
         **provenance.origin(),
         "git.branch": provenance.branch(),
-        "folder": _shown(spec.output),
+        "folder": shown(spec.output),
         "device": device.type,
         "device.name": device.name if device.type == "gpu" else here.cpu,
         "device.threads": device.threads,
@@ -282,15 +282,11 @@ def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str
     return tags | {f"version.{package}": here.versions.get(package)}
 
 
-def _shown(folder: Path) -> str:
-    """Return a folder relative to the project, if it is inside: the place of the project says nothing to others."""
-    place, root = folder.resolve(), Path.cwd().resolve()
-    return str(place.relative_to(root)) if place.is_relative_to(root) else str(place)
-
-
 def _log_setup(run: Run, spec: RunSpec, classifier: Classifier, seed: int | None) -> None:
     """Log settings, machine, code and data before the first step; `seed` None: those of the group."""
-    resolved = spec.resolved() | ({"seeds": list(spec.seeds)} if seed is None else {"seed": seed})
+    alone = spec.sweep and len(spec.seeds) == 1
+    resolved = spec.resolved() | ({} if seed is None else {"seed": seed})
+    resolved |= {"seeds": list(spec.seeds)} if seed is None or alone else {}
     run.log_params(resolved | {"parameters": classifier.architecture.parameter_count})
     facts = asdict(machine()) | {
         "device": asdict(classifier.device) | {"execution": classifier.execution},
@@ -306,7 +302,7 @@ def _log_setup(run: Run, spec: RunSpec, classifier: Classifier, seed: int | None
     run.log_text("".join(f"{package}\n" for package in packages()), "packages.txt")
     run.log_text(json.dumps(resolved, indent=2), "config.json")
     log_configuration(run, spec)
-    if seed is None or (spec.sweep and len(spec.seeds) == 1):  # a list of files may be long, and is the same for all
+    if seed is None or alone:  # a list of files may be long, and is the same for all
         _log_data_files(run, spec.dataset)
     run.log_text(json.dumps(manifest_of(spec, classifier).model_dump(), indent=2), "manifest.json")
     log_code(run)
