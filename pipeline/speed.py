@@ -25,6 +25,12 @@ def main(*, model: ModelConfig, train: TrainConfig, speed: SpeedConfig) -> None:
     Architecture.of(model, dataset)  # raises `UserError` if the network does not fit
     result = measure(dataset, model, train, speed, frameworks.names())
     result.write(RESULTS / "speed/speed.json")
+    for name, measured in result.arms.items():
+        if share := measured.efficiency:
+            print(
+                f"{name}: {measured.world} ranks train {measured.training_images_per_second:,.0f} images/s, scaling "
+                f"efficiency {share.mean:.2f} (95 % interval {share.low:.2f} to {share.high:.2f})"
+            )
     for arm, ratios in result.ratios.items():
         for kind, ratio in ratios.items():
             interval = f"95 % interval {ratio.low:.2f} to {ratio.high:.2f}, {ratio.n} restarts"

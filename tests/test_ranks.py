@@ -1,9 +1,11 @@
 """One training in several processes: it computes what one process computes, and ends as one does."""
 
 import contextlib
+import functools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,8 +26,13 @@ from project_copy import TINY, clean_environment, clone_project, edit, run_modul
 from safetensors.numpy import load_file
 from tracing import Tracer, noise
 
+from pipeline.config.compose import compose
 from pipeline.core import frameworks
 from pipeline.core.errors import UserError
+from pipeline.data.dataset import Dataset
+from pipeline.equality.levels import Level, compare_traces
+from pipeline.equality.trace import Trace
+from pipeline.evaluation.speed import measure
 from pipeline.models.share import Share, require_shares
 from pipeline.ranks import connection
 from pipeline.ranks.connection import Message
@@ -52,6 +59,7 @@ NETWORK = {
     ],
 }
 PLAIN = {**NETWORK, "name": "plain", "layers": [{"type": "flatten"}, {"type": "dense", "units": "classes"}]}
+NETWORKS = {"everything": NETWORK, "plain": PLAIN}
 SETTINGS = [
     "train.threads=1",
     "trace.batch_size=15",  # 7 and 8
@@ -80,57 +88,89 @@ def test_a_batch_smaller_than_the_ranks_is_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def traced(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, np.ndarray]]:
-    """What a framework computes in so many ranks: the arrays of its trace."""
+def traced(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The folder of the trace of a framework in so many ranks."""
     folder = tmp_path_factory.mktemp("ranks")
     data = noise(folder / "data", (7, 6, 3))
-    done: dict[str, dict[str, np.ndarray]] = {}
 
-    def arrays(framework: str, world: int, network: dict[str, Any], *more: str) -> dict[str, np.ndarray]:
-        name = f"{framework} {world} {network['name']} {' '.join(more).replace('/', '-')}"
-        if name not in done:
-            with Tracer(framework) as tracer:  # a process has one group of ranks for its life
-                tracer.ask(data, folder / name, [*SETTINGS, f"train.world={world}", *more], network)
-                tracer.answer()
-            with np.load(folder / name / "arrays.npz") as file:
-                done[name] = dict(file)
-        return done[name]
+    @functools.cache
+    def output(framework: str, world: int, kind: str, *more: str) -> Path:
+        place = folder / f"{framework} {world} {kind} {len(more)}"
+        with Tracer(framework) as tracer:  # a process has one group of ranks for its life
+            tracer.ask(data, place, [*SETTINGS, f"train.world={world}", *more], NETWORKS[kind])
+            tracer.answer()
+        return place
 
-    return arrays
+    return output
 
 
-def deviation(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
-    """The largest in float64, over 50 steps: of an array's difference in its norm."""
-    assert one.keys() == other.keys()
-    names = [name for name in one if name.startswith("float64/")]
-    assert any("weights at the end" in name for name in names)
-    largest = max(float(np.linalg.norm(one[name])) for name in names)
-    found = 0.0
-    for name in names:
-        difference, norm = np.linalg.norm(one[name] - other[name]), max(np.linalg.norm(one[name]), 1e-6 * largest)
-        found = max(found, float(difference / norm))
-    return found
+def arrays(folder: Path) -> dict[str, np.ndarray]:
+    """What was traced in float64, of 50 steps."""
+    with np.load(folder / "arrays.npz") as file:
+        return {name: file[name] for name in file.files if name.startswith("float64/")}
+
+
+def deviation(one: Path, other: Path) -> float:
+    """The largest, of an array's difference in its norm."""
+    a, b = arrays(one), arrays(other)
+    assert a.keys() == b.keys()
+    assert any("weights at the end" in name for name in a)
+    least = 1e-6 * max(float(np.linalg.norm(value)) for value in a.values())
+    return max(float(np.linalg.norm(a[name] - b[name]) / max(np.linalg.norm(a[name]), least)) for name in a)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_two_ranks_compute_what_one_does(traced: Callable[..., dict[str, np.ndarray]], framework: str) -> None:
-    alone, together = traced(framework, 1, NETWORK), traced(framework, WORLD, NETWORK)
+def test_two_ranks_compute_what_one_does(traced: Callable[..., Path], framework: str) -> None:
+    alone, together = traced(framework, 1, "everything"), traced(framework, WORLD, "everything")
     assert deviation(alone, together) <= 1e-10
-    assert any((alone[name] != together[name]).any() for name in alone)  # sums in another order: it was computed apart
+    one, other = arrays(alone), arrays(together)
+    assert any((one[name] != other[name]).any() for name in one)  # sums in another order: it was computed apart
 
 
-def test_two_ranks_of_one_framework_compute_what_two_of_the_other_do(
-    traced: Callable[..., dict[str, np.ndarray]],
-) -> None:
-    tensorflow, pytorch = (traced(framework, WORLD, NETWORK) for framework in FRAMEWORKS)
+def test_two_ranks_of_one_framework_compute_what_one_and_two_of_the_other_do(traced: Callable[..., Path]) -> None:
+    tensorflow, pytorch = (traced(framework, WORLD, "everything") for framework in FRAMEWORKS)
     assert deviation(tensorflow, pytorch) <= 1e-10
-    assert deviation(traced("tensorflow", 1, NETWORK), pytorch) <= 1e-10
+    assert deviation(traced("tensorflow", 1, "everything"), pytorch) <= 1e-10
 
 
-def test_compiled_steps_exchange_as_well(traced: Callable[..., dict[str, np.ndarray]]) -> None:
+def test_parity_has_a_level_for_ranks(traced: Callable[..., Path], tmp_path: Path) -> None:
+    def levels(limit: float = 1e-10) -> dict[str, Level]:
+        one, other = (Trace(name, tmp_path / name) for name in FRAMEWORKS)
+        found = compare_traces(one, other, compose([f"parity.ranks={limit}"]).parity)
+        return {level.name: level for level in found}
+
+    for name in FRAMEWORKS:
+        shutil.copytree(traced(name, WORLD, "everything"), tmp_path / name)
+    found = levels()
+    assert {"ranks", "ranks reference", "ranks crossed"} <= found.keys()
+    assert all(level.passed for level in found.values())
+    assert not levels(1e-18)["ranks"].passed
+    path = tmp_path / "pytorch/arrays.npz"
+    with np.load(path) as file:
+        changed = {name: file[name] for name in file.files}
+    changed["alone/loss"][7] += 1e-8
+    np.savez(path, **changed)
+    found = levels()
+    assert [name for name, level in found.items() if not level.passed] == ["ranks"]
+    assert found["ranks"].where == "loss of step 7"
+
+
+def test_compiled_steps_exchange_as_well(traced: Callable[..., Path]) -> None:
     more = ("train.execution=compiled", "trace.steps=8", "train/optimizer=momentum")  # PyTorch's compiler takes minutes
-    alone, together = (traced("tensorflow", world, PLAIN, *more) for world in (1, WORLD))
+    alone, together = (traced("tensorflow", world, "plain", *more) for world in (1, WORLD))
     assert deviation(alone, together) <= 1e-10
+
+
+def test_speed_of_ranks_has_an_efficiency(tmp_path: Path) -> None:
+    config = compose(["train.world=2", "train.threads=1", "train.batch_size=16", *TINY[:1]])
+    speed = config.compare.speed.model_copy(update={"restarts": 2, "rounds": 2, "block_seconds": 0.02})
+    dataset = Dataset.open(noise(tmp_path / "data", (28, 28, 1), classes=10))
+    arms = measure(dataset, config.model, config.train, speed, FRAMEWORKS).arms
+    for arm in arms.values():
+        assert (arm.world, arm.threads) == (2, 1)
+        assert arm.efficiency is not None
+        assert arm.efficiency.n == 2
+        assert 0 < arm.efficiency.mean < 1.5
 
 
 @pytest.fixture
@@ -312,7 +352,6 @@ def test_what_cannot_be_shared_is_refused(project: Path, overrides: list[str], m
 
 
 def test_a_framework_of_one_process_says_so() -> None:
-    from pipeline.config.compose import compose
     from pipeline.models.architecture import Architecture
     from pipeline.ranks.classifier import create
 

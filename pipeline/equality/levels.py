@@ -66,6 +66,10 @@ def compare_traces(reference: Trace, arm: Trace, limits: ParityConfig) -> Iterat
     yield _deviation("gradients", "float64", gradients, limits.gradients, f"the loss, or {networks}")
     for precision, limit in (("float64", limits.trajectory_float64), ("float32", limits.trajectory_float32)):
         yield _trajectory(reference, arm, precision, limit)
+    if arm.manifest.settings["train"].get("world", 1) > 1:
+        yield _ranks("ranks", arm, arm, limits.ranks)
+        yield _ranks("ranks reference", reference, reference, limits.ranks)
+        yield _ranks("ranks crossed", arm, reference, limits.ranks)
     yield _predictions(reference, arm)
 
 
@@ -128,6 +132,24 @@ def _trajectory(reference: Trace, arm: Trace, precision: str, limit: float) -> L
         _deviation(
             name, precision, _pairs(reference, arm, f"{precision}/weights at the end", " at the end"), limit, look
         ),
+    ]
+    failed = [level for level in candidates if not level.passed]
+    return failed[0] if failed else max(candidates, key=lambda level: level.deviation)
+
+
+def _ranks(name: str, together: Trace, alone: Trace, limit: float) -> Level:
+    """Compare what all ranks of one trace computed with what one process of the same or of another trace computed."""
+    look = "pipeline/models/share.py and peers.py in pipeline/models/<framework>"
+    end = "weights at the end"
+    pairs = {
+        f"{key} at the end": (value, alone.array(f"alone/{end}/{key}"))
+        for key, value in together.arrays(f"float64/{end}").items()
+    }
+    losses = loss_deviations(together.array("float64/loss"), alone.array("alone/loss"))
+    step = int(np.argmax(np.where(np.isnan(losses), np.inf, losses)))
+    candidates = [
+        Level(name, "float64", float(losses[step]), limit, f"loss of step {step}", look),
+        _deviation(name, "float64", pairs, limit, look),
     ]
     failed = [level for level in candidates if not level.passed]
     return failed[0] if failed else max(candidates, key=lambda level: level.deviation)

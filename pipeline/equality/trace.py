@@ -100,12 +100,15 @@ def gather(evidence: Evidence, output: Path) -> None:
 
     The arrays are named `<precision>/<what>`: `loss` (steps,), `predictions` (examples, classes), in float64 also
     `outputs` of the first batch; and `<precision>/<what>/<parameter>`: `initial`, `weights at the end`, in float64 also
-    `gradients` and `weights after step 1`. Raises `UserError` if the framework cannot do what the settings ask for.
+    `gradients` and `weights after step 1`. Of several ranks there are also `alone/loss` and `alone/weights at the end`:
+    those of one process, in float64. Raises `UserError` if the framework cannot do what the settings ask for.
     """
     output.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, np.ndarray] = {}
     with steps(f"trace {evidence.framework}", len(PRECISIONS) * evidence.trace.steps, "steps") as progress:
         gathered = {precision: _gather(evidence, precision, arrays, progress) for precision in PRECISIONS}
+        if evidence.train.world > 1:
+            _gather_alone(evidence, arrays)
     with atomic_file(output / "arrays.npz") as part:
         np.savez(part, **arrays)  # type: ignore[arg-type]
     facts = TraceFacts(
@@ -143,6 +146,18 @@ def _gather(
     writer.add_all("weights at the end", classifier.state().weights)
     writer.add("predictions", classifier.predict(evidence.dataset.split("validation").images[:_VALIDATION_EXAMPLES]))
     return Manifest.of(evidence.framework, classifier, evidence.settings()), batches
+
+
+def _gather_alone(evidence: Evidence, arrays: dict[str, np.ndarray]) -> None:
+    """Take the same steps in float64 in this process alone, and add their losses and the final weights to `arrays`."""
+    train = evidence.train.model_copy(update={"precision": "float64", "world": 1})
+    classifier = create_ranked(evidence.framework, evidence.architecture, train)
+    split = evidence.dataset.split("train")
+    classifier.load_training_data(split.images[: evidence.examples], split.labels[: evidence.examples])
+    backend.initialise(classifier, evidence.trace.seed)
+    writer = _ArrayWriter(arrays, "alone")
+    writer.add("loss", np.concatenate([classifier.train_epoch(plan).loss for plan in evidence.plans()]))
+    writer.add_all("weights at the end", classifier.state().weights)
 
 
 def _after_one_step(plans: Sequence[EpochPlan]) -> Iterator[EpochPlan]:

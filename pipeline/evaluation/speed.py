@@ -26,12 +26,12 @@ from ..config.schema.train import TrainConfig
 from ..core.progress import steps
 from ..data.dataset import Dataset
 from .speed_result import ArmSpeed, Round, SpeedResult, mean_ratio
-from .speed_worker import Worker, chunk, most_images
-from .summary import geometric_ratio
+from .speed_worker import ALONE, Worker, chunk, most_images
+from .summary import Ratio, geometric_ratio
 
 KINDS: Final = ("training", "inference", "latency")
 _UNITS: Final = {"training": "images", "inference": "images", "latency": "calls"}
-_SHARES: Final = {"training": 1.0, "inference": 0.5, "latency": 0.2}
+_SHARES: Final = {"training": 1.0, ALONE: 1.0, "inference": 0.5, "latency": 0.2}
 """Length of a block of each kind, as a share of `compare.speed.block_seconds`."""
 
 
@@ -67,8 +67,9 @@ def measure(
     with steps("speed", speed.restarts * speed.rounds, "rounds") as progress, closing(_ready(start, speed)) as groups:
         for number, (workers, facts) in enumerate(groups):
             if not sizes:  # the same for all restarts
-                paces = {kind: [facts[name]["pace"][kind] for name in names] for kind in KINDS}
-                sizes = {kind: _block_size(kind, paces[kind], speed, dataset) for kind in KINDS}
+                kinds = (*KINDS, ALONE) if train.world > 1 else KINDS
+                paces = {kind: [facts[name]["pace"][kind] for name in names] for kind in kinds}
+                sizes = {kind: _block_size(kind, paces[kind], speed, dataset) for kind in kinds}
             restarts.append(_measure(number, workers, facts, sizes, speed.rounds, progress))
     return _result(restarts, sizes)
 
@@ -120,7 +121,7 @@ def _measure(
     for turn in range(number * rounds, (number + 1) * rounds):
         first = turn % len(names)
         order = [*names[first:], *names[:first]]
-        timed.append({kind: _take_turns(kind, sizes[kind], order, workers, waited, idle) for kind in KINDS})
+        timed.append({kind: _take_turns(kind, sizes[kind], order, workers, waited, idle) for kind in sizes})
         progress()
     share = other_programs.cpu_share()
     return _Restart(facts, timed, {name: idle[name] / waited[name] for name in names}, share)
@@ -184,8 +185,18 @@ def _arm_speed(name: str, restarts: Sequence[_Restart], sizes: Mapping[str, int]
         latency_p50_milliseconds=float(p50),
         latency_p95_milliseconds=float(p95),
         idle_cpu_share=float(np.mean([restart.idle[name] for restart in restarts])),
+        efficiency=_efficiency(name, restarts, sizes, facts["world"]) if ALONE in sizes else None,
         **{key: value for key, value in facts.items() if key != "pace"},
     )
+
+
+def _efficiency(name: str, restarts: Sequence[_Restart], sizes: Mapping[str, int], world: int) -> Ratio:
+    """Return the training speed of all ranks over `world` times that of one process."""
+    steps_ratio = sizes["training"] / sizes[ALONE] / world
+    of_restarts = [
+        [steps_ratio * row[ALONE][name][0] / row["training"][name][0] for row in restart.rounds] for restart in restarts
+    ]
+    return geometric_ratio([float(np.exp(np.mean(np.log(ratios)))) for ratios in of_restarts])
 
 
 def _block_size(kind: str, paces: Sequence[float], speed: SpeedConfig, dataset: Dataset) -> int:

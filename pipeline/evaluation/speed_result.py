@@ -30,13 +30,17 @@ class ArmSpeed(Record):
     """In the last restart: the processes of the next one start while those of the others compile."""
     warm_up_seconds: float
     execution: str
-    """`eager` or `compiled`."""
+    """`eager`, `graph` or `compiled`."""
     device: str
     """The GPU's name, or `cpu`."""
     threads: int
     """Threads that its operators may use."""
     cpus: int
     """CPUs that its process may use."""
+    world: int = 1
+    """Number of ranks that trained."""
+    efficiency: Ratio | None = None
+    """Training speed of all ranks over `world` times that of one process, over the restarts; None: one rank."""
 
 
 class SpeedResult(Record):

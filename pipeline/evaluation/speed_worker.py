@@ -24,6 +24,8 @@ from ..models.backend import Classifier
 from ..ranks.classifier import create as create_ranked
 from .latency import latencies, seconds
 
+ALONE: Final = "alone"
+"""The kind of block in which one process trains what `train.world` ranks train in those of the kind `training`."""
 _MOST_IN_BATCH: Final = 512
 _MOST_IMAGES: Final = 8192
 _MOST_BYTES: Final = 1 << 28
@@ -53,7 +55,7 @@ class Worker:
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         there.close()
-        self._usage = psutil.Process(self._process.pid)
+        self._usage, self._ranks = psutil.Process(self._process.pid), train.world > 1
 
     def ask(self, what: str, amount: int = 0) -> Any:
         """Send a request and wait for the answer. Raises the error that the worker answers with."""
@@ -67,9 +69,10 @@ class Worker:
         return answer
 
     def cpu_seconds(self) -> float:
-        """Return the CPU seconds that the process has used."""
-        times = self._usage.cpu_times()
-        return float(times.user + times.system)
+        """Return the CPU seconds that the process and its other ranks have used."""
+        processes = [self._usage, *(self._usage.children(recursive=True) if self._ranks else [])]
+        times = [process.cpu_times() for process in processes]
+        return float(sum(each.user + each.system for each in times))
 
     def close(self) -> None:
         """End the process at once: it has nothing to keep, and a framework's own end takes a second."""
@@ -105,6 +108,7 @@ class _Bench:
         images, labels = training.images[:count], training.labels[:count]
         self.classifier.load_training_data(images, labels)
         backend.initialise(self.classifier, 0)
+        self.alone = self._of_one_process(name, architecture, train, images, labels) if train.world > 1 else None
         plan = draw_epoch(train, examples=len(labels), seed=0, epoch=0)
         self.batch_size = min(train.batch_size, len(labels))
         self.plan = plan.segment(0, max(1, plan.full_steps))
@@ -112,12 +116,25 @@ class _Bench:
         self.images = np.resize(test.images[:most], (most, *dataset.image_shape))
         self.position = 0
 
+    def _of_one_process(
+        self, name: str, architecture: Architecture, train: TrainConfig, images: np.ndarray, labels: np.ndarray
+    ) -> Classifier:
+        """Return what trains the same in this process alone, with the threads that each rank has."""
+        threads = self.classifier.device.threads
+        alone = backend.create(name, architecture, train.model_copy(update={"world": 1, "threads": threads}))
+        alone.load_training_data(images, labels)
+        backend.initialise(alone, 0)
+        return alone
+
     def open(self, _: int) -> None:
         """Do nothing: the answer tells that everything is imported."""
 
     def compile(self, _: int) -> float:
         """Compile the step, and return the seconds that it took."""
-        return self.classifier.compile([self.batch_size])
+        seconds_taken = self.classifier.compile([self.batch_size])
+        if self.alone:
+            self.alone.compile([self.batch_size])
+        return seconds_taken
 
     def warm_up(self, _: int) -> dict[str, Any]:
         """Warm up every kind of block, and return facts of `ArmSpeed` with the pace of each kind.
@@ -126,7 +143,9 @@ class _Bench:
         """
         began = time.perf_counter()
         pace = {}
-        for kind, trial in (("training", 8), ("inference", min(2 * self.chunk, len(self.images))), ("latency", 20)):
+        trials = {"training": 8, "inference": min(2 * self.chunk, len(self.images)), "latency": 20}
+        trials |= {ALONE: 8} if self.alone else {}
+        for kind, trial in trials.items():
             self.run(kind, trial // 2)
             pace[kind] = float(np.sum(self.run(kind, trial))) / trial
         device = self.classifier.device
@@ -137,6 +156,7 @@ class _Bench:
             "execution": self.classifier.execution,
             "device": device.name,
             "threads": device.threads,
+            "world": self.classifier.train.world,
             "cpus": len(os.sched_getaffinity(0)),
         }
 
@@ -145,6 +165,10 @@ class _Bench:
         if kind == "training":
             plan = self._steps(amount)
             return [seconds(lambda: self.classifier.train_epoch(plan))]
+        if kind == ALONE:
+            alone, plan = self.alone, self._steps(amount)
+            assert alone
+            return [seconds(lambda: alone.train_epoch(plan))]
         if kind == "inference":
             return [seconds(lambda: self.classifier.predict(self.images[:amount]))]
         return latencies(self.classifier, self.images, amount)

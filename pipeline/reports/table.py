@@ -14,6 +14,7 @@ from ..comparison.result import TITLES, Comparison
 from ..comparison.verdict import UNITS
 from ..core.files import write_text
 from ..core.progress import PipedConsole, console
+from ..evaluation.speed_result import ArmSpeed
 from ..evaluation.summary import summarise
 
 _WIDTH: Final = 110  # characters, where no terminal says another
@@ -39,6 +40,7 @@ def rows(comparison: Comparison) -> list[tuple[str, ...]]:
             ratio = comparison.speed.ratios[kind]
             mean = f"speed \u00d7{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
             lines.append((title, *(text.format(getattr(arm, key)) for arm in speeds), mean, comparison.faster(kind)))
+        lines += _scaling(speeds)
     seconds = [_spread(arm.epoch_seconds, "{:.2f}".format) for arm in (comparison.a, comparison.b)]
     lines.append(("seconds per epoch", seconds[0], seconds[1], "", ""))
     facts: dict[str, Callable[[Arm], Any]] = {
@@ -48,6 +50,17 @@ def rows(comparison: Comparison) -> list[tuple[str, ...]]:
     }
     lines += [(title, fact(comparison.a), fact(comparison.b), "", "") for title, fact in facts.items()]
     return lines
+
+
+def _scaling(speeds: Sequence[ArmSpeed]) -> list[tuple[str, ...]]:
+    """Return the rows of trainings by several ranks; none for those of one process."""
+    efficiencies = [arm.efficiency for arm in speeds]
+    if None in efficiencies:
+        return []
+    each = [f"{arm.training_images_per_second / arm.world:,.0f}" for arm in speeds]
+    shown = [f"{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]" for ratio in efficiencies if ratio]
+    world = speeds[0].world
+    return [(f"of each of {world} ranks", *each, "", ""), ("scaling efficiency", *shown, "", "")]
 
 
 def show(comparison: Comparison, path: Path, where: Sequence[str]) -> None:

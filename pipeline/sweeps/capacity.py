@@ -35,14 +35,14 @@ class Capacity:
 def of_this_machine(config: Config, dataset: Dataset, jobs: int) -> Capacity:
     """Return how many of `jobs` jobs like `config` run at once on this machine.
 
-    `sweep.parallel = auto`: one for each core (or for each `train.threads` cores), or for each GPU if there are any, as
-    far as memory holds. Two jobs with one thread each train more images than two with two threads one after the other,
-    and what is not training overlaps.
+    `sweep.parallel = auto`: one for each core (or for each `train.world * train.threads` cores), or for each GPU if
+    there are any, as far as memory holds. Two jobs with one thread each train more images than two with two threads one
+    after the other, and what is not training overlaps.
 
     Threads depend on cores, `sweep.parallel` and the number of jobs, and not on what memory is free now: they decide
     bits, and the same command has to find its finished jobs again.
     """
-    cores, threads = usable_cores(), config.train.threads
+    cores, threads, ranks = usable_cores(), config.train.threads, config.train.world
     on_gpu = choose(config.train.device, config.framework).type == "gpu"
     cards = gpus.visible() if on_gpu else []
     asked = config.sweep.parallel
@@ -51,10 +51,10 @@ def of_this_machine(config: Config, dataset: Dataset, jobs: int) -> Capacity:
     elif cards:
         most, reason = len(cards), _counted(len(cards), "GPU")
     else:
-        most, reason = max(1, cores // (threads or 1)), _counted(cores, "core")
+        most, reason = max(1, cores // (ranks * (threads or 1))), _counted(cores, "core")
     wanted = min(most, jobs)
-    each = max(1, cores // wanted) if wanted > 1 and threads is None else None
-    fitting = max(1, free_bytes() // (_JOB_BYTES + 2 * dataset.split("train").images.nbytes))
+    each = max(1, cores // (wanted * ranks)) if wanted > 1 and threads is None else None
+    fitting = max(1, free_bytes() // (ranks * (_JOB_BYTES + 2 * dataset.split("train").images.nbytes)))
     if asked == "auto" and fitting < wanted:
         return Capacity(fitting, each, f"{free_bytes() / 2**30:.1f} GiB of free memory")
     return Capacity(wanted, each, reason if most <= jobs else _counted(jobs, "job"))

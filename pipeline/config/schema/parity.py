@@ -16,3 +16,5 @@ class ParityConfig(Section):
     """For the loss of every step and the final weights, in float64."""
     trajectory_float32: Annotated[float, Field(gt=0)]
     """As `trajectory_float64`, in float32."""
+    ranks: Annotated[float, Field(gt=0)] = 1e-10
+    """As `trajectory_float64`, between `train.world` processes and one; not looked at where that is 1."""
