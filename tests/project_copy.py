@@ -122,6 +122,17 @@ def start(
     )
 
 
+def until(process: "subprocess.Popen[str]", text: str) -> str:
+    """Read what it says up to a line with that text, and return it."""
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if text in line:
+            return said
+    raise AssertionError(said[-3000:])
+
+
 def _command(module: str, arguments: tuple[str, ...], cold: bool) -> list[str]:
     named = next((name for name in ("tensorflow", "pytorch") if f"framework={name}" in arguments), None)
     return [sys.executable, "-m", module, *arguments] if cold else workers.command(named, module, *arguments)

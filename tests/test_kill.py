@@ -21,7 +21,7 @@ from typing import Any
 import mlflow
 import psutil
 import pytest
-from project_copy import TINY, clean_environment, clone_project, edit, once, run_module, start
+from project_copy import TINY, clean_environment, clone_project, edit, once, run_module, start, until
 from safetensors.numpy import load_file
 from servers import Mlflow
 
@@ -45,17 +45,6 @@ def finish(process: "subprocess.Popen[str]") -> str:
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said[-3000:]
     return said
-
-
-def until(process: "subprocess.Popen[str]", text: str) -> None:
-    """Read what it says up to a line with that text."""
-    assert process.stdout is not None
-    said = ""
-    for line in process.stdout:
-        said += line
-        if text in line:
-            return
-    raise AssertionError(said[-3000:])
 
 
 def kill(process: "subprocess.Popen[str]") -> None:

@@ -5,6 +5,8 @@ import json
 import shutil
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from project_copy import once
@@ -17,6 +19,7 @@ from pipeline.tracking.flavours import model_name
 from pipeline.tracking.store import ensure_store
 from pipeline.tracking.tracker import Tracker
 from pipeline.tracking.views import TAG, in_sweep, leaderboards, sweep_key, sweep_tags
+from pipeline.training.spec import RunSpec
 
 NAMES = (
     *("a", "ab", "a b", "b", "A", "a_", "a%", "%", "_", "a'", 'a"', "a'\"b", "a`b", "a\\", "\\'", "a' OR 'b"),
@@ -84,6 +87,16 @@ def test_a_sweep_of_any_name_has_its_runs_and_its_view(root: Path) -> None:
     for name in ("c", "cc", "a'b", "a' OR tags.seed = '0"):
         with pytest.raises(UserError, match="no finished runs of it"):
             SweepArms(tracker, name)
+
+
+def test_a_run_s_name_holds_what_is_not_as_shipped() -> None:
+    def named(*overrides: str, data: str = "mnist_sample") -> str:
+        config = compose(["framework=pytorch", *overrides])
+        return RunSpec.of(config, dataset=cast(Any, SimpleNamespace(name=data)), output=Path()).label
+
+    assert named() == "pytorch"
+    assert named("train.optimizer.learning_rate=3e-4") == "pytorch lr=0.0003"
+    assert named("model=lenet5", data="mnist") == "pytorch mnist lenet5"
 
 
 def test_each_data_set_has_a_leaderboard_of_its_own(root: Path) -> None:

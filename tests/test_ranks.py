@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy_backend import NUMPY
-from project_copy import TINY, clean_environment, clone_project, edit, run_module, start
+from project_copy import TINY, clean_environment, clone_project, edit, run_module, start, until
 from safetensors.numpy import load_file
 from tracing import Tracer, noise
 
@@ -180,17 +180,6 @@ def project(tmp_path: Path) -> Path:
     return copy
 
 
-def until(process: "subprocess.Popen[str]", text: str) -> str:
-    """Read what it says up to a line with that text."""
-    assert process.stdout is not None
-    said = ""
-    for line in process.stdout:
-        said += line
-        if text in line:
-            return said
-    raise AssertionError(said[-3000:])
-
-
 def weights(folder: Path) -> dict[str, np.ndarray]:
     return load_file(folder / "models/seed_0/weights.safetensors")
 
@@ -268,19 +257,6 @@ def test_rank_0_killed_ends_all_and_sigterm_saves_a_checkpoint(project: Path) ->
     other.communicate()
 
 
-def launched(project: Path, rank: int, *arguments: str, **variables: str) -> "subprocess.Popen[str]":
-    """One rank of two, as a launcher starts it."""
-    command = [sys.executable, "-m", *TRAIN[:1], *TRAIN[1:], *arguments]
-    return subprocess.Popen(
-        command,
-        cwd=project,
-        env=clean_environment() | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def variables_of(launcher: str, rank: int, port: int) -> dict[str, str]:
     if launcher == "TF_CONFIG":
         workers = [f"127.0.0.1:{port}", f"127.0.0.1:{port + 10}"]
@@ -296,7 +272,7 @@ def test_ranks_that_a_launcher_started_find_each_other(project: Path, framework:
     port = connection.free_port("127.0.0.1")
     arguments = (f"framework={framework}", "train.epochs=1", "hydra.run.dir=outputs/out")
     # the port of rank 0 is beside the one that is free now, or computed from the job's number
-    ranks = [launched(project, rank, *arguments, **variables_of(launcher, rank, port)) for rank in range(2)]
+    ranks = [start(project, *TRAIN, *arguments, cold=True, **variables_of(launcher, rank, port)) for rank in range(2)]
     said = [process.communicate(timeout=120)[0] for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0], said
     assert said[1] == ""

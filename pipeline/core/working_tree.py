@@ -99,10 +99,12 @@ def branch_at(folder: Path, commit: str | None) -> str:
 
     DVC checks out none while an experiment runs. Empty: no branch is at the commit, or several are.
     """
+    if not commit:
+        return ""
     head, name = (_run("-C", str(folder), "rev-parse", *asked, check=False) for asked in (["HEAD"], _BRANCH))
     found = _shown(name.strip())
-    if not commit or (head.decode().strip() == commit and found != "HEAD"):
-        return found if commit else ""
+    if head.decode().strip() == commit and found != "HEAD":
+        return found
     asked = ["for-each-ref", "--points-at", commit, "--format=%(refname:short)", "refs/heads"]
     branches = _run("-C", str(folder), *asked, check=False).splitlines()
     return _shown(branches[0]) if len(branches) == 1 else ""

@@ -42,6 +42,17 @@ class Part:
     """Number of examples in the whole batch."""
 
 
+def rows_here(share: Share | None, size: int) -> tuple[slice, Part | None]:
+    """Return the rows of a batch of `size` examples that are computed here, and which part of it they are.
+
+    `share` None: all of them, which are no part.
+    """
+    if share is None:
+        return slice(0, size), None
+    rows = share.rows(size)
+    return rows, Part(rows.start, size)
+
+
 def require_shares(world: int, sizes: Iterable[int]) -> None:
     """Raise `UserError` if a batch of one of these sizes has fewer examples than there are ranks."""
     small = min(sizes)

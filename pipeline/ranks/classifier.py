@@ -103,14 +103,15 @@ class RankedClassifier:
 
     def state(self) -> State:
         """See `Classifier.state`. Raises `RankLostError` if the state of another rank is not the same."""
-        own, answers = self._group.call(Message("digest"), lambda: digest(self._here))
+        state, answers = self._group.call(Message("digest"), self._here.state)
+        own = digest(state)
         for member, answer in zip(self._group.members, answers, strict=True):
             if answer.facts["digest"] != own:
                 raise RankLostError(
                     f"the weights of {member.name} are not those of rank 0: unlike processors or packages compute "
                     "unlike bits; allowed: ranks on machines of one kind"
                 )
-        return self._here.state()
+        return state
 
     def restore(self, state: State) -> None:
         """See `Classifier.restore`."""

@@ -12,6 +12,8 @@ from typing import Any, Final
 import numpy as np
 from safetensors import numpy as safetensors
 
+JOIN_SECONDS: Final = 600.0
+"""How long a rank waits until the others are there."""
 _LENGTH: Final = struct.Struct("<Q")
 _KEEP_ALIVE: Final = {socket.TCP_KEEPIDLE: 10, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
 """Seconds, and a number of tries, after which a machine that says nothing more is taken for gone."""

@@ -24,11 +24,10 @@ from ..models import backend
 from ..models.architecture import Architecture
 from ..models.backend import Classifier
 from ..models.share import Share
-from .connection import Message, connect, free_port, receive, send
+from .connection import JOIN_SECONDS, Message, connect, free_port, receive, send
 from .launch import Launch
 from .packing import digest, plan_of, state_of
 
-_JOIN_SECONDS: Final = 600.0
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -49,7 +48,7 @@ def _follow(host: str, port: int, rank: int, token: str) -> NoReturn:
 
 
 def _join(host: str, port: int, facts: dict[str, Any]) -> Connection:
-    connection = connect(host, port, _JOIN_SECONDS)
+    connection = connect(host, port, JOIN_SECONDS)
     send(connection, Message("hello", facts))
     answer = receive(connection)
     if answer.name != "welcome":
@@ -162,7 +161,7 @@ class _Follower:
         return Message("done")
 
     def _digest(self, _: Message) -> Message:
-        return Message("done", {"digest": digest(self._classifier)})
+        return Message("done", {"digest": digest(self._classifier.state())})
 
 
 if __name__ == "__main__":

@@ -19,12 +19,11 @@ from typing import Any, ClassVar, Final, TypeVar
 from ..core.errors import RankLostError, UserError
 from ..core.machine import usable_cores
 from . import launch
-from .connection import Message, accept, free_port, listen, receive, send
+from .connection import JOIN_SECONDS, Message, accept, free_port, listen, receive, send
 from .launch import Launch
 
 TOKEN: Final = "PIPELINE_RANKS_TOKEN"
 """Variable by which a rank that rank 0 has started shows that it belongs there."""
-_JOIN_SECONDS: Final = 600.0
 _TELL_SECONDS: Final = 10.0
 _NOTICE_SECONDS: Final = 5.0
 """How long after an error of a collective the loss of a rank may be noticed."""
@@ -122,8 +121,9 @@ class Group:
         """
         self._busy = True
         try:
+            content = message.packed()
             for member in self.members:
-                send(member.work, message)
+                member.work.send_bytes(content)
             result = here()
             answers = [receive(member.work) for member in self.members]
         except (UserError, RankLostError):
@@ -258,8 +258,8 @@ def _await(server: socket.socket, world: int, token: str, started: Sequence["sub
             if process.poll() is not None:
                 raise RankLostError(f"rank {rank} ended with code {process.returncode} before it joined")
         waited, listed = time.monotonic() - began, ", ".join(map(str, missing))
-        if waited > _JOIN_SECONDS:
-            raise RankLostError(f"ranks {listed} of {world} have not joined within {_JOIN_SECONDS:.0f} s")
+        if waited > JOIN_SECONDS:
+            raise RankLostError(f"ranks {listed} of {world} have not joined within {JOIN_SECONDS:.0f} s")
         if waited > _TELL_SECONDS and not told:
             print(f"waiting for ranks {listed} of {world}", flush=True)
             told = True

@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from ..core import fingerprint
@@ -36,7 +35,8 @@ class Launch:
     def token(self) -> str:
         """What ranks of one training, and of the same code, have in common."""
         names = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID")
-        code = {str(path): fingerprint.of_bytes(path.read_bytes(), 16) for path in _sources()}
+        sources = sorted(fingerprint.PACKAGE.rglob("*.py"))  # by their names in the package: nodes differ in its place
+        code = {str(p.relative_to(fingerprint.PACKAGE)): fingerprint.of_bytes(p.read_bytes(), 16) for p in sources}
         return fingerprint.of_json({"code": code, **{name: os.environ.get(name) for name in names}}, 32)
 
 
@@ -109,7 +109,3 @@ def first_host(nodes: str) -> str:
     """Return the first host of a list of Slurm's: `gpu[07-09,12],login1` is gpu07, gpu08, gpu09, gpu12, login1."""
     found = re.match(r"([^\[,]+)(?:\[(\w+)[^\]]*\]([^,]*))?", nodes)
     return "".join(part or "" for part in found.groups()) if found else nodes
-
-
-def _sources() -> list[Path]:
-    return sorted(fingerprint.PACKAGE.rglob("*.py"))

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..core import fingerprint
 from ..data.plan import EpochPlan
-from ..models.backend import Classifier, State
+from ..models.backend import State
 from .connection import Message
 
 _PLAN: tuple[str, ...] = ("order", "learning_rate", "dropout_keys", "augmentation")
@@ -23,9 +23,8 @@ def plan_of(message: Message) -> EpochPlan:
     return EpochPlan(batch_size=message.facts["batch_size"], **arrays)
 
 
-def digest(classifier: Classifier) -> str:
-    """Return a digest of all that the next step of a classifier depends on: 32 hexadecimal digits."""
-    state = classifier.state()
+def digest(state: State) -> str:
+    """Return a digest of weights and optimiser: 32 hexadecimal digits."""
     arrays = [*state.weights.values(), *(value for slot in state.slots.values() for value in slot.values())]
     return fingerprint.of_bytes(b"".join(np.ascontiguousarray(value).tobytes() for value in arrays), 32)
 

@@ -224,7 +224,7 @@ def _changes(override: str, params: str) -> bool:
     """Return whether an override is other than what the run's configuration says; `params`: as YAML, maybe empty."""
     key, _, value = override.lstrip("+").partition("=")
     then = dict(flatten(yaml.safe_load(params) or {}))
-    return key not in then or str(then[key]) != str(dict(flatten({key: yaml.safe_load(value)})).get(key))
+    return key not in then or str(then[key]) != str(yaml.safe_load(value))
 
 
 def _of_runs(then: RunRecord, now: RunRecord) -> list[str]:

@@ -208,7 +208,7 @@ class Delivery:
         data = (experiment_id, tags.get("data"), tags.get("data.fingerprint"))
         if views.LEADERBOARD in tags and data[2] and data != self._ranked:
             shown = views.rankings(str(data[1]), data[2])
-            experiments.update_views(self.client, experiment_id, shown, ranked=True)
+            experiments.update_views(self.client, experiment_id, shown, shown)
             self._ranked = data
 
     def _take_over_children(self, position: Position) -> None:
@@ -260,9 +260,8 @@ class Delivery:
         current = [self._ids.of_run(reference, position.experiment_id) for reference in event["current"]]
         wanted = views.views([run for run in current if run], event["sweeps"], trials=event.get("trials", False))
         wanted[views.NOTE] = views.note(position.experiment_id, position.run_id if event["report"] else None)
-        experiments.update_views(
-            self.client, position.experiment_id, wanted, current=bool(current), report=event["report"]
-        )
+        newer = [views.CURVES] * bool(current) + [views.NOTE] * event["report"]
+        experiments.update_views(self.client, position.experiment_id, wanted, newer)
 
     def _on_model(self, journal: Journal, event: Mapping[str, Any]) -> None:
         from mlflow.entities import LoggedModelOutput, Metric

@@ -1,12 +1,15 @@
 """MLflow experiments: find or create one, and keep its saved views and its bar of links up to date."""
 
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, Final
 
 from ..core.redaction import redacted
 from . import views
 from .relocation import FOLDER, path_of
+
+_OF_THE_LATEST: Final = (views.CURVES, views.NOTE, views.TAG + views.RANKING, views.TAG + views.ALL_SEEDS)
+"""Tags that show what was trained or compared last: a run that knows of nothing newer leaves them."""
 
 
 class DeletedExperimentError(Exception):
@@ -48,27 +51,18 @@ def _require_place(name: str, location: str) -> None:
         raise NotADirectoryError(f"the artifacts of {name} belong into {path}, which is not on this machine: {advice}")
 
 
-def update_views(
-    client: Any,
-    experiment_id: str,
-    tags: Mapping[str, str],
-    *,
-    current: bool = False,
-    report: bool = False,
-    ranked: bool = False,
-) -> None:
+def update_views(client: Any, experiment_id: str, tags: Mapping[str, str], replacing: Collection[str] = ()) -> None:
     """Write the experiment's tags that hold the saved views and the bar of links (see `views`).
 
-    `tags`: take precedence over the default views and links. `current`: whether `tags` has curves of current runs,
-    which replace the stored ones. `report`: whether `tags` has a bar with a link to a report, which replaces the stored
-    bar. `ranked`: whether `tags` has the views of the data set that is trained on, which replace those of another.
-    Any failure is a warning: how the UI stores views is MLflow's own business, and must not stop a run.
+    `tags`: take precedence over the default views and links. `replacing`: those of `tags` that are of something newer
+    than the stored ones: of current runs, a report, the data set that is trained on. Any failure is a warning: how the
+    UI stores views is MLflow's own business, and must not stop a run.
     """
     wanted = {**views.views(), views.NOTE: views.note(experiment_id), **tags}
     try:
         stored = client.get_experiment(experiment_id).tags
         for key, value in wanted.items():
-            if stored.get(key) != value and _may_write(key, stored, current, report, ranked):
+            if stored.get(key) != value and _may_write(key, stored, replacing):
                 _set_tag(client, experiment_id, key, value, before=stored.get(key))
     except Exception as error:
         warnings.warn(redacted(f"saved views of the MLflow UI: {error}"), stacklevel=2)
@@ -83,14 +77,8 @@ def _set_tag(client: Any, experiment_id: str, key: str, value: str, before: str 
             client.set_experiment_tag(experiment_id, key, value)
 
 
-def _may_write(key: str, stored: Mapping[str, str], current: bool, report: bool, ranked: bool) -> bool:
+def _may_write(key: str, stored: Mapping[str, str], replacing: Collection[str]) -> bool:
     """Whether a tag may be written over: never a description that a person wrote in place of the bar of links."""
-    if key not in stored:
+    if key not in stored or key not in _OF_THE_LATEST:
         return True
-    if key == views.CURVES:
-        return current
-    if key in (views.TAG + views.RANKING, views.TAG + views.ALL_SEEDS):
-        return ranked
-    if key == views.NOTE:
-        return report and stored[key].startswith("[Leaderboard]")
-    return True
+    return key in replacing and (key != views.NOTE or stored[key].startswith("[Leaderboard]"))

@@ -70,7 +70,7 @@ class RunRecorder:
     def training(self, images: int) -> Iterator[None]:
         """See `Recorder.training`. A sweep's job with one seed has no group: the run would hold nothing new."""
         spec = self._spec
-        if spec.sweep and len(spec.seeds) == 1:
+        if spec.alone:
             with steps(f"train {spec.label}", images, "images") as self._progress:
                 yield
             return
@@ -241,8 +241,7 @@ class SeedRun:
 def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str, Any]:
     """Return the tags that runs are searched and grouped by; `seed` None: those of the group."""
     here, device, style = machine(), classifier.device, find(spec.framework).style
-    alone = spec.sweep and len(spec.seeds) == 1
-    in_leaderboard = (seed is None or alone) and not provenance.is_rerun()
+    in_leaderboard = (seed is None or spec.alone) and not provenance.is_rerun()
     tags = {
         "stage": "train",
         "framework": spec.framework,
@@ -284,9 +283,8 @@ def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str
 
 def _log_setup(run: Run, spec: RunSpec, classifier: Classifier, seed: int | None) -> None:
     """Log settings, machine, code and data before the first step; `seed` None: those of the group."""
-    alone = spec.sweep and len(spec.seeds) == 1
     resolved = spec.resolved() | ({} if seed is None else {"seed": seed})
-    resolved |= {"seeds": list(spec.seeds)} if seed is None or alone else {}
+    resolved |= {"seeds": list(spec.seeds)} if seed is None or spec.alone else {}
     run.log_params(resolved | {"parameters": classifier.architecture.parameter_count})
     facts = asdict(machine()) | {
         "device": asdict(classifier.device) | {"execution": classifier.execution},
@@ -302,7 +300,7 @@ def _log_setup(run: Run, spec: RunSpec, classifier: Classifier, seed: int | None
     run.log_text("".join(f"{package}\n" for package in packages()), "packages.txt")
     run.log_text(json.dumps(resolved, indent=2), "config.json")
     log_configuration(run, spec)
-    if seed is None or alone:  # a list of files may be long, and is the same for all
+    if seed is None or spec.alone:  # a list of files may be long, and is the same for all
         _log_data_files(run, spec.dataset)
     run.log_text(json.dumps(manifest_of(spec, classifier).model_dump(), indent=2), "manifest.json")
     log_code(run)

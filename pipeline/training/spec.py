@@ -105,6 +105,11 @@ class RunSpec:
         return fingerprint.of_json({k: v for k, v in self.defining().items() if k != "framework"}, 12)
 
     @property
+    def alone(self) -> bool:
+        """Whether it is a job of a sweep with one seed: its run stands for the whole training."""
+        return self.sweep is not None and len(self.seeds) == 1
+
+    @property
     def label(self) -> str:
         """Start of the names of its runs; short, as the MLflow UI cuts names at about 18 characters."""
         if self.sweep:

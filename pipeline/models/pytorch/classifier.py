@@ -15,7 +15,7 @@ from ...config.schema.train import AdamWConfig, SgdConfig, TrainConfig
 from ...data.plan import EpochPlan
 from ..architecture import Architecture
 from ..backend import EpochResult, Probe, State, refusing_nondeterminism, slots_of, unit_scale
-from ..share import Part, Share
+from ..share import Part, Share, rows_here
 from .augmentation import augmented
 from .network import Network
 from .peers import Peers
@@ -220,10 +220,8 @@ class PyTorchClassifier:
 
     def _rows(self, start: int, size: int) -> tuple[slice, Part | None]:
         """Return the rows of a plan that are computed here, of the batch of `size` examples that begins at `start`."""
-        if self._share is None:
-            return slice(start, start + size), None
-        rows = self._share.rows(size)
-        return slice(start + rows.start, start + rows.stop), Part(rows.start, size)
+        rows, part = rows_here(self._share, size)
+        return slice(start + rows.start, start + rows.stop), part
 
     def _gradients(self, rows: Tensor, draws: Tensor, key: Tensor, part: Part | None) -> tuple[Tensor, Tensor]:
         """Leave the gradients of a batch at the parameters; return its loss and the number of correct answers."""

@@ -14,7 +14,7 @@ from ...core.errors import UserError
 from ...data.plan import EpochPlan
 from ..architecture import Architecture
 from ..backend import EpochResult, Probe, State, refusing_nondeterminism, unit_scale
-from ..share import Part, Share
+from ..share import Part, Share, rows_here
 from . import optimizers
 from .augmentation import augmented
 from .network import Network
@@ -98,7 +98,7 @@ class TensorFlowClassifier:
         """See `Classifier.probe`."""
         before = self.state()
         first = plan.segment(0, 1)
-        here, part = self._rows(len(first.order))
+        here, part = rows_here(self._share, len(first.order))
         rows, draws, key = (
             tf.constant(v) for v in (first.order[here], first.augmentation[here], first.dropout_keys[0])
         )
@@ -174,13 +174,6 @@ class TensorFlowClassifier:
         """Whether the gradients hold an exchange with other ranks, which XLA cannot compile."""
         return bool(self._share) and any(isinstance(spec.layer, BatchNorm) for spec in self.architecture.all_layers)
 
-    def _rows(self, size: int) -> tuple[slice, Part | None]:
-        """Return the rows of a batch of `size` examples that are computed here."""
-        if self._share is None:
-            return slice(0, size), None
-        rows = self._share.rows(size)
-        return rows, Part(rows.start, size)
-
     def _exchanging(self, name: str) -> AbstractContextManager[None]:
         return self._peers.step(name) if self._peers else nullcontext()
 
@@ -201,7 +194,7 @@ class TensorFlowClassifier:
 
     def _run(self, order: np.ndarray, draws: np.ndarray, coefficients: np.ndarray, keys: np.ndarray) -> tuple[Any, Any]:
         size = order.shape[1]
-        here, part = self._rows(size)
+        here, part = rows_here(self._share, size)
         order, draws = order[:, here], draws[:, here]
         if self.execution == "eager":
             data = self._images, self._labels
