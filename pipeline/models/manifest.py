@@ -37,11 +37,6 @@ class MachineFacts(Record):
     variables: dict[str, str] = Field(default_factory=dict)
     """Variables of the environment that may move the bits of a framework."""
 
-    @property
-    def device_in_words(self) -> str:
-        """`2 CPU threads`, or the GPU's name."""
-        return f"{self.threads} CPU threads" if self.device == "cpu" else self.device
-
 
 class Manifest(Record):
     """The settings of an arm by section, its framework, and its machine."""
@@ -65,6 +60,13 @@ class Manifest(Record):
     def fingerprint(self) -> str:
         """The fingerprint of the data."""
         return str(self.settings["data"]["fingerprint"])
+
+    @property
+    def device_in_words(self) -> str:
+        """`2 CPU threads`, or the GPU's name; of several ranks `2 x 1 CPU thread`."""
+        here, world = self.machine, self.settings.get("train", {}).get("world", 1)
+        each = f"{here.threads} CPU thread{'s' * (here.threads != 1)}" if here.device == "cpu" else here.device
+        return each if world == 1 else f"{world} x {each}"
 
     @property
     def parameters(self) -> int:

@@ -40,13 +40,13 @@ def rows(comparison: Comparison) -> list[tuple[str, ...]]:
             ratio = comparison.speed.ratios[kind]
             mean = f"speed \u00d7{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
             lines.append((title, *(text.format(getattr(arm, key)) for arm in speeds), mean, comparison.faster(kind)))
-        lines += _scaling(speeds)
+            lines += _scaling(speeds) if kind == "training" else []
     seconds = [_spread(arm.epoch_seconds, "{:.2f}".format) for arm in (comparison.a, comparison.b)]
     lines.append(("seconds per epoch", seconds[0], seconds[1], "", ""))
     facts: dict[str, Callable[[Arm], Any]] = {
         "parameters": lambda arm: f"{arm.manifest.parameters:,}",
         "execution": lambda arm: arm.manifest.framework.execution,
-        "device": lambda arm: arm.manifest.machine.device_in_words,
+        "device": lambda arm: arm.manifest.device_in_words,
     }
     lines += [(title, fact(comparison.a), fact(comparison.b), "", "") for title, fact in facts.items()]
     return lines
