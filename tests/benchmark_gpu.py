@@ -2,15 +2,19 @@
 
 float64 against the CPU, the same bits twice, streamed against resident images, and images/s beside a bare step: the
 same network and optimiser on one batch that lies ready on the device, eager, under `torch.compile` and as a CUDA graph.
+`--ranks [FILE]`: 50 steps in float64 of two and three ranks, which share the GPU by Gloo where there is one alone, and
+of one rank by NCCL, against one process; their images/s; and how a rank that is killed ends.
 Needs a GPU, PyTorch and what `pipeline.models` imports; neither TensorFlow nor MLflow. Prints a line each, and writes
 all as JSON where a FILE is given.
 """
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from pipeline.config.compose import compose  # noqa: E402
+from pipeline.core.errors import RankLostError  # noqa: E402
 from pipeline.data.build import write_dataset  # noqa: E402
 from pipeline.data.dataset import Dataset  # noqa: E402
 from pipeline.data.loader import BatchLoader  # noqa: E402
@@ -214,8 +219,73 @@ def main(target: str | None) -> None:
         Path(target).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
+def shared(network: str, kind: str, folder: Path, target: Path) -> None:
+    """Fifty steps in float64 by so many ranks, or by one that exchanges by NCCL; then images/s in float32."""
+    import torch.distributed
+
+    from pipeline.models.share import Share
+    from pipeline.ranks import classifier as ranked
+    from pipeline.ranks.connection import free_port
+
+    dataset, world = Dataset.open(folder), 1 if kind == "nccl" else int(kind)
+    alone = Share(0, 1, (f"127.0.0.1:{free_port()}",)) if kind == "nccl" else None
+    found = {}
+    for precision, steps in (("float64", 50), ("float32", 20)):
+        overrides = [f"model={network}", "train.epochs=2", f"train.world={world}", "train.execution=eager"]
+        overrides += [f"train.precision={precision}", "train.batch_size=63", "train.augment.flip=true"]
+        config = compose([*overrides, "train.label_smoothing=0.1", "train.clip_norm=0.5"])
+        architecture = Architecture.of(config.model, dataset)
+        if alone:
+            classifier: Any = backend.create("pytorch", architecture, config.train, alone)
+        else:
+            classifier = ranked.create("pytorch", architecture, config.train)
+        backend.initialise(classifier, 0)
+        found[precision] = train(classifier, dataset, steps)
+    again = [train(classifier, dataset, 20) for _ in range(5)]
+    engine = torch.distributed.get_backend() if torch.distributed.is_initialized() else "none"
+    facts = {"rate": float(np.median([each["rate"] for each in again])), "engine": engine, "ended": ""}
+    if world > 1:
+        member = ranked.Group.of(world).members[-1]
+        threading.Timer(1, os.kill, (member.pid, signal.SIGKILL)).start()
+        began = time.perf_counter()
+        try:
+            while time.perf_counter() < began + 60:
+                train(classifier, dataset, 20)
+        except RankLostError as error:
+            facts["ended"] = f"{time.perf_counter() - began:.1f} s: {error}"
+    np.savez(target, device=classifier.device.type, **found["float64"]["arrays"])
+    target.with_suffix(".json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+def ranks(target: str | None) -> None:
+    """See the module."""
+    facts: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = data(Path(scratch) / "data", 3500).folder
+        for network in NETWORKS:
+            found = {}
+            for kind in ("1", "nccl", "2", "3"):
+                path = Path(scratch) / f"{network}-{kind}.npz"
+                command = [sys.executable, __file__, "--shared", network, kind, str(folder), str(path)]
+                done = subprocess.run(command, check=False, timeout=200)
+                if done.returncode and not path.exists():
+                    print(f"{network}, {kind}: ended with code {done.returncode}", flush=True)
+                    continue
+                found[kind] = dict(np.load(path))
+                said = json.loads(path.with_suffix(".json").read_bytes())
+                said |= {"device": str(found[kind]["device"]), "from one process": apart(found[kind], found["1"])}
+                facts[f"{network} {kind}"] = said
+                print(f"{network}, {kind}: {json.dumps(said)}", flush=True)
+    if target:
+        Path(target).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--trajectory"]:
+    if sys.argv[1:2] == ["--shared"]:
+        shared(sys.argv[2], sys.argv[3], Path(sys.argv[4]), Path(sys.argv[5]))
+    elif sys.argv[1:2] == ["--ranks"]:
+        ranks(*sys.argv[2:3] or [None])
+    elif sys.argv[1:2] == ["--trajectory"]:
         trajectory(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
     else:
         main(*sys.argv[1:2] or [None])

@@ -1,6 +1,7 @@
 """Which device is used, and how that is said. A machine without a GPU stands in for one by a copy of NVML's answers."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import defaultdict
@@ -101,6 +102,21 @@ def test_the_gpu_that_is_used_is_the_first_that_cuda_sees(
     assert machine.memory_limit(None, "gpu") == expected
 
 
+def test_each_process_of_several_uses_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, three: None) -> None:
+    chosen = []
+    for position in range(4):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        gpus.use_one(position)
+        chosen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert chosen == ["0", "1", "2", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,0")
+    gpus.use_one(1)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    gpus.use_one(1)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
 def test_of_a_divided_gpu_the_first_part_is_used(monkeypatch: pytest.MonkeyPatch, three: None) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", nvml(divided=True))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
@@ -155,15 +171,19 @@ def test_what_a_framework_said_is_kept_for_the_same_machine(
     monkeypatch: pytest.MonkeyPatch, three: None, tmp_path: Path
 ) -> None:
     asked: list[str] = []
+    monkeypatch.setattr(gpus, "used", lambda: cards[os.environ.get("CUDA_VISIBLE_DEVICES", "0")])
+    cards = {"0": Gpu("A", 1, "570", "x"), "1": Gpu("B", 1, "570", "y"), "2": Gpu("A", 1, "570", "z")}
     monkeypatch.setattr(device, "main_root", lambda: tmp_path)
     monkeypatch.setattr(device, "ask", lambda name: asked.append(name) or Ability("Card", ""))
     for _ in range(2):
         device.abilities.cache_clear()
         assert set(device.abilities(None)) == {"tensorflow", "pytorch"}
     assert asked == ["tensorflow", "pytorch"]
-    device.abilities.cache_clear()
-    device.abilities("1")
-    assert len(asked) == 4
+    for name, times in (("1", 4), ("0", 4), ("2", 4), ("1", 4)):  # all kinds are kept, and two of one kind are one
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", name)
+        device.abilities.cache_clear()
+        device.abilities(name)
+        assert len(asked) == times
     (tmp_path / "data/cache/devices.json").write_text("{")
     device.abilities.cache_clear()
     device.abilities("1")

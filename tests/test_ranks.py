@@ -4,9 +4,11 @@ import contextlib
 import functools
 import json
 import os
+import platform
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -28,15 +30,17 @@ from tracing import Tracer, noise
 
 from pipeline.config.compose import compose
 from pipeline.core import frameworks
-from pipeline.core.errors import UserError
+from pipeline.core.errors import RankLostError, UserError
 from pipeline.data.dataset import Dataset
 from pipeline.equality.levels import Level, compare_traces
 from pipeline.equality.trace import Trace
 from pipeline.evaluation.speed import measure
 from pipeline.models.share import Share, require_shares
-from pipeline.ranks import connection
+from pipeline.ranks import connection, joining
 from pipeline.ranks.connection import Message
+from pipeline.ranks.joining import Member
 from pipeline.ranks.launch import first_host, found
+from pipeline.ranks.watch import Watch
 
 FRAMEWORKS = ("tensorflow", "pytorch")
 WORLD = 2
@@ -68,6 +72,7 @@ SETTINGS = [
     "train.augment.flip=true",
     "train.augment.pad_and_crop=2",
 ]
+TOLD = ("launcher", "rank", "world", "host", "port", "on_this_machine", "local")
 TRAIN = ("pipeline.train", "train.epochs=4", "seeds=[0]", "train.batch_size=33", "evaluate.plots=false", *TINY)
 
 
@@ -232,6 +237,77 @@ def test_a_rank_that_is_killed_ends_all_and_the_same_command_goes_on(project: Pa
     assert float(first[0][3]) == pytest.approx(float(first[1][3]), rel=1e-4)
 
 
+def test_the_rank_that_died_is_named_and_not_those_that_failed_without_it(project: Path) -> None:
+    call = (*TRAIN, "framework=pytorch", "train.epochs=400", "train.world=3", "hydra.run.dir=outputs/out")
+    process = start(project, *call, cold=True)
+    until(process, "s0 epoch 2/400")
+    first, last = sorted(ranks_of(project), key=lambda rank: rank.cmdline()[-1])
+    last.kill()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"error: rank 2 ({platform.node()}, process {last.pid}) was ended by SIGKILL, during train_epoch" in said
+    assert "Traceback" not in said
+    assert not first.is_running()
+
+
+def test_a_rank_that_refuses_alone_ends_all(project: Path) -> None:
+    """It has refused before it meets the others, who would wait for it."""
+    port = connection.free_port("127.0.0.1")
+    call = (*TRAIN, "framework=pytorch", "train.execution=compiled", "hydra.run.dir=outputs/out")
+    began = time.monotonic()
+    lacking = {"PATH": "/nowhere", "CXX": "", "CC": ""}
+    ranks = [
+        start(project, *call, cold=True, **variables_of("TF_CONFIG", rank, port), **(lacking if rank else {}))
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0] for process in ranks]
+    assert time.monotonic() - began < 60
+    assert [process.returncode for process in ranks] == [2, 2], said
+    assert re.search(r"error: rank 1 \(.*\): train.execution = compiled: torch.compile needs a C\+\+ compiler", said[0])
+    assert "Traceback" not in "".join(said)
+
+
+def test_a_rank_that_fails_is_named_with_its_traceback(monkeypatch: pytest.MonkeyPatch, pair: tuple[Any, Any]) -> None:
+    there, here = pair
+    watch = Watch([Member(1, "node", 7, "", there, there)], ())
+    monkeypatch.setattr(watch, "_end_if_stuck", lambda: None)
+    connection.send(here, Message("alive"))
+    connection.send(here, Message("failed", {"text": "Traceback ...\nMemoryError: 3 GiB\n"}))
+    here.close()
+    with pytest.raises(RankLostError, match=r"rank 1 \(node, process 7\) failed: MemoryError: 3 GiB, during"):
+        watch.explain(OSError("broken pipe"))
+
+
+def test_a_rank_that_says_nothing_is_lost(monkeypatch: pytest.MonkeyPatch, pair: tuple[Any, Any]) -> None:
+    monkeypatch.setattr("pipeline.ranks.watch._SILENT_SECONDS", 1.5)
+    watch = Watch([Member(1, "node", 7, "", pair[0], pair[0])], ())
+    monkeypatch.setattr(watch, "_end_if_stuck", lambda: None)
+    connection.send(pair[1], Message("alive"))
+    with pytest.raises(RankLostError, match=r"rank 1 .* has said nothing for 2 s: it hangs, or its machine is gone"):
+        watch.explain(OSError("timed out"))
+
+
+def test_strangers_at_the_port_do_not_keep_the_ranks_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_HELLO_SECONDS", 0.3)
+    with connection.listen("127.0.0.1", 0) as server, contextlib.ExitStack() as stack:
+        port = server.getsockname()[1]
+        for words in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\x08abc"):
+            stranger = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            stranger.sendall(words)
+        hello = {"rank": 1, "token": "t", "host": "node", "pid": 7, "port": 9}
+        other = [connection.connect("127.0.0.1", port, 5) for _ in range(3)]
+        for each, facts in zip(other, ({"token": "another"}, {"kind": "work"}, {"kind": "life"}), strict=True):
+            connection.send(each, Message("hello", {"kind": "work"} | hello | facts))
+        (member,) = joining._await(server, 2, "t", ())
+        assert connection.receive(other[0]).name == "refused"
+        assert [connection.receive(each).name for each in other[1:]] == ["welcome", "welcome"]
+        assert (member.name, member.address) == ("rank 1 (node, process 7)", "127.0.0.1:9")
+        threading.Timer(1, connection.send, (other[1], Message("done"))).start()
+        assert connection.receive(member.work).name == "done"  # it waits for ever now
+        for each in (*other, member.work, member.life):
+            each.close()
+
+
 def test_rank_0_killed_ends_all_and_sigterm_saves_a_checkpoint(project: Path) -> None:
     call = (*TRAIN, "framework=pytorch", "train.epochs=400", f"train.world={WORLD}", "hydra.run.dir=outputs/out")
     process = start(project, *call, cold=True)
@@ -346,8 +422,15 @@ def test_a_framework_of_one_process_says_so() -> None:
         ({}, None),
         ({"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, None),
         (
-            {"RANK": "3", "WORLD_SIZE": "8", "MASTER_ADDR": "a", "MASTER_PORT": "29500", "LOCAL_WORLD_SIZE": "4"},
-            ("torchrun", 3, 8, "a", 29501, 4),
+            {
+                "RANK": "3",
+                "WORLD_SIZE": "8",
+                "MASTER_ADDR": "a",
+                "MASTER_PORT": "29500",
+                "LOCAL_WORLD_SIZE": "4",
+                "LOCAL_RANK": "3",
+            },
+            ("torchrun", 3, 8, "a", 29501, 4, 3),
         ),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"}, None),  # a batch script, before srun
         (
@@ -357,18 +440,19 @@ def test_a_framework_of_one_process_says_so() -> None:
                 "SLURM_STEP_NODELIST": "gpu[07-09]",
                 "SLURM_JOB_ID": "100",
                 "SLURM_STEP_ID": "2",
+                "SLURM_LOCALID": "1",
             },
-            ("srun", 1, 4, "gpu07", 20702, 1),
+            ("srun", 1, 4, "gpu07", 20702, 1, 1),
         ),
         (
             {"TF_CONFIG": '{"cluster": {"worker": ["a:10", "b:10", "a:12"]}, "task": {"type": "worker", "index": 2}}'},
-            ("TF_CONFIG", 2, 3, "a", 11, 2),
+            ("TF_CONFIG", 2, 3, "a", 11, 2, 1),
         ),
     ],
 )
 def test_a_launcher_is_understood(environment: dict[str, str], expected: tuple[Any, ...] | None) -> None:
     launch = found(environment)
-    told = launch and (launch.launcher, launch.rank, launch.world, launch.host, launch.port, launch.on_this_machine)
+    told = launch and tuple(getattr(launch, name) for name in TOLD)
     assert told == expected
 
 

@@ -1,11 +1,11 @@
 """NVIDIA GPUs as NVML reports them: which there are, which a process may use, and which of them it uses.
 
-Every framework uses one: the first that `CUDA_VISIBLE_DEVICES` names, or the first of the machine.
+A process uses one: the first that `CUDA_VISIBLE_DEVICES` names, or the first of the machine.
 """
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -56,6 +56,20 @@ def used() -> Gpu | None:
     return _of_used(_described)
 
 
+def use_one(position: int) -> None:
+    """Have this process, one of several on this machine, use a GPU of its own: that of its position, counted round.
+
+    To be called before a framework is imported.
+    """
+    if names := visible():
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[position % len(names)]
+
+
+def usage() -> dict[str, float]:
+    """Return the use of the GPU that this process uses, as MLflow names it for a GPU; empty: there is none."""
+    return _of_used(_usage) or {}
+
+
 def free_bytes() -> int | None:
     """Return the free memory of the GPU that a process here uses; None: there is none."""
     return _of_used(lambda nvml, handle: int(nvml.nvmlDeviceGetMemoryInfo(handle).free))
@@ -69,6 +83,19 @@ def _of_used(ask: Callable[[Any, Any], _T]) -> _T | None:
     with _nvml() as nvml:
         handle = _handle(nvml, names[0]) if nvml else None
         return None if handle is None else ask(nvml, handle)
+
+
+def _usage(nvml: Any, handle: Any) -> dict[str, float]:
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    found = {
+        "gpu_0_memory_usage_percentage": memory.used / memory.total * 100,
+        "gpu_0_memory_usage_megabytes": memory.used / 1e6,
+    }
+    with suppress(nvml.NVMLError):  # a part of a GPU does not tell
+        found["gpu_0_utilization_percentage"] = float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+    with suppress(nvml.NVMLError):
+        found["gpu_0_power_usage_watts"] = nvml.nvmlDeviceGetPowerUsage(handle) / 1000
+    return found
 
 
 def _exists(name: str, gpus: tuple[Gpu, ...]) -> bool:

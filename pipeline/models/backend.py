@@ -163,21 +163,29 @@ def refusing_nondeterminism(title: str, kind: type[Exception]) -> Iterator[None]
 def create(framework: str, architecture: Architecture, train: TrainConfig, share: Share | None = None) -> Classifier:
     """Create the backend of a framework in this process; `share`: of `train.world` ranks, see `ranks.create`.
 
-    Raises `UserError` if the framework is unknown or not installed, or cannot train under these settings.
+    Raises `UserError` as `implementation` does, or if the framework cannot train under these settings.
+    """
+    backend = implementation(framework, architecture, train)
+    if train.world > 1 and share is None:
+        raise ValueError(f"train.world = {train.world}: the other ranks are missing")
+    classifier: Classifier = backend(architecture, train, share) if share else backend(architecture, train)
+    return classifier
+
+
+def implementation(framework: str, architecture: Architecture, train: TrainConfig) -> Any:
+    """Import the framework, and return its classifier's class.
+
+    Raises `UserError` if it is unknown or not installed, or lacks the device or the execution.
     """
     require_visible(train.augment, architecture.image_shape)
     require_device(train, framework)
     module, _, name = frameworks.find(framework).backend.partition(":")
     try:
-        backend = getattr(importlib.import_module(module), name)
+        return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         raise UserError(
             f"framework = {framework}: the package {error.name!r} is not installed; run `make setup`"
         ) from error
-    if train.world > 1 and share is None:
-        raise ValueError(f"train.world = {train.world}: the other ranks are missing")
-    classifier: Classifier = backend(architecture, train, share) if share else backend(architecture, train)
-    return classifier
 
 
 def initialise(classifier: Classifier, seed: int) -> None:

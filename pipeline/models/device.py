@@ -15,6 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+from filelock import FileLock
+
 from ..config.schema.train import TrainConfig
 from ..core import fingerprint, gpus
 from ..core.errors import UserError
@@ -90,26 +92,28 @@ def among(found: Mapping[str, Ability], asked: str, framework: str) -> Choice:
 def abilities(visible: str | None) -> Mapping[str, Ability]:
     """Return what each installed framework says of the GPU, by name; `visible`: `CUDA_VISIBLE_DEVICES`.
 
-    Kept in `data/cache/devices.json` for the same GPUs, driver, versions and library path.
+    Kept in `data/cache/devices.json` for the same kind of GPU, driver, versions and library path.
     """
+    used = gpus.used()
     facts = {
-        "gpus": [asdict(gpu) for gpu in gpus.installed()],
-        "visible": visible,
+        "gpu": (used.name, used.memory_bytes, used.driver) if used else visible,
         "libraries": os.environ.get("LD_LIBRARY_PATH"),
         "versions": machine().versions,
         "python": sys.executable,
     }
     key, path = fingerprint.of_json(facts, 32), main_root() / _CACHE
-    try:
-        kept = read_json(path, "")
-        if kept["key"] == key:
-            return {name: Ability(**said) for name, said in kept["abilities"].items()}
-    except (UserError, KeyError, TypeError):  # there is none, or it is not of this form
-        pass
-    found = ask_all()
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"key": key, "abilities": {name: asdict(ability) for name, ability in found.items()}})
-    return found
+    with FileLock(f"{path}.lock"):  # jobs of a sweep, and ranks, ask at the same time
+        try:
+            kept = dict(read_json(path, ""))
+            return {name: Ability(**said) for name, said in kept[key].items()}
+        except KeyError:
+            pass
+        except (UserError, TypeError, ValueError, AttributeError):  # there is none, or it is not of this form
+            kept = {}
+        found = ask_all()
+        write_json(path, kept | {key: {name: asdict(ability) for name, ability in found.items()}})
+        return found
 
 
 def ask_all() -> dict[str, Ability]:

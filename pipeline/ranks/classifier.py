@@ -47,11 +47,13 @@ class RankedClassifier:
             "channel_mean": architecture.channel_mean,
             "channel_std": architecture.channel_std,
             "train": here.model_dump(mode="json"),
-            "addresses": group.addresses,
         }
+        # all have imported the framework, and can compute, before one waits for the others in the framework's own way
+        group.call(Message("prepare", facts), lambda: backend.implementation(framework, architecture, here))
         share = Share(0, train.world, group.addresses)
         self._here, answers = group.call(
-            Message("create", facts), lambda: backend.create(framework, architecture, here, share)
+            Message("create", {"addresses": group.addresses}),
+            lambda: backend.create(framework, architecture, here, share),
         )
         self.device, self.execution = self._here.device, self._here.execution
         self.predict_batch = self._here.predict_batch

@@ -1,6 +1,7 @@
 """The connection between rank 0 and another rank: messages of JSON and arrays. It carries no code, and no pickle."""
 
 import json
+import os
 import socket
 import struct
 import time
@@ -14,8 +15,10 @@ from safetensors import numpy as safetensors
 
 JOIN_SECONDS: Final = 600.0
 """How long a rank waits until the others are there."""
+_HELLO_SECONDS: Final = 3.0
+_TIME: Final = struct.Struct("@ll")  # struct timeval
 _LENGTH: Final = struct.Struct("<Q")
-_KEEP_ALIVE: Final = {socket.TCP_KEEPIDLE: 10, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
+_KEEP_ALIVE: Final = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT: 4}
 """Seconds, and a number of tries, after which a machine that says nothing more is taken for gone."""
 
 
@@ -61,11 +64,23 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def accept(server: socket.socket, seconds: float) -> tuple[Connection, str]:
-    """Wait for a connection; return it, and the host that it is from. Raises TimeoutError."""
+    """Wait for a connection; return it, and the host that it is from. Raises TimeoutError.
+
+    Who has connected must speak within seconds, as not all who look at a port have something to say: `wait_at_most`.
+    """
     server.settimeout(seconds)
     there, address = server.accept()
     there.settimeout(None)
-    return _connection(there), str(address[0])
+    connection = _connection(there)
+    wait_at_most(connection, _HELLO_SECONDS)
+    return connection, str(address[0])
+
+
+def wait_at_most(connection: Connection, seconds: float | None) -> None:
+    """Have `receive` raise OSError if nothing comes for so many seconds; None: it waits for ever."""
+    whole = int(seconds or 0)
+    with socket.socket(fileno=os.dup(connection.fileno())) as there:
+        there.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIME.pack(whole, int(((seconds or 0) - whole) * 1e6)))
 
 
 def connect(host: str, port: int, seconds: float) -> Connection:

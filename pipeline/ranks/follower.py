@@ -8,6 +8,7 @@ import platform
 import signal
 import sys
 import threading
+import time
 import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -19,6 +20,7 @@ import psutil
 
 from ..config.schema.model import ModelConfig
 from ..config.schema.train import TrainConfig
+from ..core import gpus
 from ..core.errors import RankLostError, UserError
 from ..models import backend
 from ..models.architecture import Architecture
@@ -28,15 +30,18 @@ from .connection import JOIN_SECONDS, Message, connect, free_port, receive, send
 from .launch import Launch
 from .packing import digest, plan_of, state_of
 
+_ALIVE_SECONDS: Final = 5.0
+_TELLING: Final = threading.RLock()  # a signal may come while the same thread tells something
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def follow(launched: Launch) -> NoReturn:
     """Follow rank 0, as a process that a launcher started."""
-    _follow(launched.host, launched.port, launched.rank, launched.token)
+    _follow(launched.host, launched.port, launched.rank, launched.local, launched.token)
 
 
-def _follow(host: str, port: int, rank: int, token: str) -> NoReturn:
+def _follow(host: str, port: int, rank: int, local: int, token: str) -> NoReturn:
+    gpus.use_one(local)
     facts = {"rank": rank, "token": token, "host": platform.node(), "pid": os.getpid(), "port": free_port()}
     try:
         work, life = (_join(host, port, facts | {"kind": kind}) for kind in ("work", "life"))
@@ -44,7 +49,7 @@ def _follow(host: str, port: int, rank: int, token: str) -> NoReturn:
         raise RankLostError(f"rank {rank}: rank 0 cannot be reached at {host}:{port}: {error}") from error
     _heed_signals(life)
     threading.Thread(target=_end_with, args=(life, rank), name="rank-0", daemon=True).start()
-    _Follower(rank, work).serve()
+    _Follower(rank, work, life).serve()
 
 
 def _join(host: str, port: int, facts: dict[str, Any]) -> Connection:
@@ -61,7 +66,7 @@ def _heed_signals(life: Connection) -> None:
 
     def forward(number: int, _: FrameType | None) -> None:
         with suppress(OSError):
-            send(life, Message("signal", {"number": number}))
+            _tell(life, Message("signal", {"number": number}))
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in _FORWARDED:
@@ -70,15 +75,27 @@ def _heed_signals(life: Connection) -> None:
 
 
 def _end_with(life: Connection, rank: int) -> NoReturn:
-    """Tell rank 0 of this machine if it asks for that; end this process at once when rank 0 is gone."""
+    """Tell rank 0 that this rank is alive, and of its machine if asked; end this process when rank 0 is gone."""
     seconds: float | None = None
+    due = time.monotonic()
     with suppress(EOFError, OSError, ValueError):
         while True:
-            if life.poll(seconds):
+            wait = _ALIVE_SECONDS if seconds is None else max(0.0, min(_ALIVE_SECONDS, due - time.monotonic()))
+            if life.poll(wait):
                 seconds = receive(life).facts["seconds"]
+                due = time.monotonic() + (seconds or 0)
+            elif seconds is not None and time.monotonic() >= due:
+                due += seconds
+                _tell(life, Message("machine", _use_of_machine(rank)))
             else:
-                send(life, Message("machine", _use_of_machine(rank)))
+                _tell(life, Message("alive"))
     os._exit(1)
+
+
+def _tell(life: Connection, message: Message) -> None:
+    """Tell rank 0 something unasked. Raises OSError if it is gone."""
+    with _TELLING:
+        send(life, message)
 
 
 def _use_of_machine(rank: int) -> dict[str, float]:
@@ -89,17 +106,18 @@ def _use_of_machine(rank: int) -> dict[str, float]:
         "system_memory_usage_megabytes": memory.used / 1e6,
         "system_memory_usage_percentage": memory.percent,
         "process_memory_megabytes": psutil.Process().memory_info().rss / 1e6,
-    }
+    } | gpus.usage()
     return {f"system/rank_{rank}/{name}": value for name, value in values.items()}
 
 
 class _Follower:
-    def __init__(self, rank: int, work: Connection) -> None:
-        self._rank, self._work = rank, work
+    def __init__(self, rank: int, work: Connection, life: Connection) -> None:
+        self._rank, self._work, self._life = rank, work, life
+        self._settings: tuple[str, Architecture, TrainConfig]
         self._classifier: Classifier
 
     def serve(self) -> NoReturn:
-        """Answer every call. An error ends this rank, as the others have gone on without it."""
+        """Answer every call. An error ends this rank, and so all: the others may have gone on, and wait for it."""
         while True:
             try:
                 message = receive(self._work)
@@ -109,24 +127,27 @@ class _Follower:
                 os._exit(0)  # nothing is left to do, and a framework's own end takes a second
             try:
                 answer = getattr(self, f"_{message.name}")(message)
-            except UserError as error:
-                answer = Message("mistake", {"text": str(error)})
             except Exception as error:
-                traceback.print_exc()
-                answer = Message("error", {"text": f"{type(error).__name__}: {error}".splitlines()[0]})
+                refused = isinstance(error, UserError)
+                text = str(error) if refused else traceback.format_exc()
+                with suppress(OSError):
+                    _tell(self._life, Message("refused" if refused else "failed", {"text": text}))
+                os._exit(2 if refused else 1)
             with suppress(OSError):
                 send(self._work, answer)
-            if answer.name == "error":
-                os._exit(1)
 
-    def _create(self, message: Message) -> Message:
+    def _prepare(self, message: Message) -> Message:
         facts = message.facts
         shape, classes = tuple(facts["image_shape"]), facts["classes"]
         moments = tuple(facts["channel_mean"]), tuple(facts["channel_std"])
         architecture = Architecture(ModelConfig.model_validate(facts["model"]), shape, classes, *moments)
-        train = TrainConfig.model_validate(facts["train"])
-        share = Share(self._rank, train.world, tuple(facts["addresses"]))
-        self._classifier = backend.create(facts["framework"], architecture, train, share)
+        self._settings = facts["framework"], architecture, TrainConfig.model_validate(facts["train"])
+        backend.implementation(*self._settings)
+        return Message("done")
+
+    def _create(self, message: Message) -> Message:
+        share = Share(self._rank, self._settings[2].world, tuple(message.facts["addresses"]))
+        self._classifier = backend.create(*self._settings, share)
         device = self._classifier.device
         return Message(
             "done",
@@ -166,11 +187,11 @@ class _Follower:
 
 if __name__ == "__main__":
     from ..core.exits import command
-    from .group import TOKEN
+    from .joining import TOKEN
 
     @command
     def _main(arguments: Any) -> None:
         host, port, rank = arguments
-        _follow(host, int(port), int(rank), os.environ[TOKEN])
+        _follow(host, int(port), int(rank), int(rank), os.environ[TOKEN])
 
     _main(sys.argv[1:])

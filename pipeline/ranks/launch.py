@@ -28,6 +28,8 @@ class Launch:
     """Where rank 0 waits for the others."""
     on_this_machine: int
     """Number of ranks that share the cores of this machine; 1: each has its own, or nobody knows."""
+    local: int
+    """The place of this rank among those of its machine, from 0."""
     addresses: tuple[str, ...] = ()
     """`host:port` of each rank for the collectives; empty: free ports are chosen."""
 
@@ -67,7 +69,9 @@ def _torchrun(environment: Mapping[str, str]) -> Launch | None:
         return None
     rank, world, port = (_number(environment, name) for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
     here = _number(environment, "LOCAL_WORLD_SIZE") if "LOCAL_WORLD_SIZE" in environment else 1
-    return Launch("torchrun", rank, world, environment["MASTER_ADDR"], port + 1, here)  # torchrun listens on the port
+    local = _number(environment, "LOCAL_RANK") if "LOCAL_RANK" in environment else 0
+    # torchrun itself listens on the port
+    return Launch("torchrun", rank, world, environment["MASTER_ADDR"], port + 1, here, local)
 
 
 def _srun(environment: Mapping[str, str]) -> Launch | None:
@@ -77,7 +81,9 @@ def _srun(environment: Mapping[str, str]) -> Launch | None:
     step = environment.get("SLURM_STEP_ID", "0")
     place = _number(environment, "SLURM_JOB_ID") * 7 + (int(step) if step.isdigit() else 0)
     port = _SLURM_PORTS[place % len(_SLURM_PORTS)]
-    return Launch("srun", rank, world, first_host(environment["SLURM_STEP_NODELIST"]), port, 1)  # srun binds its cores
+    local = _number(environment, "SLURM_LOCALID") if "SLURM_LOCALID" in environment else 0
+    host = first_host(environment["SLURM_STEP_NODELIST"])
+    return Launch("srun", rank, world, host, port, 1, local)  # srun binds its cores
 
 
 def _tf_config(environment: Mapping[str, str]) -> Launch | None:
@@ -92,7 +98,8 @@ def _tf_config(environment: Mapping[str, str]) -> Launch | None:
         if kinds != {"worker"} or kind != "worker" or not 0 <= rank < len(workers):
             raise ValueError("only tasks of the type `worker`, with an index below their number, can train")
         hosts = [address.rsplit(":", 1)[0] for address in workers]
-        launch = Launch("TF_CONFIG", rank, len(workers), host, int(port) + 1, hosts.count(hosts[rank]), tuple(workers))
+        here, local = hosts.count(hosts[rank]), hosts[:rank].count(hosts[rank])
+        launch = Launch("TF_CONFIG", rank, len(workers), host, int(port) + 1, here, local, tuple(workers))
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(f"TF_CONFIG = {text}: {error}; allowed: the addresses of all workers, and this task") from error
     return launch

@@ -52,6 +52,8 @@ class PyTorchClassifier:
         self._outputs_and_loss: Any = self._forward_loss
         if self.execution == "compiled":
             self._outputs_and_loss = torch.compile(self._forward_loss, dynamic=False)
+        if self._peers:
+            self._outputs_and_loss = self._peers.adding_gradients(self._network, self._outputs_and_loss)
         self._records = self.device.type == "gpu" and self.execution != "eager"
         self._recorded: dict[int, RecordedStep] = {}
         self._step = 0
@@ -252,8 +254,6 @@ class PyTorchClassifier:
             parameter.grad = None
         outputs, loss = self._outputs_and_loss(self._prepared(images, draws), labels, key, part)
         loss.backward()
-        if self._peers:
-            self._peers.add_gradients(self._trained)
         return outputs.detach(), loss.detach()
 
     def _scaled(self, images: Tensor) -> Tensor:

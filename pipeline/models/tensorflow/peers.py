@@ -5,6 +5,7 @@ would take a call from Python for every step, and has no XLA. One operator has t
 are given in the order in which the operators are traced, which is the same in all.
 """
 
+import faulthandler
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, Final
 from ..share import Part, Share
 from .start import tf
 
+_CONNECT_SECONDS: Final = 30.0
 _GROUP: Final = 1
 
 
@@ -28,7 +30,11 @@ class Peers:
             resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
                 cluster, task_type="worker", task_id=share.rank, rpc_layer="grpc"
             )
+            # It connects in a tenth of a second, or waits for a rank that has ended just now; Python's lock is held, so
+            # that no signal and no other thread can end this process.
+            faulthandler.dump_traceback_later(_CONNECT_SECONDS, exit=True)
             Peers._strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+            faulthandler.cancel_dump_traceback_later()
         self._world = share.world
         self._keys: dict[tuple[str, int], int] = {}
         self._where, self._position = "", 0

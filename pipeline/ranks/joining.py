@@ -1,0 +1,128 @@
+"""How the ranks of one training come together: rank 0 starts or awaits the others, and turns strangers away."""
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Final
+
+from ..core.errors import RankLostError, UserError
+from .connection import JOIN_SECONDS, Message, accept, listen, receive, send, wait_at_most
+from .launch import Launch
+
+TOKEN: Final = "PIPELINE_RANKS_TOKEN"
+"""Variable by which a rank that rank 0 has started shows that it belongs there."""
+_TELL_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """Another rank."""
+
+    rank: int
+    host: str
+    pid: int
+    address: str
+    """`host:port`, free for the collectives."""
+    work: Connection
+    """For calls and their results."""
+    life: Connection
+    """For what it says unasked; closed when it ends."""
+
+    @property
+    def name(self) -> str:
+        """`rank 1 (node7, process 4711)`."""
+        return f"rank {self.rank} ({self.host}, process {self.pid})"
+
+
+def start(world: int) -> tuple[list[Member], list["subprocess.Popen[bytes]"]]:
+    """Start the other ranks on this machine; return them, and their processes."""
+    token = secrets.token_hex(16)
+    with listen("127.0.0.1", 0) as server:
+        port = str(server.getsockname()[1])
+        environment = {**os.environ, TOKEN: token}
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-m", "pipeline.ranks.follower", "127.0.0.1", port, str(rank)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+            )
+            for rank in range(1, world)
+        ]
+        try:
+            members = _await(server, world, token, started)
+        except BaseException:
+            for process in started:
+                process.kill()
+            raise
+    return members, started
+
+
+def join(launched: Launch) -> list[Member]:
+    """Await the other ranks, which a launcher has started. Raises `UserError` if the port is taken."""
+    if launched.rank != 0:
+        raise ValueError("only rank 0 leads")
+    host = "127.0.0.1" if launched.host in ("127.0.0.1", "localhost") else ""
+    try:
+        server = listen(host, launched.port)
+    except OSError as error:
+        raise UserError(
+            f"port {launched.port}: {error.strerror or error}; rank 0 waits there for the others: give "
+            f"{launched.launcher} another port"
+        ) from error
+    with server:
+        return _await(server, launched.world, launched.token, ())
+
+
+def _await(server: socket.socket, world: int, token: str, started: Sequence["subprocess.Popen[bytes]"]) -> list[Member]:
+    """Return the other ranks, in order, when all have connected twice: for work, and for life."""
+    greeted: dict[int, dict[str, tuple[Connection, Message, str]]] = {rank: {} for rank in range(1, world)}
+    began, told = time.monotonic(), False
+    while missing := [rank for rank, connections in greeted.items() if len(connections) < 2]:
+        for rank, process in enumerate(started, 1):
+            if process.poll() is not None:
+                raise RankLostError(f"rank {rank} ended with code {process.returncode} before it joined")
+        waited, listed = time.monotonic() - began, ", ".join(map(str, missing))
+        if waited > JOIN_SECONDS:
+            raise RankLostError(f"ranks {listed} of {world} have not joined within {JOIN_SECONDS:.0f} s")
+        if waited > _TELL_SECONDS and not told:
+            print(f"waiting for ranks {listed} of {world}", flush=True)
+            told = True
+        with suppress(TimeoutError):
+            connection, host = accept(server, 0.5)
+            _greet(greeted, connection, host, token)
+    return [_member(rank, connections) for rank, connections in greeted.items()]
+
+
+def _greet(
+    greeted: Mapping[int, dict[str, tuple[Connection, Message, str]]], connection: Connection, host: str, token: str
+) -> None:
+    """Note who has connected; turn away who does not belong here."""
+    try:
+        hello = receive(connection)
+        rank, kind, shown = int(hello.facts["rank"]), str(hello.facts["kind"]), str(hello.facts["token"])
+    except (EOFError, OSError, ValueError, KeyError):
+        connection.close()
+        return
+    if not secrets.compare_digest(shown, token):
+        with suppress(OSError):
+            send(connection, Message("refused", {"text": "another training, or another version of the code"}))
+        connection.close()
+        return
+    if rank in greeted and kind not in greeted[rank]:
+        wait_at_most(connection, None)
+        greeted[rank][kind] = connection, hello, host
+        send(connection, Message("welcome"))
+
+
+def _member(rank: int, connections: Mapping[str, tuple[Connection, Message, str]]) -> Member:
+    work, hello, host = connections["work"]
+    facts: Mapping[str, Any] = hello.facts
+    address = f"{host}:{facts['port']}"
+    return Member(rank, str(facts["host"]), int(facts["pid"]), address, work, connections["life"][0])
