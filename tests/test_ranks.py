@@ -32,11 +32,12 @@ from pipeline.config.compose import compose
 from pipeline.core import frameworks
 from pipeline.core.errors import RankLostError, UserError
 from pipeline.data.dataset import Dataset
+from pipeline.data.plan import EpochPlan
 from pipeline.equality.levels import Level, compare_traces
 from pipeline.equality.trace import Trace
 from pipeline.evaluation.speed import measure
 from pipeline.models.share import Share, require_shares
-from pipeline.ranks import connection, joining
+from pipeline.ranks import classifier, connection, joining
 from pipeline.ranks.connection import Message
 from pipeline.ranks.joining import Member
 from pipeline.ranks.launch import first_host, found
@@ -306,6 +307,30 @@ def test_strangers_at_the_port_do_not_keep_the_ranks_apart(monkeypatch: pytest.M
         assert connection.receive(member.work).name == "done"  # it waits for ever now
         for each in (*other, member.work, member.life):
             each.close()
+
+
+@given(st.integers(1, 6), st.integers(6, 20), st.integers(0, 5), st.integers(0, 3))
+def test_the_ranks_are_sent_the_examples_that_they_compute(world: int, size: int, more: int, steps: int) -> None:
+    count = steps * size + world + more
+    order = np.random.default_rng(0).permutation(count + 5)[:count]
+    draws = np.zeros((count, 5), np.int64)
+    plan = EpochPlan(order, size, np.zeros(-(-count // size)), np.zeros(-(-count // size), np.int64), draws)
+    if int(plan.batch_sizes.min()) < world:
+        return
+    parts = [classifier._examples(plan, rank, world) for rank in range(world)]
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.sort(order))
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_streamed_data_give_the_same_bits_in_ranks(project: Path, framework: str) -> None:
+    found = []
+    for name, more in (("resident", ()), ("streamed", ("train.memory_mebibytes=1",))):
+        call = (*TRAIN, f"framework={framework}", f"train.world={WORLD}", *more, f"hydra.run.dir=outputs/{name}")
+        done = run_module(project, *call)
+        assert done.returncode == 0, done.stderr
+        assert ("images streamed from disk" in done.stdout) == bool(more)
+        found.append({key: value.tobytes() for key, value in weights(project / "outputs" / name).items()})
+    assert found[0] == found[1]
 
 
 def test_rank_0_killed_ends_all_and_sigterm_saves_a_checkpoint(project: Path) -> None:

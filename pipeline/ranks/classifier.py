@@ -66,10 +66,27 @@ class RankedClassifier:
 
     def load_training_data(self, images: np.ndarray, labels: np.ndarray) -> None:
         """See `Classifier.load_training_data`."""
-        arrays = {"images": images, "labels": np.asarray(labels, np.int64)}
-        self._group.call(
-            Message("load_training_data", arrays=arrays), lambda: self._here.load_training_data(images, labels)
-        )
+        self._data, self._plans = (images, np.asarray(labels, np.int64)), 0
+        message = Message("load_training_data", {"shape": images.shape})
+        self._group.call(message, lambda: self._here.load_training_data(images, labels))
+
+    def _supply(self, plan: EpochPlan) -> None:
+        """Send every other rank what it needs: for the first plan its own examples, for the second all.
+
+        Data that are streamed have one plan, so that all ranks together get them once.
+        """
+        self._plans += 1
+        if self._plans <= 2:
+            wanted = [_examples(plan, member.rank, self.train.world) for member in self._group.members]
+            everything = np.arange(len(self._data[1]))
+            messages = [self._rows(rows if self._plans == 1 else everything) for rows in wanted]
+            self._group.call(messages, lambda: None)
+        if self._plans == 2:
+            self._data = self._data[0][:0], self._data[1][:0]  # all have all
+
+    def _rows(self, rows: np.ndarray) -> Message:
+        images, labels = self._data
+        return Message("rows", arrays={"rows": rows, "images": images[rows], "labels": labels[rows]})
 
     def compile(self, batch_sizes: Iterable[int]) -> float:
         """See `Classifier.compile`."""
@@ -78,6 +95,7 @@ class RankedClassifier:
 
     def train_epoch(self, plan: EpochPlan) -> EpochResult:
         """See `Classifier.train_epoch`. Losses are summed in the order of the ranks."""
+        self._supply(plan)
         here, answers = self._group.call(of_plan("train_epoch", plan), lambda: self._here.train_epoch(plan))
         loss, correct = here.loss, here.correct
         for answer in answers:
@@ -90,6 +108,7 @@ class RankedClassifier:
 
     def probe(self, plan: EpochPlan) -> Probe:
         """See `Classifier.probe`."""
+        self._supply(plan)
         here, answers = self._group.call(of_plan("probe", plan), lambda: self._here.probe(plan))
         outputs = np.concatenate([here.outputs, *(answer.arrays["outputs"] for answer in answers)])
         return Probe(outputs, here.loss + sum(float(answer.arrays["loss"]) for answer in answers), here.gradients)
@@ -140,3 +159,10 @@ class RankedClassifier:
     def peak_gpu_bytes(self) -> int | None:
         """See `Classifier.peak_gpu_bytes`."""
         return self._here.peak_gpu_bytes()
+
+
+def _examples(plan: EpochPlan, rank: int, world: int) -> np.ndarray:
+    """Return the positions of the examples that a rank computes in a plan: sorted, each once."""
+    share, starts = Share(rank, world, ()), range(0, len(plan.order), plan.batch_size)
+    batches = (plan.order[start : start + plan.batch_size] for start in starts)
+    return np.unique(np.concatenate([batch[share.rows(len(batch))] for batch in batches]))

@@ -115,6 +115,7 @@ class _Follower:
         self._rank, self._work, self._life = rank, work, life
         self._settings: tuple[str, Architecture, TrainConfig]
         self._classifier: Classifier
+        self._data: tuple[np.ndarray, np.ndarray]
 
     def serve(self) -> NoReturn:
         """Answer every call. An error ends this rank, and so all: the others may have gone on, and wait for it."""
@@ -158,7 +159,15 @@ class _Follower:
         )
 
     def _load_training_data(self, message: Message) -> Message:
-        self._classifier.load_training_data(message.arrays["images"], message.arrays["labels"])
+        shape = tuple(message.facts["shape"])
+        self._data = np.zeros(shape, np.uint8), np.zeros(shape[0], np.int64)
+        self._classifier.load_training_data(*self._data)
+        return Message("done")
+
+    def _rows(self, message: Message) -> Message:
+        for array, name in zip(self._data, ("images", "labels"), strict=True):
+            array[message.arrays["rows"]] = message.arrays[name]
+        self._classifier.load_training_data(*self._data)
         return Message("done")
 
     def _compile(self, message: Message) -> Message:

@@ -76,16 +76,21 @@ class Group:
             with suppress(OSError):
                 send(member.life, Message("watch", {"seconds": seconds}))
 
-    def call(self, message: Message, here: Callable[[], Result]) -> tuple[Result, list[Message]]:
+    def call(self, message: Message | Sequence[Message], here: Callable[[], Result]) -> tuple[Result, list[Message]]:
         """Have all ranks do the same: send the message, call `here`, and return its result and the others' answers.
 
-        Raises `RankLostError` if a rank is gone or failed, and what `here` raises.
+        `message`: one for all, or one for each in the order of `members`. Raises `RankLostError` if a rank is gone or
+        failed, and what `here` raises.
         """
-        self._watch.call = message.name
         try:
-            content = message.packed()
-            for member in self.members:
-                member.work.send_bytes(content)
+            if isinstance(message, Message):
+                self._watch.call, content = message.name, message.packed()
+                for member in self.members:
+                    member.work.send_bytes(content)
+            else:
+                self._watch.call = message[0].name
+                for member, its in zip(self.members, message, strict=True):
+                    send(member.work, its)
             return here(), [receive(member.work) for member in self.members]
         except (UserError, RankLostError):
             raise
