@@ -409,6 +409,27 @@ def test_torchrun_starts_the_ranks(project: Path, framework: str) -> None:
     assert other.returncode == 1  # torchrun's own
 
 
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_ray_train_starts_the_ranks_as_documented(project: Path, framework: str) -> None:
+    text = (Path(__file__).parents[1] / "docs/ranks.md").read_text("utf-8")
+    (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (project / "outputs").mkdir()
+    (project / "outputs/on_ray.py").write_text(script, encoding="utf-8")
+    arguments = (f"framework={framework}", "train.epochs=1", "train.threads=1", "hydra.run.dir=outputs/out")
+    done = subprocess.run(
+        [sys.executable, "outputs/on_ray.py", *TRAIN[1:], *arguments],
+        cwd=project,
+        env=clean_environment() | {"RAY_USAGE_STATS_ENABLED": "0"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    manifest = json.loads((project / "outputs/out/manifest.json").read_text())
+    assert (manifest["framework"]["name"], manifest["settings"]["train"]["world"]) == (framework, 2)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
