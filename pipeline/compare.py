@@ -79,6 +79,8 @@ def compare_results(*, evaluate: EvaluateConfig, compare: CompareConfig, trackin
     notes = [f"While speed was measured, other programs used {busy:.0%} of the CPU."] if busy > _BUSY else []
     reference, *others = frameworks.names()
     a, dataset, home = from_results(reference, RESULTS), Dataset.open(PREPARED), RESULTS / "comparison"
+    if (ranks := speed.arms[reference].world) != int(a.manifest.settings["train"].get("world", 1)):
+        raise UserError(f"results/speed: of train.world = {ranks}, other than was trained; run `dvc repro speed`")
     comparisons = {}
     for name in others:
         b, output = from_results(name, RESULTS), home if len(others) == 1 else home / name

@@ -73,6 +73,15 @@ def test_no_seed_in_common_is_refused() -> None:
         compare_arms(arm("tensorflow", [0, 1]), arm("pytorch", [5]), CONFIG.compare, 15)
 
 
+def test_other_numbers_of_ranks_are_refused() -> None:
+    other = arm("pytorch", [0])
+    other.manifest.settings["train"]["world"] = 2
+    with pytest.raises(
+        UserError, match=r"train.world: TensorFlow was trained with 1, PyTorch with 2; allowed: the same"
+    ):
+        compare_arms(arm("tensorflow", [0]), other, CONFIG.compare, 15)
+
+
 def test_other_examples_are_refused() -> None:
     with pytest.raises(UserError, match="not evaluated on the same examples"):
         compare_arms(arm("tensorflow", [0]), arm("pytorch", [0], labels=LABELS[::-1]), CONFIG.compare, 15)

@@ -146,6 +146,10 @@ def test_what_hydra_does_not_take_is_told_in_one_line(
         "seeds.x=3": r"seeds\.x=3: no such place in a list; its entries are numbered from 0",
         "model.layers.9.filters=8": r"model\.layers\.9\.filters=8: no such place in a list",
         "train.optimizer=adam": r"train\.optimizer = 'adam': is a section; allowed: train/optimizer=adam",
+        "model=lenet5": r"model=lenet5: .*params\.yaml is composed already; allowed: keys of it, as model\.\w+, or "
+        r"model=lenet5 without --params$",
+        "train/optimizer=sgd": r"is composed already; allowed: keys of it, as train\.optimizer\.\w+, or train/optim",
+        "data=folder": r"is composed already; allowed: keys of it, as data\.\w+, or data=folder without --params$",
     }.items(),
 )
 def test_a_stage_tells_the_same_of_its_overrides(tmp_path: Path, override: str, message: str) -> None:

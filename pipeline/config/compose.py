@@ -169,6 +169,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     _require_task(overrides)
     for override in overrides:
         require_pair(override)
+        _refuse_choice(override, path)
     try:
         for override in overrides:
             _apply(snapshot, override)
@@ -178,6 +179,16 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     except OmegaConfBaseException as error:
         given = f" with {' '.join(overrides)}" if overrides else ""
         raise UserError(f"{path}{given}: {one_message(error)}") from error
+
+
+def _refuse_choice(override: str, path: Path) -> None:
+    """Raise `UserError` for `model=lenet5`: only the composition of conf/ knows what that is."""
+    group, _, name = override.partition("=")
+    if name in choices(group):
+        first = ".".join((*group.split("/"), allowed_keys(group.split("/"))[0]))
+        raise UserError(
+            f"{override}: {path} is composed already; allowed: keys of it, as {first}, or {override} without --params"
+        )
 
 
 def _apply(snapshot: DictConfig, override: str) -> None:
