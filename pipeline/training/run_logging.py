@@ -332,11 +332,12 @@ def log_code(run: Run) -> None:
 
 def _description(spec: RunSpec, results: Sequence[SeedResult]) -> str:
     optimizer = spec.train.optimizer
+    ranks = f", {spec.train.world} ranks" if spec.train.world > 1 else ""
     rows = {
         "network": f"{spec.model.name} ({spec.architecture.parameter_count:,} parameters)",
         "data": f"{spec.dataset.name} (`{spec.dataset.fingerprint[:8]}`)",
         "training": f"{spec.train.epochs} epochs, batch {spec.train.batch_size}, {optimizer.name} "
-        f"{optimizer.learning_rate:g}, {spec.train.precision}",
+        f"{optimizer.learning_rate:g}, {spec.train.precision}{ranks}",
         "seeds": ", ".join(str(result.seed) for result in results),
         "validation accuracy": f"**{summarise([r.last('validation', 'accuracy') for r in results]).mean:.4f}**",
         "training speed": f"{summarise([r.images_per_second for r in results]).mean:,.0f} images/s",
