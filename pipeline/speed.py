@@ -27,9 +27,9 @@ def main(*, model: ModelConfig, train: TrainConfig, speed: SpeedConfig) -> None:
     result.write(RESULTS / "speed/speed.json")
     for name, measured in result.arms.items():
         if share := measured.efficiency:
-            together = measured.training_images_per_second
+            total = measured.training_images_per_second
             print(
-                f"{name}: {measured.world} ranks train {together:,.0f} images/s, {together / measured.world:,.0f} each; "
+                f"{name}: {measured.world} ranks train {total:,.0f} images/s, {total / measured.world:,.0f} each; "
                 f"scaling efficiency {share.mean:.2f} (95 % interval {share.low:.2f} to {share.high:.2f})"
             )
     for arm, ratios in result.ratios.items():

@@ -82,6 +82,7 @@ class Group:
         `message`: one for all, or one for each in the order of `members`. Raises `RankLostError` if a rank is gone or
         failed, and what `here` raises.
         """
+        self._watch.require_all()
         try:
             if isinstance(message, Message):
                 self._watch.call, content = message.name, message.packed()

@@ -43,6 +43,11 @@ class Watch:
         """Whether the others have been let go."""
         threading.Thread(target=self._listen, name="ranks", daemon=True).start()
 
+    def require_all(self) -> None:
+        """Raise `RankLostError` or `UserError` if another rank is lost already: one that hangs would never answer."""
+        if self._noticed.is_set():
+            raise self._reason()
+
     def explain(self, error: Exception) -> None:
         """Raise `RankLostError` or `UserError` if another rank is the reason for an error here."""
         if self._noticed.wait(NOTICE_SECONDS):
