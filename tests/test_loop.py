@@ -1,5 +1,6 @@
 """The loop alone: NumPy as the framework, and a recorder in memory. No MLflow, no process of its own."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ from tracing import noise
 
 from pipeline.config.compose import compose
 from pipeline.config.schema.model import ModelConfig
-from pipeline.core import frameworks
+from pipeline.core import frameworks, signals
 from pipeline.core.errors import TrainingDivergedError
 from pipeline.data.dataset import Dataset
 from pipeline.data.loader import BatchLoader
@@ -150,14 +151,16 @@ def test_a_training_that_is_interrupted_anywhere_goes_on_to_the_same_bits(
         nonlocal left
         left -= 1
         if left < 0:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return original(self, plan)
 
     monkeypatch.setattr(NumPyClassifier, "train_epoch", interrupted)
+    monkeypatch.setattr(signals, "_REPEAT_SECONDS", 0)
     told: list[Any] = []
     for attempt in range(40):
-        left = 1 + attempt % 3
-        with opened(spec) as (context, recorder):
+        left = attempt % 3
+        with opened(spec) as (context, recorder), signals.keeping_handlers():
+            signals.end_on_signals()
             try:
                 train(context)
             except KeyboardInterrupt:

@@ -97,8 +97,8 @@ def exit_codes() -> Iterator[None]:
             raise
         where = f"{error.filename}: " if error.filename else ""
         _end(f"error: {where}{error.strerror}; fix that, then run the same command to continue", FAILED)
-    except KeyboardInterrupt:
-        _end("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        _end("interrupted", getattr(error, "code", INTERRUPTED))  # of a job, its own
 
 
 def _blocked(error: OSError) -> Path | None:

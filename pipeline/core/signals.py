@@ -19,7 +19,7 @@ _REPEAT_SECONDS: Final = 5.0  # Ctrl-C reaches the whole process group, and the 
 
 
 class _Signals:
-    delayed: ClassVar[bool] = False
+    delayed: ClassVar[int] = 0
     arrived: ClassVar[int | None] = None
     ended: ClassVar[float] = -_REPEAT_SECONDS
 
@@ -47,15 +47,25 @@ def end_with_parent() -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Delay SIGINT, SIGTERM and its like until the body ends; an error of the body takes precedence."""
-    _Signals.delayed = True
+    """Delay SIGINT, SIGTERM and its like until the body ends; an error of the body takes precedence.
+
+    Within another of these, until the outer one ends.
+    """
+    _Signals.delayed += 1
     try:
         yield
     finally:
-        _Signals.delayed = False
+        _Signals.delayed -= 1
+    if _Signals.delayed:
+        return
     number, _Signals.arrived = _Signals.arrived, None
     if number is not None:
         _end(number)
+
+
+def interrupted() -> bool:
+    """Return whether a signal waits for the end of `uninterrupted`."""
+    return _Signals.arrived is not None
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from ..data.plan import EpochPlan, draw_epoch
 from ..models import backend
 from ..models.architecture import Architecture
 from ..models.manifest import Manifest
+from ..models.share import require_shares
 from ..ranks.classifier import create as create_ranked
 
 Precision = Literal["float64", "float32"]
@@ -101,14 +102,16 @@ def gather(evidence: Evidence, output: Path) -> None:
     The arrays are named `<precision>/<what>`: `loss` (steps,), `predictions` (examples, classes), in float64 also
     `outputs` of the first batch; and `<precision>/<what>/<parameter>`: `initial`, `weights at the end`, in float64 also
     `gradients` and `weights after step 1`. Of several ranks there are also `alone/loss` and `alone/weights at the end`:
-    those of one process, in float64. Raises `UserError` if the framework cannot do what the settings ask for.
+    those of one process, in float64. Raises `UserError` if the framework cannot do what the settings ask for, or if a
+    batch has fewer examples than there are ranks.
     """
+    require_shares(evidence.train.world, {int(size) for plan in evidence.plans() for size in plan.batch_sizes})
     output.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, np.ndarray] = {}
     with steps(f"trace {evidence.framework}", len(PRECISIONS) * evidence.trace.steps, "steps") as progress:
         gathered = {precision: _gather(evidence, precision, arrays, progress) for precision in PRECISIONS}
         if evidence.train.world > 1:
-            _gather_alone(evidence, arrays)
+            _gather_alone(evidence, gathered["float64"][0].machine.threads, arrays)
     with atomic_file(output / "arrays.npz") as part:
         np.savez(part, **arrays)  # type: ignore[arg-type]
     facts = TraceFacts(
@@ -148,9 +151,12 @@ def _gather(
     return Manifest.of(evidence.framework, classifier, evidence.settings()), batches
 
 
-def _gather_alone(evidence: Evidence, arrays: dict[str, np.ndarray]) -> None:
-    """Take the same steps in float64 in this process alone, and add their losses and the final weights to `arrays`."""
-    train = evidence.train.model_copy(update={"precision": "float64", "world": 1})
+def _gather_alone(evidence: Evidence, threads: int, arrays: dict[str, np.ndarray]) -> None:
+    """Take the same steps in float64 in this process alone, and add their losses and the final weights to `arrays`.
+
+    `threads`: those of each rank; TensorFlow lets no process change their number.
+    """
+    train = evidence.train.model_copy(update={"precision": "float64", "world": 1, "threads": threads})
     classifier = create_ranked(evidence.framework, evidence.architecture, train)
     split = evidence.dataset.split("train")
     classifier.load_training_data(split.images[: evidence.examples], split.labels[: evidence.examples])

@@ -15,6 +15,10 @@ from safetensors import numpy as safetensors
 
 JOIN_SECONDS: Final = 600.0
 """How long a rank waits until the others are there."""
+ALIVE_SECONDS: Final = 5.0
+"""How often a rank tells another that it is alive, though it has nothing to say."""
+SILENT_SECONDS: Final = 60.0
+"""After how long a rank that says nothing is taken for lost: while it imports a framework it may say nothing."""
 _HELLO_SECONDS: Final = 3.0
 _TIME: Final = struct.Struct("@ll")  # struct timeval
 _LENGTH: Final = struct.Struct("<Q")

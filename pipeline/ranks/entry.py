@@ -1,10 +1,12 @@
 """Where a command that trains parts ways: rank 0 goes on, and the ranks that a launcher started beside it follow."""
 
+import os
 from collections.abc import Sequence
 from typing import Final
 
+from ..core import fingerprint
 from ..core.errors import UserError
-from .launch import found, other_world
+from .launch import ARGUMENTS, found, other_world
 
 _SWEEP: Final = ("-m", "--multirun")
 
@@ -26,6 +28,7 @@ def enter(arguments: Sequence[str]) -> list[str]:
     world = next((part[1] for part in reversed(named) if part[0] == "train.world" and len(part) > 1), None)
     if world is not None and world.strip() != str(launched.world):
         raise other_world(world, launched)
+    os.environ[ARGUMENTS] = fingerprint.of_json(sorted(named), 32)
     if launched.rank:
         from .follower import follow
 

@@ -3,6 +3,7 @@
 python -m pipeline.ranks.follower HOST PORT RANK      started by rank 0; with a launcher, the command itself follows
 """
 
+import math
 import os
 import platform
 import signal
@@ -26,11 +27,20 @@ from ..models import backend
 from ..models.architecture import Architecture
 from ..models.backend import Classifier
 from ..models.share import Share
-from .connection import JOIN_SECONDS, Message, connect, free_port, receive, send
+from .connection import (
+    ALIVE_SECONDS,
+    JOIN_SECONDS,
+    SILENT_SECONDS,
+    Message,
+    connect,
+    free_port,
+    receive,
+    send,
+)
 from .launch import Launch
 from .packing import digest, plan_of, state_of
 
-_ALIVE_SECONDS: Final = 5.0
+_TELL_SECONDS: Final = 10.0
 _TELLING: Final = threading.RLock()  # a signal may come while the same thread tells something
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -53,7 +63,11 @@ def _follow(host: str, port: int, rank: int, local: int, token: str) -> NoReturn
 
 
 def _join(host: str, port: int, facts: dict[str, Any]) -> Connection:
+    waiting = threading.Timer(_TELL_SECONDS, print, (f"rank {facts['rank']}: waiting for rank 0 at {host}:{port}",))
+    waiting.daemon = True
+    waiting.start()
     connection = connect(host, port, JOIN_SECONDS)
+    waiting.cancel()
     send(connection, Message("hello", facts))
     answer = receive(connection)
     if answer.name != "welcome":
@@ -76,20 +90,28 @@ def _heed_signals(life: Connection) -> None:
 
 def _end_with(life: Connection, rank: int) -> NoReturn:
     """Tell rank 0 that this rank is alive, and of its machine if asked; end this process when rank 0 is gone."""
-    seconds: float | None = None
-    due = time.monotonic()
+    seconds = silence = 0.0
+    before = alive_due = time.monotonic()
+    machine_due = math.inf
     with suppress(EOFError, OSError, ValueError):
-        while True:
-            wait = _ALIVE_SECONDS if seconds is None else max(0.0, min(_ALIVE_SECONDS, due - time.monotonic()))
-            if life.poll(wait):
-                seconds = receive(life).facts["seconds"]
-                due = time.monotonic() + (seconds or 0)
-                psutil.cpu_percent()  # the next one is of the time from here
-            elif seconds is not None and time.monotonic() >= due:
-                due += seconds
-                _tell(life, Message("machine", _use_of_machine(rank)))
-            else:
+        while silence < SILENT_SECONDS:
+            if time.monotonic() >= alive_due:
+                alive_due = time.monotonic() + ALIVE_SECONDS
                 _tell(life, Message("alive"))
+            if time.monotonic() >= machine_due:
+                machine_due = time.monotonic() + seconds
+                _tell(life, Message("machine", _use_of_machine(rank)))
+            heard = life.poll(max(0.0, min(alive_due, machine_due) - time.monotonic()))
+            # time in which this process itself stood still does not count
+            passed, before = min(time.monotonic() - before, 2 * ALIVE_SECONDS), time.monotonic()
+            silence = 0.0 if heard else silence + passed
+            if heard and (said := receive(life)).name == "watch":
+                seconds = said.facts["seconds"] or 0.0
+                machine_due = time.monotonic() + seconds if seconds else math.inf
+                psutil.cpu_percent()  # the next one is of the time from here
+    if silence >= SILENT_SECONDS:
+        hangs = f"rank 0 has said nothing for {silence:.0f} s: it hangs, or its machine is gone"
+        print(f"error: rank {rank}: {hangs}", file=sys.stderr, flush=True)
     os._exit(1)
 
 

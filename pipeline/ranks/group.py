@@ -5,16 +5,19 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, ClassVar, TypeVar
+from contextlib import nullcontext, suppress
+from typing import Any, ClassVar, Final, TypeVar
 
 from ..core.errors import RankLostError, UserError
 from ..core.machine import usable_cores
+from ..core.signals import uninterrupted
 from . import launch
 from .connection import Message, free_port, receive, send
 from .joining import Member, join, start
 from .launch import Launch
 from .watch import NOTICE_SECONDS, Watch
+
+_BEGINNING: Final = ("prepare", "create", "compile")
 
 Result = TypeVar("Result")
 
@@ -80,16 +83,23 @@ class Group:
         """Have all ranks do the same: send the message, call `here`, and return its result and the others' answers.
 
         `message`: one for all, or one for each in the order of `members`. Raises `RankLostError` if a rank is gone or
-        failed, and what `here` raises.
+        failed, and what `here` raises. Signals wait for its end, but not while the ranks still come together.
         """
         self._watch.require_all()
+        name = message.name if isinstance(message, Message) else message[0].name
+        with nullcontext() if name in _BEGINNING else uninterrupted():
+            return self._call(name, message, here)
+
+    def _call(
+        self, name: str, message: Message | Sequence[Message], here: Callable[[], Result]
+    ) -> tuple[Result, list[Message]]:
+        self._watch.call = name
         try:
             if isinstance(message, Message):
-                self._watch.call, content = message.name, message.packed()
+                content = message.packed()
                 for member in self.members:
                     member.work.send_bytes(content)
             else:
-                self._watch.call = message[0].name
                 for member, its in zip(self.members, message, strict=True):
                     send(member.work, its)
             return here(), [receive(member.work) for member in self.members]

@@ -19,6 +19,7 @@ from .launch import Launch
 TOKEN: Final = "PIPELINE_RANKS_TOKEN"
 """Variable by which a rank that rank 0 has started shows that it belongs there."""
 _TELL_SECONDS: Final = 10.0
+_TELL_AGAIN_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def join(launched: Launch) -> list[Member]:
 def _await(server: socket.socket, world: int, token: str, started: Sequence["subprocess.Popen[bytes]"]) -> list[Member]:
     """Return the other ranks, in order, when all have connected twice: for work, and for life."""
     greeted: dict[int, dict[str, tuple[Connection, Message, str]]] = {rank: {} for rank in range(1, world)}
-    began, told = time.monotonic(), False
+    began, tell = time.monotonic(), _TELL_SECONDS
     while missing := [rank for rank, connections in greeted.items() if len(connections) < 2]:
         for rank, process in enumerate(started, 1):
             if process.poll() is not None:
@@ -91,9 +92,9 @@ def _await(server: socket.socket, world: int, token: str, started: Sequence["sub
         waited, listed = time.monotonic() - began, ", ".join(map(str, missing))
         if waited > JOIN_SECONDS:
             raise RankLostError(f"ranks {listed} of {world} have not joined within {JOIN_SECONDS:.0f} s")
-        if waited > _TELL_SECONDS and not told:
-            print(f"waiting for ranks {listed} of {world}", flush=True)
-            told = True
+        if waited > tell:
+            print(f"waiting for rank {listed} of {world}, for {JOIN_SECONDS - waited:.0f} s more at most", flush=True)
+            tell += _TELL_AGAIN_SECONDS
         with suppress(TimeoutError):
             connection, host = accept(server, 0.5)
             _greet(greeted, connection, host, token)
@@ -111,8 +112,10 @@ def _greet(
         connection.close()
         return
     if not secrets.compare_digest(shown, token):
+        unlike = "another training, of other arguments, or of another version of the code"
+        print(f"turned away rank {rank} at {host}: of {unlike}", flush=True)
         with suppress(OSError):
-            send(connection, Message("refused", {"text": "another training, or another version of the code"}))
+            send(connection, Message("refused", {"text": unlike}))
         connection.close()
         return
     if rank in greeted and kind not in greeted[rank]:

@@ -5,11 +5,15 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from ..core import fingerprint
 from ..core.errors import UserError
 
+ARGUMENTS: Final = "PIPELINE_RANKS_ARGUMENTS"
+"""Variable with a digest of the command's arguments, which the process of its job does not have."""
+_EXAMPLE: Final = '{"cluster": {"worker": ["a:5000", "b:5000"]}, "task": {"type": "worker", "index": 0}}'
+_MOST_PORT: Final = 65_534  # the next one is used as well
 _SLURM_PORTS: Final = range(20_000, 30_000)
 """One for each job step, as Slurm hands out none."""
 
@@ -36,7 +40,7 @@ class Launch:
     @property
     def token(self) -> str:
         """What ranks of one training, and of the same code, have in common."""
-        names = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID")
+        names = (ARGUMENTS, "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID")
         sources = sorted(fingerprint.PACKAGE.rglob("*.py"))  # by their names in the package: nodes differ in its place
         code = {str(p.relative_to(fingerprint.PACKAGE)): fingerprint.of_bytes(p.read_bytes(), 16) for p in sources}
         return fingerprint.of_json({"code": code, **{name: os.environ.get(name) for name in names}}, 32)
@@ -91,18 +95,34 @@ def _tf_config(environment: Mapping[str, str]) -> Launch | None:
     if not text:
         return None
     try:
-        config = json.loads(text)
-        kinds, workers = set(config["cluster"]), [str(address) for address in config["cluster"]["worker"]]
-        kind, rank = config["task"]["type"], int(config["task"]["index"])
-        host, port = workers[0].rsplit(":", 1)
-        if kinds != {"worker"} or kind != "worker" or not 0 <= rank < len(workers):
-            raise ValueError("only tasks of the type `worker`, with an index below their number, can train")
-        hosts = [address.rsplit(":", 1)[0] for address in workers]
-        here, local = hosts.count(hosts[rank]), hosts[:rank].count(hosts[rank])
-        launch = Launch("TF_CONFIG", rank, len(workers), host, int(port) + 1, here, local, tuple(workers))
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise UserError(f"TF_CONFIG = {text}: {error}; allowed: the addresses of all workers, and this task") from error
-    return launch
+        workers, rank = _workers_of(json.loads(text))
+    except ValueError as error:
+        raise UserError(f"TF_CONFIG = {text}: {error}; allowed, such as: {_EXAMPLE}") from error
+    hosts = [address.rsplit(":", 1)[0] for address in workers]
+    port = int(workers[0].rsplit(":", 1)[1]) + 1
+    here, local = hosts.count(hosts[rank]), hosts[:rank].count(hosts[rank])
+    return Launch("TF_CONFIG", rank, len(workers), hosts[0], port, here, local, tuple(workers))
+
+
+def _workers_of(config: Any) -> tuple[list[str], int]:
+    """Return the addresses of all workers, and the index of this one. Raises ValueError."""
+    cluster, task = (config.get(name) if isinstance(config, dict) else None for name in ("cluster", "task"))
+    if not isinstance(cluster, dict) or not isinstance(task, dict):
+        raise ValueError("has no cluster or no task")
+    if set(cluster) != {"worker"} or task.get("type") != "worker":
+        raise ValueError("only workers can train")
+    workers, rank = cluster["worker"], task.get("index")
+    if not isinstance(workers, list) or not workers:
+        raise ValueError("names no workers")
+    for address in workers:
+        found = re.fullmatch(r".+:(\d+)", address) if isinstance(address, str) else None
+        if not found or not 0 < int(found[1]) <= _MOST_PORT:
+            raise ValueError(f"{address!r} is no host:port with a port from 1 to {_MOST_PORT}")
+    if len(set(workers)) < len(workers):
+        raise ValueError("names an address twice")
+    if not isinstance(rank, int) or not 0 <= rank < len(workers):
+        raise ValueError(f"its index is {rank!r}, of {len(workers)} workers")
+    return workers, rank
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:

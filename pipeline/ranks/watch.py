@@ -6,13 +6,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Final, NoReturn
 
 from ..core.errors import RankLostError, UserError
-from .connection import receive
+from .connection import ALIVE_SECONDS, SILENT_SECONDS, Message, receive, send
 from .joining import Member
 
 NOTICE_SECONDS: Final = 5.0
@@ -21,8 +21,6 @@ _SETTLE_SECONDS: Final = 0.3
 """How long the others of several losses may take to be noticed."""
 _STUCK_SECONDS: Final = 5.0
 """How long a collective may go on after the loss of a rank."""
-_SILENT_SECONDS: Final = 60.0
-"""After how long a rank that says nothing is taken for lost: while it imports a framework it may say nothing."""
 
 
 class Watch:
@@ -73,7 +71,7 @@ class Watch:
 
     def _end_of(self, member: Member) -> str:
         if member.rank in self._silent:
-            return f"has said nothing for {_SILENT_SECONDS:.0f} s: it hangs, or its machine is gone"
+            return f"has said nothing for {SILENT_SECONDS:.0f} s: it hangs, or its machine is gone"
         if not self._started:
             return "is gone"
         with suppress(subprocess.TimeoutExpired):
@@ -84,20 +82,31 @@ class Watch:
     def _listen(self) -> None:
         alive = {member.life: member for member in self._members}
         silence = dict.fromkeys(alive, 0.0)
-        before = time.monotonic()
+        before = due = time.monotonic()
         while alive:
             ready = wait([*alive], 1.0)
+            if time.monotonic() > due:
+                due = time.monotonic() + ALIVE_SECONDS
+                self._tell_alive(alive)
             # time in which this process itself stood still does not count
             passed, before = min(time.monotonic() - before, 2.0), time.monotonic()
             for connection, member in tuple(alive.items()):
                 silence[connection] = 0.0 if connection in ready else silence[connection] + passed
-                if silence[connection] > _SILENT_SECONDS:
+                if silence[connection] > SILENT_SECONDS:
                     self._silent.add(member.rank)
+                    for process in self._started[member.rank - 1 : member.rank]:
+                        process.kill()  # so that what waits for it ends
                 elif connection not in ready or self._heard(connection, member):
                     continue
                 del alive[connection]
                 self._gone.append(member)
                 self._notice()
+
+    @staticmethod
+    def _tell_alive(connections: Iterable[Connection]) -> None:
+        for connection in connections:
+            with suppress(OSError):
+                send(connection, Message("alive"))
 
     def _heard(self, connection: Connection, member: Member) -> bool:
         """Do what a rank asks for unasked; return False if it is gone."""

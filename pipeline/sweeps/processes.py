@@ -52,6 +52,11 @@ class Failure:
 class InterruptedJobError(KeyboardInterrupt):
     """The job was interrupted, and perhaps not this process."""
 
+    def __init__(self, code: int) -> None:
+        """`code`: the job's exit code, 130 or 143."""
+        super().__init__(code)
+        self.code = code
+
 
 def run_job(config: Config, output: Path) -> int:
     """Train and evaluate one job on this terminal, see `JobProcess.run`."""
@@ -84,7 +89,8 @@ class JobProcess:
         command = workers.command(self.config.framework, _MODULE, *self._arguments)
         code, last = self._run_logged(command) if self.logged else self._run(command)
         if code < 0:  # a signal killed it before it could print a message
-            last = f"error: its process was ended by {signal.Signals(-code).name}; run the same command to continue"
+            whose = "rank 0" if self.config.train.world > 1 else "its process"
+            last = f"error: {whose} was ended by {signal.Signals(-code).name}; run the same command to continue"
             if not self.logged:
                 print(last, file=sys.stderr, flush=True)
             code = FAILED
@@ -93,7 +99,7 @@ class JobProcess:
             reason = last.removeprefix("error: ") or f"ended with code {code}"
             self.record_failure(reason, code)
         if code in (INTERRUPTED, TERMINATED):
-            raise InterruptedJobError
+            raise InterruptedJobError(code)
         return code
 
     def record_failure(self, reason: str, code: int = FAILED) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from ..core.errors import TrainingDivergedError
-from ..core.signals import uninterrupted
+from ..core.signals import interrupted, uninterrupted
 from ..data.loader import predict
 from ..data.plan import EpochPlan, draw_epoch
 from ..evaluation import metrics
@@ -48,45 +48,50 @@ def train_seed(context: TrainingContext, seed: int) -> SeedResult:
         return result
     with context.recorder.seed(seed, checkpoint.run_link) as recorder, checkpoint.discarded_after_bad_results():
         while position.epoch <= spec.train.epochs:
-            plan = draw_epoch(spec.train, examples=context.examples, seed=seed, epoch=position.epoch - 1)
-            trained = train_epoch(context, plan, position, checkpoint)
-            first_step = (position.epoch - 1) * plan.steps
-            recorder.steps(trained, first_step)
-            require_finite(trained, seed, position.epoch, first_step, spec.train.optimizer.learning_rate)
-            rows = score_epoch(context, plan, trained, seed, position.epoch)
-            result.history.extend(rows)
-            recorder.epoch(*rows, float(plan.learning_rate[-1]))
-            position.begin_next_epoch()
-            checkpoint.save(classifier.state(), position)
+            with uninterrupted():
+                plan = draw_epoch(spec.train, examples=context.examples, seed=seed, epoch=position.epoch - 1)
+                trained = train_epoch(context, plan, position, checkpoint)
+                if trained is None:
+                    continue  # to the end of `uninterrupted`, which raises
+                first_step = (position.epoch - 1) * plan.steps
+                recorder.steps(trained, first_step)
+                require_finite(trained, seed, position.epoch, first_step, spec.train.optimizer.learning_rate)
+                rows = score_epoch(context, plan, trained, seed, position.epoch)
+                result.history.extend(rows)
+                recorder.epoch(*rows, float(plan.learning_rate[-1]))
+                position.begin_next_epoch()
+                checkpoint.save(classifier.state(), position, wait=interrupted())
+                if interrupted():
+                    context.recorder.interrupted(position)
         recorder.model(result, save_model(spec, classifier, seed))
     position.model, position.done = result.model, True
     checkpoint.save(classifier.state(), position)
     return result
 
 
-def train_epoch(context: TrainingContext, plan: EpochPlan, position: Progress, checkpoint: Checkpoint) -> EpochResult:
-    """Train on the rest of the plan and return the result of the whole epoch.
+def train_epoch(
+    context: TrainingContext, plan: EpochPlan, position: Progress, checkpoint: Checkpoint
+) -> EpochResult | None:
+    """Train on the rest of the plan and return the result of the whole epoch; to be called within `uninterrupted`.
 
     Short pieces of the plan are trained on in turn; the cuts do not change the bits. After a signal, finish the current
-    piece, save a checkpoint and raise again.
+    piece, save a checkpoint and return None.
     """
     classifier, loader, minutes = context.classifier, context.loader, context.spec.train.checkpoint_minutes
     waited = loader.waited
-    try:
-        for piece in pieces(context, plan, position):
-            with uninterrupted():
-                trained = classifier.train_epoch(piece)
-                position.add(trained, loader.waited - waited)
-                waited = loader.waited
-                context.recorder.advance(len(piece.order))
-            if not np.isfinite(trained.loss).all():
-                break  # the rest is lost, and a checkpoint would lead here again
-            if minutes is not None and time.monotonic() - checkpoint.written > 60 * minutes:
-                checkpoint.save(classifier.state(), position)
-    except (KeyboardInterrupt, SystemExit):
-        checkpoint.save(classifier.state(), position, wait=True)
-        context.recorder.interrupted(position)
-        raise
+    for piece in pieces(context, plan, position):
+        trained = classifier.train_epoch(piece)
+        position.add(trained, loader.waited - waited)
+        waited = loader.waited
+        context.recorder.advance(len(piece.order))
+        if not np.isfinite(trained.loss).all():
+            break  # the rest is lost, and a checkpoint would lead here again
+        if interrupted():
+            checkpoint.save(classifier.state(), position, wait=True)
+            context.recorder.interrupted(position)
+            return None
+        if minutes is not None and time.monotonic() - checkpoint.written > 60 * minutes:
+            checkpoint.save(classifier.state(), position)
     loader.split.require_unchanged()
     return EpochResult(np.concatenate(position.loss), np.concatenate(position.correct), position.seconds)
 

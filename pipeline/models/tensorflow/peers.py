@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
+from ...core.signals import keeping_handlers
 from ..share import Part, Share
 from .start import tf
 
@@ -35,7 +36,8 @@ class Peers:
             # It connects in a tenth of a second, or waits for a rank that has ended just now; Python's lock is held, so
             # that no signal and no other thread can end this process.
             faulthandler.dump_traceback_later(_CONNECT_SECONDS, exit=True)
-            Peers._strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+            with keeping_handlers():  # it sets one of SIGTERM, which only takes notes
+                Peers._strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
             faulthandler.cancel_dump_traceback_later()
         self._world = share.world
         self._keys: dict[tuple[str, int], int] = {}
