@@ -38,7 +38,7 @@ from pipeline.equality.levels import Level, compare_traces
 from pipeline.equality.trace import Trace
 from pipeline.evaluation.speed import measure
 from pipeline.models.share import Share, require_shares
-from pipeline.ranks import classifier, connection, joining
+from pipeline.ranks import classifier, connection, follower, joining
 from pipeline.ranks.connection import Message
 from pipeline.ranks.joining import Member
 from pipeline.ranks.launch import first_host, found
@@ -309,6 +309,36 @@ def test_a_rank_that_says_nothing_is_lost(monkeypatch: pytest.MonkeyPatch, pair:
         watch.explain(OSError("timed out"))
 
 
+@pytest.mark.parametrize("hangs", [True, False])
+def test_a_rank_ends_when_rank_0_hangs_or_is_gone(
+    monkeypatch: pytest.MonkeyPatch, pair: tuple[Any, Any], capsys: pytest.CaptureFixture[str], hangs: bool
+) -> None:
+    def ended(code: int) -> None:
+        raise SystemExit(code)
+
+    def leads() -> None:
+        for _ in range(10):
+            connection.send(pair[1], Message("alive"))
+            time.sleep(0.2)
+        if not hangs:
+            pair[1].close()
+
+    monkeypatch.setattr("pipeline.ranks.follower.SILENT_SECONDS", 1.0)
+    monkeypatch.setattr("pipeline.ranks.follower.ALIVE_SECONDS", 0.3)
+    monkeypatch.setattr("pipeline.ranks.follower.os._exit", ended)
+    thread, began = threading.Thread(target=leads), time.monotonic()
+    thread.start()
+    with pytest.raises(SystemExit) as raised:
+        follower._end_with(pair[0], 1)
+    thread.join()
+    assert raised.value.code == 1
+    assert time.monotonic() - began > (2.5 if hangs else 1.8)
+    said = "error: rank 1: rank 0 has said nothing for 1 s: it hangs, or its machine is gone\n"
+    assert capsys.readouterr().err == (said if hangs else "")
+    if hangs:
+        assert connection.receive(pair[1]).name == "alive"
+
+
 def test_strangers_at_the_port_do_not_keep_the_ranks_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_HELLO_SECONDS", 0.3)
     with connection.listen("127.0.0.1", 0) as server, contextlib.ExitStack() as stack:
@@ -354,7 +384,7 @@ def test_streamed_data_give_the_same_bits_in_ranks(project: Path, framework: str
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize(("framework", "whom"), itertools.product(FRAMEWORKS, ("command", "rank 1", "group")))
+@pytest.mark.parametrize(("framework", "whom"), [*itertools.product(FRAMEWORKS, ("command", "rank 1", "group"))])
 def test_sigterm_saves_a_checkpoint_in_ranks(project: Path, framework: str, whom: str) -> None:
     call = (*TRAIN, f"framework={framework}", "train.epochs=2000", f"train.world={WORLD}", "hydra.run.dir=outputs/out")
     process = start(project, *call, cold=True)
