@@ -12,10 +12,10 @@ results/comparison, multirun/<id>/comparison or outputs/<time>-comparison.
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from .comparison.arm import from_results
 from .comparison.from_mlflow import SweepArms, compare_filters
@@ -79,8 +79,9 @@ def compare_results(*, evaluate: EvaluateConfig, compare: CompareConfig, trackin
     notes = [f"While speed was measured, other programs used {busy:.0%} of the CPU."] if busy > _BUSY else []
     reference, *others = frameworks.names()
     a, dataset, home = from_results(reference, RESULTS), Dataset.open(PREPARED), RESULTS / "comparison"
-    if (ranks := speed.arms[reference].world) != int(a.manifest.settings["train"].get("world", 1)):
-        raise UserError(f"results/speed: of train.world = {ranks}, other than was trained; run `dvc repro speed`")
+    if differing := _unlike_trained(speed.settings, a.manifest):
+        measured = "speed was measured under other settings than were trained"
+        raise UserError(f"refused: {measured}: {in_words(differing)}; run `dvc repro`")
     comparisons = {}
     for name in others:
         b, output = from_results(name, RESULTS), home if len(others) == 1 else home / name
@@ -119,10 +120,15 @@ def require_fair(results: Path) -> ParityResult:
         if differing:
             raise ParityError(f"refused: {reference} and {name} were not trained alike: {in_words(differing)}")
     traced = ParityResult.traced_settings(results / "parity/manifest.json")
-    for key in ("model", "train", "data"):
-        if differing := differences(traced[key], expected.settings[key], f"{key}."):
-            raise ParityError(f"refused: parity was shown for other settings than were trained: {in_words(differing)}")
+    if differing := _unlike_trained(traced, expected):
+        raise ParityError(f"refused: parity was shown for other settings than were trained: {in_words(differing)}")
     return parity
+
+
+def _unlike_trained(settings: Mapping[str, Any], trained: Manifest) -> dict[str, tuple[Any, Any]]:
+    """Return the values of every key of the network, the training and the data that differ."""
+    a, b = ({key: every[key] for key in ("model", "train", "data")} for every in (settings, trained.settings))
+    return differences(a, b)
 
 
 def compare_sweep(tracker: Tracker, sweep: str, config: Config) -> None:

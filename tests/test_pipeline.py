@@ -309,7 +309,7 @@ def test_compare_refuses_what_is_not_the_same(
 ) -> None:
     monkeypatch.chdir(project)
 
-    def refused(path: str, old: str, new: str, reason: str) -> None:
+    def refused(path: str, old: str, new: str, reason: str, code: int = 1) -> None:
         file = project / path
         text = file.read_text()
         assert old in text
@@ -320,7 +320,7 @@ def test_compare_refuses_what_is_not_the_same(
         finally:
             file.write_text(text)
         said = capsys.readouterr().err
-        assert ended.value.code == 1
+        assert ended.value.code == code
         assert said.startswith("error: refused: ")
         assert reason in said
 
@@ -332,6 +332,8 @@ def test_compare_refuses_what_is_not_the_same(
     refused("results/tensorflow/manifest.json", '"cores": ', '"cores": 1', "machine.cores: 1")
     traced = "parity was shown for other settings than were trained: model.name: 'other' and 'simple_cnn'"
     refused("results/parity/manifest.json", '"name": "simple_cnn"', '"name": "other"', traced)
+    measured = "speed was measured under other settings than were trained: train.batch_size: 32 and 64; run"
+    refused("results/speed/speed.json", '"batch_size": 64', '"batch_size": 32', measured, code=2)
 
 
 def test_a_failed_parity_ends_with_1_and_the_first_difference(project: Path) -> None:

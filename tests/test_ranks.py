@@ -339,6 +339,19 @@ def test_a_rank_ends_when_rank_0_hangs_or_is_gone(
         assert connection.receive(pair[1]).name == "alive"
 
 
+def test_tensorflow_does_not_wait_for_ever_for_a_rank_that_ended_while_it_connects() -> None:
+    ports = [connection.free_port("127.0.0.1") for _ in range(2)]
+    source = f"""
+from pipeline.models.share import Share
+from pipeline.models.tensorflow import peers
+peers._CONNECT_SECONDS = 1
+peers.Peers(Share(0, 2, ("127.0.0.1:{ports[0]}", "127.0.0.1:{ports[1]}")))
+"""
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "DeadlineExceededError" in done.stderr
+
+
 def test_strangers_at_the_port_do_not_keep_the_ranks_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_HELLO_SECONDS", 0.3)
     with connection.listen("127.0.0.1", 0) as server, contextlib.ExitStack() as stack:

@@ -188,11 +188,9 @@ def compare_arms(
     `bins`: of the calibration error. Raises `UserError` if the arms have different test labels, no seed in common, or
     were trained by other numbers of ranks, as their times would be of other machinery.
     """
-    ranks = [int(arm.manifest.settings["train"].get("world", 1)) for arm in (a, b)]
-    if ranks[0] != ranks[1]:
-        raise UserError(
-            f"train.world: {a.title} was trained with {ranks[0]}, {b.title} with {ranks[1]}; allowed: the same for both"
-        )
+    if a.manifest.world != b.manifest.world:
+        trained = f"{a.title} was trained with {a.manifest.world}, {b.title} with {b.manifest.world}"
+        raise UserError(f"train.world: {trained}; allowed: the same for both")
     if a.labels.shape != b.labels.shape or (a.labels != b.labels).any():
         raise UserError(f"{a.title} and {b.title} were not evaluated on the same examples")
     common = sorted(set(a.seeds) & set(b.seeds))

@@ -56,16 +56,20 @@ def uninterrupted() -> Iterator[None]:
         yield
     finally:
         _Signals.delayed -= 1
-    if _Signals.delayed:
-        return
-    number, _Signals.arrived = _Signals.arrived, None
-    if number is not None:
-        _end(number)
+    if not _Signals.delayed:
+        end_if_interrupted()
 
 
 def interrupted() -> bool:
     """Return whether a signal waits for the end of `uninterrupted`."""
     return _Signals.arrived is not None
+
+
+def end_if_interrupted() -> None:
+    """End by the signal that waits, if one does: in `uninterrupted`, where nothing more can be lost."""
+    number, _Signals.arrived = _Signals.arrived, None
+    if number is not None:
+        _end(number)
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def compare_traces(reference: Trace, arm: Trace, limits: ParityConfig) -> Iterat
     yield _deviation("gradients", "float64", gradients, limits.gradients, f"the loss, or {networks}")
     for precision, limit in (("float64", limits.trajectory_float64), ("float32", limits.trajectory_float32)):
         yield _trajectory(reference, arm, precision, limit)
-    if all(trace.manifest.settings["train"].get("world", 1) > 1 for trace in (reference, arm)):
+    if all(trace.manifest.world > 1 for trace in (reference, arm)):
         yield _ranks("ranks", arm, arm, limits.ranks)
         yield _ranks("ranks reference", reference, reference, limits.ranks)
         yield _ranks("ranks crossed", arm, reference, limits.ranks)

@@ -71,7 +71,8 @@ def measure(
                 paces = {kind: [facts[name]["pace"][kind] for name in names] for kind in kinds}
                 sizes = {kind: _block_size(kind, paces[kind], speed, dataset) for kind in kinds}
             restarts.append(_measure(number, workers, facts, sizes, speed.rounds, progress))
-    return _result(restarts, sizes)
+    settings = {"model": model.model_dump(), "train": train.model_dump(), "data": dict(dataset.identity)}
+    return _result(settings, restarts, sizes)
 
 
 def _ready(start: Callable[[], dict[str, Worker]], speed: SpeedConfig) -> Generator[Ready, None, None]:
@@ -152,13 +153,14 @@ def _take_turns(
     return row
 
 
-def _result(restarts: Sequence[_Restart], sizes: dict[str, int]) -> SpeedResult:
+def _result(settings: dict[str, dict[str, Any]], restarts: Sequence[_Restart], sizes: dict[str, int]) -> SpeedResult:
     reference, *others = restarts[0].facts
     by_restart = {
         arm: {kind: [mean_ratio(restart.rounds, kind, arm, reference) for restart in restarts] for kind in KINDS}
         for arm in others
     }
     return SpeedResult(
+        settings=settings,
         reference=reference,
         arms={name: _arm_speed(name, restarts, sizes) for name in (reference, *others)},
         ratios={arm: {kind: geometric_ratio(ratios) for kind, ratios in of.items()} for arm, of in by_restart.items()},

@@ -1,6 +1,7 @@
 """What the measurement of speed came to: `speed.json`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +47,8 @@ class ArmSpeed(Record):
 class SpeedResult(Record):
     """The content of `speed.json`: the speed of each framework, and its ratio to the reference."""
 
+    settings: dict[str, dict[str, Any]]
+    """The sections `model` and `train` of the configuration, and `data` as `Dataset.identity`."""
     reference: str
     """Name of the framework that the others are compared with."""
     arms: dict[str, ArmSpeed]

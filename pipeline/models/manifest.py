@@ -62,9 +62,14 @@ class Manifest(Record):
         return str(self.settings["data"]["fingerprint"])
 
     @property
+    def world(self) -> int:
+        """Number of ranks that trained; 1 in a manifest of an earlier version."""
+        return int(self.settings.get("train", {}).get("world", 1))
+
+    @property
     def device_in_words(self) -> str:
         """`2 CPU threads`, or the GPU's name; of several ranks `2 x 1 CPU thread`."""
-        here, world = self.machine, self.settings.get("train", {}).get("world", 1)
+        here, world = self.machine, self.world
         each = f"{here.threads} CPU thread{'s' * (here.threads != 1)}" if here.device == "cpu" else here.device
         return each if world == 1 else f"{world} x {each}"
 

@@ -1,10 +1,11 @@
 """The group of ranks as rank 0 has it: it passes calls on, and ends with the others."""
 
 import atexit
+import itertools
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -95,13 +96,8 @@ class Group:
     ) -> tuple[Result, list[Message]]:
         self._watch.call = name
         try:
-            if isinstance(message, Message):
-                content = message.packed()
-                for member in self.members:
-                    member.work.send_bytes(content)
-            else:
-                for member, its in zip(self.members, message, strict=True):
-                    send(member.work, its)
+            for member, content in zip(self.members, _packed(message), strict=False):
+                member.work.send_bytes(content)
             return here(), [receive(member.work) for member in self.members]
         except (UserError, RankLostError):
             raise
@@ -124,3 +120,9 @@ class Group:
                 process.wait(NOTICE_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def _packed(message: Message | Sequence[Message]) -> Iterable[bytes]:
+    if isinstance(message, Message):
+        return itertools.repeat(message.packed())
+    return (each.packed() for each in message)

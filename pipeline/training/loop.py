@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from ..core.errors import TrainingDivergedError
-from ..core.signals import interrupted, uninterrupted
+from ..core.signals import end_if_interrupted, interrupted, uninterrupted
 from ..data.loader import predict
 from ..data.plan import EpochPlan, draw_epoch
 from ..evaluation import metrics
@@ -51,8 +51,6 @@ def train_seed(context: TrainingContext, seed: int) -> SeedResult:
             with uninterrupted():
                 plan = draw_epoch(spec.train, examples=context.examples, seed=seed, epoch=position.epoch - 1)
                 trained = train_epoch(context, plan, position, checkpoint)
-                if trained is None:
-                    continue  # to the end of `uninterrupted`, which raises
                 first_step = (position.epoch - 1) * plan.steps
                 recorder.steps(trained, first_step)
                 require_finite(trained, seed, position.epoch, first_step, spec.train.optimizer.learning_rate)
@@ -69,13 +67,11 @@ def train_seed(context: TrainingContext, seed: int) -> SeedResult:
     return result
 
 
-def train_epoch(
-    context: TrainingContext, plan: EpochPlan, position: Progress, checkpoint: Checkpoint
-) -> EpochResult | None:
+def train_epoch(context: TrainingContext, plan: EpochPlan, position: Progress, checkpoint: Checkpoint) -> EpochResult:
     """Train on the rest of the plan and return the result of the whole epoch; to be called within `uninterrupted`.
 
     Short pieces of the plan are trained on in turn; the cuts do not change the bits. After a signal, finish the current
-    piece, save a checkpoint and return None.
+    piece, save a checkpoint, and end as the signal says.
     """
     classifier, loader, minutes = context.classifier, context.loader, context.spec.train.checkpoint_minutes
     waited = loader.waited
@@ -89,7 +85,7 @@ def train_epoch(
         if interrupted():
             checkpoint.save(classifier.state(), position, wait=True)
             context.recorder.interrupted(position)
-            return None
+            end_if_interrupted()
         if minutes is not None and time.monotonic() - checkpoint.written > 60 * minutes:
             checkpoint.save(classifier.state(), position)
     loader.split.require_unchanged()

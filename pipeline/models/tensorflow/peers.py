@@ -5,7 +5,6 @@ would take a call from Python for every step, and has no XLA. One operator has t
 are given in the order in which the operators are traced, which is the same in all.
 """
 
-import faulthandler
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +12,12 @@ from typing import Any, ClassVar, Final
 
 from ...core.signals import keeping_handlers
 from ..share import Part, Share
-from .start import tf
+from .start import context, tf
 
-_CONNECT_SECONDS: Final = 30.0
+_CONNECT_SECONDS: Final = 10.0
+"""How long the ranks may take to connect: all have imported TensorFlow, and it takes a tenth of a second."""
+_HEARTBEAT_SECONDS: Final = 60.0
+"""After how long TensorFlow itself takes a silent rank for lost."""
 _GROUP: Final = 1
 _SUBDIVISIONS: Final = 2
 """In how many parts a rank sends its share of a value: 11 MB take 24 ms in two parts and 32 in one (2 cores)."""
@@ -33,12 +35,9 @@ class Peers:
             resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
                 cluster, task_type="worker", task_id=share.rank, rpc_layer="grpc"
             )
-            # It connects in a tenth of a second, or waits for a rank that has ended just now; Python's lock is held, so
-            # that no signal and no other thread can end this process.
-            faulthandler.dump_traceback_later(_CONNECT_SECONDS, exit=True)
+            _limit_connecting(share.world)
             with keeping_handlers():  # it sets one of SIGTERM, which only takes notes
                 Peers._strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
-            faulthandler.cancel_dump_traceback_later()
         self._world = share.world
         self._keys: dict[tuple[str, int], int] = {}
         self._where, self._position = "", 0
@@ -88,3 +87,19 @@ class Peers:
         mean = self.summed(tf.reduce_sum(x, axes)) / count
         variance = self.summed(tf.reduce_sum(tf.math.squared_difference(x, mean), axes)) / count
         return mean, variance, count
+
+
+def _limit_connecting(world: int) -> None:
+    """Have the strategy raise an error if a rank does not connect, where it would wait for an hour.
+
+    It holds Python's lock while it waits, so that no signal and no other thread could end this process.
+    """
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader="/job:worker/replica:0/task:0",
+        cluster_register_timeout_in_ms=int(_CONNECT_SECONDS * 1000),
+        heartbeat_timeout_in_ms=int(_HEARTBEAT_SECONDS * 1000),
+    )
+    service = context.context().coordination_service
+    service.cluster_register_with_barrier = True
+    service.coordinated_job_list.add(name="worker", num_tasks=world)

@@ -57,11 +57,12 @@ try:
     with without_notices(), _without(_UNUSED):
         import keras
         import tensorflow as tf
+        from tensorflow.python.eager import context
 finally:
     del os.environ["KERAS_HOME"]
     os.environ |= _others | {"KERAS_BACKEND": "tensorflow"}
 
-__all__ = ["configure", "gpu", "keras", "peak_gpu_bytes", "tf"]
+__all__ = ["configure", "context", "gpu", "keras", "peak_gpu_bytes", "tf"]
 
 
 def configure(train: TrainConfig) -> Device:
