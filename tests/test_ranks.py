@@ -294,18 +294,21 @@ def test_a_rank_that_fails_is_named_with_its_traceback(monkeypatch: pytest.Monke
     watch = Watch([Member(1, "node", 7, "", there, there)], ())
     monkeypatch.setattr(watch, "_end_if_stuck", lambda: None)
     connection.send(here, Message("alive"))
-    connection.send(here, Message("failed", {"text": "Traceback ...\nMemoryError: 3 GiB\n"}))
+    connection.send(here, Message("failed", {"reason": "MemoryError: 3 GiB", "traceback": "Traceback ...\n"}))
     here.close()
     with pytest.raises(RankLostError, match=r"rank 1 \(node, process 7\) failed: MemoryError: 3 GiB, during"):
         watch.explain(OSError("broken pipe"))
 
 
-def test_a_rank_that_says_nothing_is_lost(monkeypatch: pytest.MonkeyPatch, pair: tuple[Any, Any]) -> None:
-    monkeypatch.setattr("pipeline.ranks.watch.SILENT_SECONDS", 1.5)
+@pytest.mark.parametrize("limit", ["SILENT_SECONDS", "_SUSPECT_SECONDS"])  # without an error, and after one
+def test_a_rank_that_says_nothing_is_lost(monkeypatch: pytest.MonkeyPatch, pair: tuple[Any, Any], limit: str) -> None:
+    monkeypatch.setattr(f"pipeline.ranks.watch.{limit}", 1.5)
     watch = Watch([Member(1, "node", 7, "", pair[0], pair[0])], ())
     monkeypatch.setattr(watch, "_end_if_stuck", lambda: None)
     connection.send(pair[1], Message("alive"))
-    with pytest.raises(RankLostError, match=r"rank 1 .* has said nothing for 2 s: it hangs, or its machine is gone"):
+    with pytest.raises(
+        RankLostError, match=r"rank 1 .* has said nothing for [234] s: it hangs, or its machine is gone"
+    ):
         watch.explain(OSError("timed out"))
 
 

@@ -153,9 +153,10 @@ class _Follower:
                 answer = getattr(self, f"_{message.name}")(message)
             except Exception as error:
                 refused = isinstance(error, UserError)
-                text = str(error) if refused else traceback.format_exc()
+                reason = str(error) if refused else f"{type(error).__name__}: {error}".splitlines()[0]
+                facts = {"reason": reason, "traceback": "" if refused else traceback.format_exc()}
                 with suppress(OSError):
-                    _tell(self._life, Message("refused" if refused else "failed", {"text": text}))
+                    _tell(self._life, Message("refused" if refused else "failed", facts))
                 os._exit(2 if refused else 1)
             with suppress(OSError):
                 send(self._work, answer)

@@ -17,6 +17,8 @@ from .joining import Member
 
 NOTICE_SECONDS: Final = 5.0
 """How long after an error of a collective the loss of a rank may be noticed."""
+_SUSPECT_SECONDS: Final = 8.0
+"""After how long a rank that says nothing is taken for the reason of an error: TensorFlow waits 10 s for it."""
 _SETTLE_SECONDS: Final = 0.3
 """How long the others of several losses may take to be noticed."""
 _STUCK_SECONDS: Final = 5.0
@@ -29,9 +31,10 @@ class Watch:
     def __init__(self, members: Sequence[Member], started: Sequence["subprocess.Popen[bytes]"]) -> None:
         self._members, self._started = members, started
         self._gone: list[Member] = []
-        self._silent: set[int] = set()
-        self._failed: dict[int, str] = {}
-        self._refused: dict[int, str] = {}
+        self._silent: dict[int, float] = {}
+        self._allowed_silence = SILENT_SECONDS
+        self._failed: dict[int, Message] = {}
+        self._refused: dict[int, Message] = {}
         self._noticed = threading.Event()
         self.log: Callable[[dict[str, float]], None] | None = None
         """Gets the use of other ranks' machines."""
@@ -48,7 +51,9 @@ class Watch:
 
     def explain(self, error: Exception) -> None:
         """Raise `RankLostError` or `UserError` if another rank is the reason for an error here."""
-        if self._noticed.wait(NOTICE_SECONDS):
+        if not self._noticed.wait(NOTICE_SECONDS / 2):
+            self._allowed_silence = _SUSPECT_SECONDS
+        if self._noticed.wait(NOTICE_SECONDS / 2):
             time.sleep(_SETTLE_SECONDS)
             raise self._reason() from error
 
@@ -58,12 +63,12 @@ class Watch:
         if gone:
             named = "; ".join(f"{member.name} {self._end_of(member)}" for member in gone)
         elif self._refused:
-            rank, text = next(iter(self._refused.items()))
-            return UserError(f"{self._members[rank - 1].name}: {text}")
+            rank, said = next(iter(self._refused.items()))
+            return UserError(f"{self._members[rank - 1].name}: {said.facts['reason']}")
         else:
-            rank, text = next(iter(self._failed.items()))
-            print(text, end="", file=sys.stderr)
-            named = f"{self._members[rank - 1].name} failed: {text.splitlines()[-1]}"
+            rank, said = next(iter(self._failed.items()))
+            print(said.facts["traceback"], end="", file=sys.stderr)
+            named = f"{self._members[rank - 1].name} failed: {said.facts['reason']}"
         return RankLostError(
             f"{named}, during {self.call or 'the work of rank 0'}; the other ranks are ended. "
             "The same command continues from the last checkpoint"
@@ -71,7 +76,7 @@ class Watch:
 
     def _end_of(self, member: Member) -> str:
         if member.rank in self._silent:
-            return f"has said nothing for {SILENT_SECONDS:.0f} s: it hangs, or its machine is gone"
+            return f"has said nothing for {self._silent[member.rank]:.0f} s: it hangs, or its machine is gone"
         if not self._started:
             return "is gone"
         with suppress(subprocess.TimeoutExpired):
@@ -92,8 +97,8 @@ class Watch:
             passed, before = min(time.monotonic() - before, 2.0), time.monotonic()
             for connection, member in tuple(alive.items()):
                 silence[connection] = 0.0 if connection in ready else silence[connection] + passed
-                if silence[connection] > SILENT_SECONDS:
-                    self._silent.add(member.rank)
+                if silence[connection] > self._allowed_silence:
+                    self._silent[member.rank] = silence[connection]
                     for process in self._started[member.rank - 1 : member.rank]:
                         process.kill()  # so that what waits for it ends
                 elif connection not in ready or self._heard(connection, member):
@@ -119,7 +124,7 @@ class Watch:
         elif said.name == "machine" and self.log:
             self.log(dict(said.facts))
         elif said.name in ("failed", "refused"):
-            (self._failed if said.name == "failed" else self._refused)[member.rank] = str(said.facts["text"])
+            (self._failed if said.name == "failed" else self._refused)[member.rank] = said
             self._notice()
         return True
 

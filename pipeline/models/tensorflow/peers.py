@@ -16,8 +16,8 @@ from .start import context, tf
 
 _CONNECT_SECONDS: Final = 10.0
 """How long the ranks may take to connect: all have imported TensorFlow, and it takes a tenth of a second."""
-_HEARTBEAT_SECONDS: Final = 60.0
-"""After how long TensorFlow itself takes a silent rank for lost."""
+_SILENT_SECONDS: Final = 10.0
+"""After how long TensorFlow takes a rank for lost, as by default; it ends the wait for one that has just connected."""
 _GROUP: Final = 1
 _SUBDIVISIONS: Final = 2
 """In how many parts a rank sends its share of a value: 11 MB take 24 ms in two parts and 32 in one (2 cores)."""
@@ -98,7 +98,7 @@ def _limit_connecting(world: int) -> None:
         service_type="standalone",
         service_leader="/job:worker/replica:0/task:0",
         cluster_register_timeout_in_ms=int(_CONNECT_SECONDS * 1000),
-        heartbeat_timeout_in_ms=int(_HEARTBEAT_SECONDS * 1000),
+        heartbeat_timeout_in_ms=int(_SILENT_SECONDS * 1000),
     )
     service = context.context().coordination_service
     service.cluster_register_with_barrier = True
