@@ -12,7 +12,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from pipeline.comparison import paired_tests as paired
 from pipeline.comparison.paired_tests import Difference, SamplingDistribution
-from pipeline.comparison.verdict import Verdict, decide, power, sentence
+from pipeline.comparison.verdict import POINTS, Verdict, decide, power, sentence
 from pipeline.evaluation import metrics
 
 BINS = 15
@@ -493,3 +493,18 @@ def test_of_one_seed_two_more_are_asked_for() -> None:
     assert decide(Difference("accuracy", (0.97,), (0.9,), 0.07, float("nan"), 1e-8), 0.005) == Verdict(
         "inconclusive", False, 2
     )
+
+
+@pytest.mark.parametrize(
+    ("interval", "shown"),
+    [
+        ((-0.004984, -1.6e-5), ("-0.50", "-0.002")),
+        ((-4.4e-5, 0.1), ("-0.004", "+10.00")),
+        ((-1e-6, 1e-6), ("-0.0001", "+0.0001")),
+        ((-1e-9, 0.0), ("0.00", "0.00")),
+    ],
+)
+def test_an_interval_that_ends_beside_0_does_not_seem_to_end_at_it(
+    interval: tuple[float, float], shown: tuple[str, str]
+) -> None:
+    assert POINTS.ends(interval) == shown

@@ -1,7 +1,7 @@
 """The verdict on a difference: A better, B better, equivalent within the margin, or inconclusive."""
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .paired_tests import LEVEL, Difference
@@ -13,6 +13,8 @@ _POWER = 0.8
 """Chance of a verdict that "about k more seeds would settle it" promises."""
 _MOST_SEEDS = 500
 """Largest number of seeds, in all, that is considered."""
+_MORE_DECIMALS = 3
+"""How many decimals, the usual number among them, an end of an interval may take until it is not 0."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,15 @@ class Unit:
         text = f"{self.scale * value:+.{self.decimals}f}"
         return text if float(text) else text[1:]
 
+    def ends(self, interval: tuple[float, float]) -> tuple[str, str]:
+        """Format the ends of an interval; one that is not 0 is not shown as 0, as its side of 0 decides."""
+        low, high = (replace(self, decimals=self._decimals(end)).signed(end) for end in interval)
+        return low, high
+
+    def _decimals(self, value: float) -> int:
+        further = range(self.decimals, self.decimals + _MORE_DECIMALS)
+        return next((decimals for decimals in further if round(self.scale * value, decimals)), self.decimals)
+
 
 POINTS = Unit(100, "points", 2)
 """Percentage points: a point is 0.01."""
@@ -99,7 +110,7 @@ UNITS = {"accuracy": POINTS, "loss": Unit(1, "nats", 4), "calibration_error": PO
 def sentence(verdict: Verdict, difference: Difference, margin: float, a: str, b: str) -> str:
     """Put the verdict and the difference into words, for arms named `a` and `b`."""
     unit = UNITS[difference.metric]
-    low, high = (unit.signed(end) for end in difference.interval())
+    low, high = unit.ends(difference.interval())
     allowed = f"{unit.scale * margin:g} {unit.name}"
     measured = f"{a} minus {b}: {unit.signed(difference.mean)} {unit.name}, 95 % interval {low} to {high}"
     if verdict.kind in ("a_better", "b_better"):

@@ -60,13 +60,13 @@ def page(
 
 def _metric(comparison: Comparison, metric: str) -> dict[str, Any]:
     difference, margin, unit = comparison.differences[metric], comparison.margin(metric), UNITS[metric]
-    low, high = difference.interval()
+    low, high = unit.ends(difference.interval())
     wins, suffix = comparison.wins[metric], "%" if unit.scale == 100 else ""
     return {
         "title": TITLES[metric],
         "arms": [_spread(values, unit.scale, unit.decimals, suffix) for values in (difference.a, difference.b)],
         "difference": unit.signed(difference.mean),
-        "interval": f"{unit.signed(low)} to {unit.signed(high)}",
+        "interval": f"{low} to {high}",
         "unit": unit.name,
         "p_value": _p(difference.p_value),
         "p_equivalence": _p(difference.p_equivalence(margin)),

@@ -24,10 +24,11 @@ def rows(comparison: Comparison) -> list[tuple[str, ...]]:
     """Return the rows of the table: name, A, B, A minus B or the speed ratio with its 95 % interval, verdict."""
     lines: list[tuple[str, ...]] = []
     for metric, difference in comparison.differences.items():
-        unit, (low, high) = UNITS[metric], difference.interval()
+        unit = UNITS[metric]
+        low, high = unit.ends(difference.interval())
         form: Callable[[float], str] = f"{{:.{unit.decimals}f}}".format
         cells = (_spread(np.multiply(values, unit.scale), form) for values in (difference.a, difference.b))
-        mean = f"{unit.signed(difference.mean)} [{unit.signed(low)}, {unit.signed(high)}]"
+        mean = f"{unit.signed(difference.mean)} [{low}, {high}]"
         lines.append((f"{TITLES[metric]}{', %' * (unit.scale == 100)}", *cells, mean, comparison.label(metric)))
     if comparison.speed:
         speeds = (comparison.speed.a, comparison.speed.b)
