@@ -196,6 +196,7 @@ def test_speed_of_ranks_has_an_efficiency(tmp_path: Path) -> None:
     for arm in arms.values():
         assert (arm.world, arm.threads) == (2, 1)
         assert arm.efficiency is not None
+        assert arm.alone_images_per_second is not None
         assert arm.efficiency.n == 2
         assert 0 < arm.efficiency.mean < 1.5
 

@@ -178,7 +178,8 @@ def _arm_speed(name: str, restarts: Sequence[_Restart], sizes: Mapping[str, int]
     rounds = [row for restart in restarts for row in restart.rounds]
     calls = np.array([seconds for row in rounds for seconds in row["latency"][name]]) * 1000
     p50, p95 = np.percentile(calls, (50, 95))
-    images = {"training": sizes["training"] * facts["batch_size"], "inference": sizes["inference"]}
+    steps_of = {kind: sizes[kind] for kind in ("training", ALONE) if kind in sizes}
+    images = {kind: count * facts["batch_size"] for kind, count in steps_of.items()} | {"inference": sizes["inference"]}
     return ArmSpeed(
         **{
             f"{kind}_images_per_second": float(np.median([count / row[kind][name][0] for row in rounds]))

@@ -40,6 +40,8 @@ class ArmSpeed(Record):
     """CPUs that its process may use."""
     world: int = 1
     """Number of ranks that trained."""
+    alone_images_per_second: float | None = None
+    """The training speed of one process that takes turns with the ranks, median as above; None: one rank."""
     efficiency: Ratio | None = None
     """Training speed of all ranks over `world` times that of one process, over the restarts; None: one rank."""
 

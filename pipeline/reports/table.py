@@ -61,7 +61,12 @@ def _scaling(speeds: Sequence[ArmSpeed]) -> list[tuple[str, ...]]:
     each = [f"{arm.training_images_per_second / arm.world:,.0f}" for arm in speeds]
     shown = [f"{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]" for ratio in efficiencies if ratio]
     world = speeds[0].world
-    return [(f"of each of {world} ranks", *each, "", ""), ("scaling efficiency", *shown, "", "")]
+    alone = [f"{arm.alone_images_per_second:,.0f}" for arm in speeds]
+    return [
+        (f"of each of {world} ranks", *each, "", ""),
+        ("of one process", *alone, "", ""),
+        ("scaling efficiency", *shown, "", ""),
+    ]
 
 
 def show(comparison: Comparison, path: Path, where: Sequence[str]) -> None:
