@@ -27,10 +27,10 @@ def main(*, model: ModelConfig, train: TrainConfig, speed: SpeedConfig) -> None:
     result.write(RESULTS / "speed/speed.json")
     for name, measured in result.arms.items():
         if share := measured.efficiency:
-            together = measured.training_images_per_second
+            total = measured.training_images_per_second
             interval = f"95 % interval {share.low:.2f} to {share.high:.2f}"
             print(
-                f"{name}: {measured.world} ranks train {together:,.0f} images/s, {together / measured.world:,.0f} each; "
+                f"{name}: {measured.world} ranks train {total:,.0f} images/s, {total / measured.world:,.0f} each; "
                 f"one process {measured.alone_images_per_second:,.0f}; scaling efficiency {share.mean:.2f} ({interval})"
             )
     for arm, ratios in result.ratios.items():
