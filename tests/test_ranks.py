@@ -41,7 +41,7 @@ from pipeline.models.share import Share, require_shares
 from pipeline.ranks import classifier, connection, follower, joining
 from pipeline.ranks.connection import Message
 from pipeline.ranks.joining import Member
-from pipeline.ranks.launch import first_host, found
+from pipeline.ranks.launch import Launch, first_host, found
 from pipeline.ranks.watch import Watch
 
 FRAMEWORKS = ("tensorflow", "pytorch")
@@ -341,6 +341,26 @@ def test_a_rank_ends_when_rank_0_hangs_or_is_gone(
     assert capsys.readouterr().err == (said if hangs else "")
     if hangs:
         assert connection.receive(pair[1]).name == "alive"
+
+
+def test_a_rank_that_is_killed_before_it_joins_is_named() -> None:
+    with connection.listen("127.0.0.1", 0) as server, subprocess.Popen(["sleep", "60"]) as process:
+        process.kill()
+        process.wait()
+        expected = rf"rank 1 \(process {process.pid}\) was ended by SIGKILL before it joined"
+        with pytest.raises(RankLostError, match=expected):
+            joining._await(server, 2, "token", [process])
+
+
+@pytest.mark.parametrize(
+    ("launcher", "way_out"),
+    [("torchrun", "another --master-port"), ("srun", "another job step"), ("TF_CONFIG", "of the first worker")],
+)
+def test_a_port_that_is_taken_is_named_with_the_way_out(launcher: str, way_out: str) -> None:
+    with connection.listen("127.0.0.1", 0) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(UserError, match=rf"port {port}: Address already in use; .* allowed: .*{way_out}"):
+            joining.join(Launch(launcher, 0, 2, "127.0.0.1", port, 1, 0))
 
 
 def test_tensorflow_does_not_wait_for_ever_for_a_rank_that_ended_while_it_connects() -> None:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -23,12 +23,14 @@ from .hydra_compat import Source
 from .messages_compat import choices, one_message
 from .override_form_compat import require_form
 from .pairs import require_pair
-from .schema.keys import allowed_keys
+from .schema.keys import allowed_keys, bounds
 from .schema.whole import Config
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 PARAMS = Path("params.yaml")
 _PROJECT = Source()
+_NO_NUMBER: Final = ("int_type", "int_from_float", "float_type", "finite_number")
+"""Errors of pydantic that do not say in which range the number must be."""
 
 
 def conf_digest() -> str:
@@ -269,7 +271,8 @@ def _reason(problem: Any, key: str) -> str:
         keys = ", ".join(f"{key}.{name}" for name in allowed_keys(location))
         return f"is a section; allowed: {_choice(location) or f'its keys, {keys}'}"
     several = f"; to try each value, -m {key}={','.join(map(str, given))}" if isinstance(given, list) else ""
-    return f"{problem['msg'][0].lower()}{problem['msg'][1:]}{several}"
+    within = bounds(location) if problem["type"] in _NO_NUMBER else ""
+    return f"{problem['msg'][0].lower()}{problem['msg'][1:]}{f', {within}' if within else ''}{several}"
 
 
 def _choice(location: Sequence[int | str]) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -65,6 +66,11 @@ def start(world: int) -> tuple[list[Member], list["subprocess.Popen[bytes]"]]:
     return members, started
 
 
+def in_words(code: int) -> str:
+    """Return how a process with this exit code ended: `was ended by SIGKILL`."""
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+
+
 def join(launched: Launch) -> list[Member]:
     """Await the other ranks, which a launcher has started. Raises `UserError` if the port is taken."""
     if launched.rank != 0:
@@ -74,8 +80,8 @@ def join(launched: Launch) -> list[Member]:
         server = listen(host, launched.port)
     except OSError as error:
         raise UserError(
-            f"port {launched.port}: {error.strerror or error}; rank 0 waits there for the others: give "
-            f"{launched.launcher} another port"
+            f"port {launched.port}: {error.strerror or error}; rank 0 waits there for the others; allowed: "
+            f"{launched.other_port}"
         ) from error
     with server:
         return _await(server, launched.world, launched.token, ())
@@ -88,7 +94,10 @@ def _await(server: socket.socket, world: int, token: str, started: Sequence["sub
     while missing := [rank for rank, connections in greeted.items() if len(connections) < 2]:
         for rank, process in enumerate(started, 1):
             if process.poll() is not None:
-                raise RankLostError(f"rank {rank} ended with code {process.returncode} before it joined")
+                end = in_words(process.returncode)
+                raise RankLostError(
+                    f"rank {rank} (process {process.pid}) {end} before it joined; run the command again"
+                )
         waited, listed = time.monotonic() - began, ", ".join(map(str, missing))
         if waited > JOIN_SECONDS:
             raise RankLostError(f"ranks {listed} of {world} have not joined within {JOIN_SECONDS:.0f} s")

@@ -14,6 +14,11 @@ ARGUMENTS: Final = "PIPELINE_RANKS_ARGUMENTS"
 """Variable with a digest of the command's arguments, which the process of its job does not have."""
 _EXAMPLE: Final = '{"cluster": {"worker": ["a:5000", "b:5000"]}, "task": {"type": "worker", "index": 0}}'
 _MOST_PORT: Final = 65_534  # the next one is used as well
+_OTHER_PORTS: Final = {
+    "torchrun": "another --master-port, as the one after it is used",
+    "srun": "the same again in another job step, which has another port",
+    "TF_CONFIG": "another port of the first worker, as the one after it is used",
+}
 _SLURM_PORTS: Final = range(20_000, 30_000)
 """One for each job step, as Slurm hands out none."""
 
@@ -36,6 +41,11 @@ class Launch:
     """The place of this rank among those of its machine, from 0."""
     addresses: tuple[str, ...] = ()
     """`host:port` of each rank for the collectives; empty: free ports are chosen."""
+
+    @property
+    def other_port(self) -> str:
+        """How the port is chosen."""
+        return _OTHER_PORTS[self.launcher]
 
     @property
     def token(self) -> str:

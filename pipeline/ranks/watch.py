@@ -1,7 +1,6 @@
 """What becomes of the other ranks, as rank 0 sees it: who is gone, who hangs, who failed, who refused, and why."""
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +12,7 @@ from typing import Final, NoReturn
 
 from ..core.errors import RankLostError, UserError
 from .connection import ALIVE_SECONDS, SILENT_SECONDS, Message, receive, send
-from .joining import Member
+from .joining import Member, in_words
 
 NOTICE_SECONDS: Final = 5.0
 """How long after an error of a collective the loss of a rank may be noticed."""
@@ -80,8 +79,7 @@ class Watch:
         if not self._started:
             return "is gone"
         with suppress(subprocess.TimeoutExpired):
-            code = self._started[member.rank - 1].wait(1)
-            return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+            return in_words(self._started[member.rank - 1].wait(1))
         return "is gone"
 
     def _listen(self) -> None:
