@@ -80,7 +80,7 @@ def join(launched: Launch) -> list[Member]:
         server = listen(host, launched.port)
     except OSError as error:
         raise UserError(
-            f"port {launched.port}: {error.strerror or error}; rank 0 waits there for the others; allowed: "
+            f"port {launched.port}: {os.strerror(error.errno or 0)}; rank 0 waits there for the others; allowed: "
             f"{launched.other_port}"
         ) from error
     with server:
