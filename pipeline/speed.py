@@ -28,14 +28,14 @@ def main(*, model: ModelConfig, train: TrainConfig, speed: SpeedConfig) -> None:
     for name, measured in result.arms.items():
         if share := measured.efficiency:
             total = measured.training_images_per_second
-            interval = f"95 % interval {share.low:.2f} to {share.high:.2f}"
+            interval = f"95 % interval {' to '.join(share.ends)}"
             print(
                 f"{name}: {measured.world} ranks train {total:,.0f} images/s, {total / measured.world:,.0f} each; "
                 f"one process {measured.alone_images_per_second:,.0f}; scaling efficiency {share.mean:.2f} ({interval})"
             )
     for arm, ratios in result.ratios.items():
         for kind, ratio in ratios.items():
-            interval = f"95 % interval {ratio.low:.2f} to {ratio.high:.2f}, {ratio.n} restarts"
+            interval = f"95 % interval {' to '.join(ratio.ends)}, {ratio.n} restarts"
             print(f"{kind}: {result.reference} / {arm} = {ratio.mean:.2f} ({interval})")
 
 

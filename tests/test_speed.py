@@ -24,7 +24,7 @@ from pipeline.data.dataset import Dataset
 from pipeline.evaluation import speed
 from pipeline.evaluation.speed import OtherPrograms
 from pipeline.evaluation.speed_worker import Worker
-from pipeline.evaluation.summary import geometric_ratio
+from pipeline.evaluation.summary import Ratio, geometric_ratio
 from pipeline.reports.figures.comparison import speed as draw
 
 STYLES = [frameworks.find(name).style for name in ("tensorflow", "pytorch")]
@@ -107,6 +107,19 @@ def test_every_restart_starts_all_processes_anew_and_gives_one_ratio(
 def test_a_single_restart_has_no_interval_and_is_refused() -> None:
     with pytest.raises(UserError, match=r"compare\.speed\.restarts = 1: .*2"):
         compose(["compare.speed.restarts=1"])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [
+        (0.86, 1.0, ("0.86", "1.00")),
+        (0.86, 0.9967, ("0.86", "0.997")),
+        (1.00041, 1.2, ("1.0004", "1.20")),
+        (1.000001, 12.345, ("1.00", "12.35")),
+    ],
+)
+def test_the_end_of_an_interval_beside_1_does_not_seem_to_be_1(low: float, high: float, shown: tuple[str, str]) -> None:
+    assert Ratio(0.9, low, high, 3).ends == shown
 
 
 def test_an_interval_of_two_restarts_can_be_drawn_however_long_it_is() -> None:

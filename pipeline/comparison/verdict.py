@@ -4,6 +4,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ..evaluation.summary import decimals_beside
 from .paired_tests import LEVEL, Difference
 
 Kind = Literal["a_better", "b_better", "equivalent", "inconclusive"]
@@ -13,8 +14,6 @@ _POWER = 0.8
 """Chance of a verdict that "about k more seeds would settle it" promises."""
 _MOST_SEEDS = 500
 """Largest number of seeds, in all, that is considered."""
-_MORE_DECIMALS = 3
-"""How many decimals, the usual number among them, an end of an interval may take until it is not 0."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +93,9 @@ class Unit:
 
     def ends(self, interval: tuple[float, float]) -> tuple[str, str]:
         """Format the ends of an interval; one that is not 0 is not shown as 0, as its side of 0 decides."""
-        low, high = (replace(self, decimals=self._decimals(end)).signed(end) for end in interval)
+        needed = (decimals_beside(self.scale * end, 0, self.decimals) for end in interval)
+        low, high = (replace(self, decimals=n).signed(end) for n, end in zip(needed, interval, strict=True))
         return low, high
-
-    def _decimals(self, value: float) -> int:
-        further = range(self.decimals, self.decimals + _MORE_DECIMALS)
-        return next((decimals for decimals in further if round(self.scale * value, decimals)), self.decimals)
 
 
 POINTS = Unit(100, "points", 2)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_MORE_DECIMALS = 2
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -46,6 +48,21 @@ class Ratio:
     low: float
     high: float
     n: int
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The ends of the interval as they are shown."""
+        low, high = (f"{end:.{decimals_beside(end, 1, 2)}f}" for end in (self.low, self.high))
+        return low, high
+
+
+def decimals_beside(value: float, null: float, usual: int) -> int:
+    """Return with how many decimals to show the end of an interval: its side of `null` decides, so it must be seen.
+
+    At most `_MORE_DECIMALS` more than the usual number; the usual one if no more would show it.
+    """
+    tried = range(usual, usual + _MORE_DECIMALS + 1)
+    return next((decimals for decimals in tried if round(value, decimals) != null), usual)
 
 
 def geometric_ratio(ratios: Sequence[float] | np.ndarray) -> Ratio:

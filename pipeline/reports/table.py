@@ -39,7 +39,7 @@ def rows(comparison: Comparison) -> list[tuple[str, ...]]:
         }
         for kind, (title, key, text) in titles.items():
             ratio = comparison.speed.ratios[kind]
-            mean = f"speed \u00d7{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+            mean = f"speed \u00d7{ratio.mean:.2f} [{', '.join(ratio.ends)}]"
             lines.append((title, *(text.format(getattr(arm, key)) for arm in speeds), mean, comparison.faster(kind)))
             lines += _scaling(speeds) if kind == "training" else []
     seconds = [_spread(arm.epoch_seconds, "{:.2f}".format) for arm in (comparison.a, comparison.b)]
@@ -59,7 +59,7 @@ def _scaling(speeds: Sequence[ArmSpeed]) -> list[tuple[str, ...]]:
     if None in efficiencies:
         return []
     each = [f"{arm.training_images_per_second / arm.world:,.0f}" for arm in speeds]
-    shown = [f"{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]" for ratio in efficiencies if ratio]
+    shown = [f"{ratio.mean:.2f} [{', '.join(ratio.ends)}]" for ratio in efficiencies if ratio]
     world = speeds[0].world
     alone = [f"{arm.alone_images_per_second:,.0f}" for arm in speeds]
     return [
