@@ -147,7 +147,7 @@ INERT: Final = (
     *_below("data", "cache.py"),
     *_below("models", "device.py"),
     *_below("ranks", "__init__.py", "connection.py", "entry.py", "follower.py", "group.py", "launch.py"),
-    *_below("training", "console.py", "recorder.py", "run_logging.py"),
+    *_below("training", "console.py", "recorder.py", "run_logging.py", "run_tags.py"),
     *_below("sweeps", "app.py"),
     "search",
     "tracking",

@@ -11,7 +11,6 @@ import numpy as np
 from ..config.compose import text_of
 from ..core.errors import UserError
 from ..core.files import read_json, read_text
-from ..core.frameworks import find
 from ..core.paths import main_root
 from ..data.cache import obtain
 from ..evaluation.summary import percent
@@ -23,9 +22,10 @@ from ..tracking.references import RunReferences
 from ..tracking.runs import Run
 from ..tracking.store import configured_store
 from ..tracking.tracker import Tracker
-from ..tracking.views import LEADERBOARD, SIDE, in_sweep, sweep_tags
+from ..tracking.views import in_sweep, sweep_tags
 from ..training.results import METRICS, SPLITS, HistoryRow, history_csv, read_history
 from ..training.run_logging import log_configuration
+from ..training.run_tags import tags_of_spec
 from ..training.spec import RunSpec
 from . import cache
 from .plan import SweepJob
@@ -119,30 +119,15 @@ def resend(tracker: Tracker, job: SweepJob, folder: Path, parent: str) -> None:
 
 
 def _tags(spec: RunSpec, seed: int, sweeps: list[str]) -> dict[str, object]:
-    assert spec.sweep
     manifest = Manifest.read(spec.output / "manifest.json", _ADVICE)
     return {
-        "stage": "train",
-        "framework": spec.framework,
-        "seed": seed,
-        SIDE: find(spec.framework).style.title,
-        LEADERBOARD: True if len(spec.seeds) == 1 else None,
-        "group": spec.key(),
-        "pair": spec.pair,
-        "config.key": spec.key(seed),
+        **tags_of_spec(spec, seed),
         **sweep_tags(sweeps),
-        "sweep.job": spec.sweep.job,
-        "sweep.key": spec.sweep.key,
-        "sweep.values": spec.sweep.values or None,
-        "data": spec.dataset.name,
-        "data.fingerprint": spec.dataset.fingerprint,
-        "model": spec.model.name,
         "device.name": manifest.machine.cpu if manifest.machine.device == "cpu" else manifest.machine.device,
         "device.threads": manifest.machine.threads,
         "execution": manifest.framework.execution,
         "weights.digest": read_json(backend.model_folder(spec.output, seed) / "classifier.json", _ADVICE)["weights"],
         "python": manifest.machine.python,
-        "mlflow.runColor": find(spec.framework).style.colour,
     }
 
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ..core import fingerprint, gpus, provenance
+from ..core import provenance
 from ..core.errors import PrunedError, TrainingDivergedError
 from ..core.files import read_json
 from ..core.frameworks import find
 from ..core.machine import cpu_features, machine, packages, peak_memory_bytes, steering_variables
-from ..core.paths import PREPARED, shown
+from ..core.paths import PREPARED
 from ..core.progress import Steps, steps
 from ..core.redaction import redacted
 from ..data.dataset import Dataset
@@ -25,18 +25,17 @@ from ..data.inventory import INVENTORY, inventory_of
 from ..data.loader import BatchLoader
 from ..evaluation.summary import percent, summarise
 from ..models.backend import Classifier, EpochResult
-from ..models.device import choose
 from ..ranks.classifier import RankedClassifier
 from ..search.report import Reporter
 from ..tracking.flavours import model_name
 from ..tracking.references import RunReferences, SeedReference
 from ..tracking.runs import Run
 from ..tracking.tracker import Tracker
-from ..tracking.views import LEADERBOARD, SIDE, sweep_tags
 from . import console
 from .checkpoint import Progress
 from .result_files import manifest_of
 from .results import METRICS, SPLITS, HistoryRow, SeedResult, history_csv, mean, rows_of
+from .run_tags import tags_of
 from .spec import RunSpec
 
 
@@ -236,49 +235,6 @@ class SeedRun:
             )
         run.describe(_description(spec, [result]))
         run.log_text(history_csv(result.history), "history.csv")
-
-
-def tags_of(spec: RunSpec, classifier: Classifier, seed: int | None) -> dict[str, Any]:
-    """Return the tags that runs are searched and grouped by; `seed` None: those of the group."""
-    here, device, style = machine(), classifier.device, find(spec.framework).style
-    in_leaderboard = (seed is None or spec.alone) and not provenance.is_rerun()
-    tags = {
-        "stage": "train",
-        "framework": spec.framework,
-        "seed": seed,
-        SIDE: style.title,
-        LEADERBOARD: True if in_leaderboard else None,
-        "group": spec.key(),
-        "pair": spec.pair,
-        "config.key": spec.key(seed),
-        **(sweep_tags([spec.sweep.id]) if spec.sweep else {}),
-        "sweep.job": spec.sweep.job if spec.sweep else None,
-        "sweep.key": spec.sweep.key if spec.sweep else None,
-        "sweep.values": (spec.sweep.values if spec.sweep else "") or None,
-        "data": spec.dataset.name,
-        "data.fingerprint": spec.dataset.fingerprint,
-        "model": spec.model.name,
-        **provenance.origin(),
-        "git.branch": provenance.branch(),
-        "folder": shown(spec.output),
-        "device": device.type,
-        "device.name": device.name if device.type == "gpu" else here.cpu,
-        "device.threads": device.threads,
-        "world": spec.train.world if spec.train.world > 1 else None,
-        "deterministic": spec.train.deterministic,
-        "command": provenance.command() or None,
-        "execution": classifier.execution,
-        "python": here.python,
-        "code.digest": fingerprint.of_code("train", framework=spec.framework),
-        "packages.digest": fingerprint.of_json(packages(), 32),
-        "mlflow.runColor": style.colour,  # the colour of the figures
-    }
-    if device.type == "gpu" and (card := gpus.used()):
-        tags["device.uuid"] = card.uuid
-    if reason := choose(spec.train.device, spec.framework).reason:
-        tags["device.reason"] = reason
-    package = find(spec.framework).packages[0]  # the rest of the machine is in environment.json
-    return tags | {f"version.{package}": here.versions.get(package)}
 
 
 def _log_setup(run: Run, spec: RunSpec, classifier: Classifier, seed: int | None) -> None:
