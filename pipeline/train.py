@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from .config.call import OVERRIDES, parse_call, stage_sections
+from .config.compose import compose
 from .core import provenance
 from .core.exits import command
 from .core.paths import PREPARED, RESULTS, main_root
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run the DVC stage from a snapshot (`--params`), else the Hydra application."""
     end_on_signals()
     provenance.remember_command("train", arguments)
-    arguments = enter(arguments)
+    arguments = enter(arguments, _check)
     if set(arguments) & {"-h", "--help"}:
         print(f"usage: python -m pipeline.train [-m] [key=value ...]\n\n{__doc__}\n{OVERRIDES}")
     elif any(argument.split("=")[0] == "--params" for argument in arguments):
@@ -43,6 +44,14 @@ def main(arguments: Sequence[str]) -> None:
         from .sweeps.app import hydra_app  # slow to import, and the stage does not need it
 
         hydra_app(arguments)
+
+
+def _check(arguments: Sequence[str]) -> None:
+    """Raise `UserError` if the configuration is not valid."""
+    if any(argument.split("=")[0] == "--params" for argument in arguments):
+        parse_call("train", arguments, __doc__)
+    elif not any(argument.startswith("-") for argument in arguments):  # else an option of Hydra's, as --cfg
+        compose([argument for argument in arguments if not argument.lstrip("+~").startswith("hydra.")])
 
 
 def train_stage(arguments: Sequence[str]) -> None:

@@ -32,6 +32,7 @@ def test_variables_that_move_bits_are_recorded_by_framework(monkeypatch: pytest.
     names = (
         *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "MKL_DYNAMIC"),
         *("TF_CPP_MIN_LOG_LEVEL", "TORCH_HOME", "TORCH_LOGS", "TORCHINDUCTOR_CACHE_DIR", "ONEDNN_VERBOSE", "HOME"),
+        *("TORCHELASTIC_ERROR_FILE", "TORCHELASTIC_RUN_ID", "TORCH_NCCL_ASYNC_ERROR_HANDLING", "TF_CONFIG"),
     )
     harmless = dict.fromkeys(names, "1")
     _given(monkeypatch, **moving, **harmless)

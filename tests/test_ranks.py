@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from pipeline.models.share import Share, require_shares
 from pipeline.ranks import classifier, connection, follower, joining
 from pipeline.ranks.connection import Message
 from pipeline.ranks.joining import Member
-from pipeline.ranks.launch import Launch, first_host, found
+from pipeline.ranks.launch import Badge, Launch, first_host, found
 from pipeline.ranks.watch import Watch
 
 FRAMEWORKS = ("tensorflow", "pytorch")
@@ -88,7 +89,10 @@ def test_every_example_has_one_rank(world: int, more: int) -> None:
 
 def test_a_batch_smaller_than_the_ranks_is_refused() -> None:
     require_shares(3, [16, 3])
-    with pytest.raises(UserError, match=r"train.world = 3: a batch of 2 examples .* allowed: 1 to 2"):
+    with pytest.raises(
+        UserError,
+        match=r"a batch of 2 examples .* allowed: 1 to 2, or a train.batch_size that leaves no batch of fewer than 3",
+    ):
         require_shares(3, [16, 2])
     with pytest.raises(ValueError, match="2 examples for 3 ranks"):
         Share(0, 3, ()).rows(2)
@@ -349,7 +353,7 @@ def test_a_rank_that_is_killed_before_it_joins_is_named() -> None:
         process.wait()
         expected = rf"rank 1 \(process {process.pid}\) was ended by SIGKILL before it joined"
         with pytest.raises(RankLostError, match=expected):
-            joining._await(server, 2, "token", [process])
+            joining._await(server, 2, Badge("token"), [process])
 
 
 @pytest.mark.parametrize(
@@ -376,6 +380,32 @@ peers.Peers(Share(0, 2, ("127.0.0.1:{ports[0]}", "127.0.0.1:{ports[1]}")))
     assert "DeadlineExceededError" in done.stderr
 
 
+HELLO = {"rank": 1, "badge": asdict(Badge("t", "w")), "kind": "work", "host": "node", "pid": 7, "port": 9}
+
+
+def test_a_rank_of_other_arguments_ends_all_at_once() -> None:
+    with connection.listen("127.0.0.1", 0) as server:
+        rank = connection.connect("127.0.0.1", server.getsockname()[1], "rank 0")
+        connection.send(rank, Message("hello", HELLO))
+        with pytest.raises(UserError, match=r"rank 1 at .* was started with other arguments, .*; allowed: the same"):
+            joining._await(server, 2, Badge("t", "other"), ())
+        assert "was started with other arguments" in connection.receive(rank).facts["text"]
+        rank.close()
+
+
+def test_what_a_rank_can_check_itself_ends_it_before_it_waits(project: Path) -> None:
+    with connection.listen("", 0) as server:
+        taken = server.getsockname()[1]
+        workers = ["127.0.0.1:1", f"127.0.0.1:{taken}"]
+        config = json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": 1}})
+        done = run_module(project, *TRAIN, TF_CONFIG=config)
+        said = f"error: port {taken}: Address already in use; rank 1 is to listen there; allowed: another port of this"
+        assert (done.returncode, done.stderr[: len(said)]) == (2, said)
+    launched = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    done = run_module(project, *TRAIN, "train.epochs=0", **launched)
+    assert (done.returncode, done.stderr[:24]) == (2, "error: train.epochs = 0:")
+
+
 def test_strangers_at_the_port_do_not_keep_the_ranks_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_HELLO_SECONDS", 0.3)
     with connection.listen("127.0.0.1", 0) as server, contextlib.ExitStack() as stack:
@@ -383,13 +413,15 @@ def test_strangers_at_the_port_do_not_keep_the_ranks_apart(monkeypatch: pytest.M
         for words in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\x08abc"):
             stranger = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             stranger.sendall(words)
-        hello = {"rank": 1, "token": "t", "host": "node", "pid": 7, "port": 9}
-        other = [connection.connect("127.0.0.1", port, 5) for _ in range(3)]
-        for each, facts in zip(other, ({"token": "another"}, {"kind": "work"}, {"kind": "life"}), strict=True):
-            connection.send(each, Message("hello", {"kind": "work"} | hello | facts))
-        (member,) = joining._await(server, 2, "t", ())
-        assert connection.receive(other[0]).name == "refused"
-        assert [connection.receive(each).name for each in other[1:]] == ["welcome", "welcome"]
+        other = [connection.connect("127.0.0.1", port, "rank 0") for _ in range(4)]
+        another = {"badge": {"training": "another", "work": "w"}}
+        for each, facts in zip(other, (another, {"kind": "work"}, {}, {"kind": "life"}), strict=True):
+            connection.send(each, Message("hello", HELLO | facts))
+        (member,) = joining._await(server, 2, Badge("t", "w"), ())
+        said = [connection.receive(each) for each in other]
+        assert [each.name for each in said] == ["refused", "welcome", "refused", "welcome"]
+        assert said[0].facts["text"] == "this rank is of another training"
+        assert said[2].facts["text"] == "another rank 1 has joined already; allowed: each once"
         assert (member.name, member.address) == ("rank 1 (node, process 7)", "127.0.0.1:9")
         threading.Timer(1, connection.send, (other[1], Message("done"))).start()
         assert connection.receive(member.work).name == "done"  # it waits for ever now
@@ -484,7 +516,15 @@ def test_ranks_that_a_launcher_started_find_each_other(project: Path, framework:
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_torchrun_starts_the_ranks(project: Path, framework: str) -> None:
     torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", "2", "-m"]
-    arguments = [*TRAIN, f"framework={framework}", "train.epochs=1", "hydra.run.dir=outputs/out"]
+    arguments = [*TRAIN, f"framework={framework}", "train.epochs=40", "hydra.run.dir=outputs/out"]
+    process = subprocess.Popen(
+        [*torchrun, *arguments], cwd=project, env=clean_environment(), stdout=subprocess.PIPE, text=True
+    )
+    until(process, "s0 epoch 2/40")
+    (rank,) = (each for each in psutil.Process(process.pid).children() if each.environ()["RANK"] == "1")
+    rank.kill()
+    process.communicate(timeout=60)
+    assert process.returncode == 1
 
     def launch(*call: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -499,13 +539,14 @@ def test_torchrun_starts_the_ranks(project: Path, framework: str) -> None:
 
     done = launch(*arguments)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "continued from a checkpoint" in done.stdout  # though torchrun sets other variables at each start
     assert json.loads((project / "outputs/out/manifest.json").read_text())["settings"]["train"]["world"] == 2
     sweep = launch(*arguments[:-1], "-m")
     assert "-m: torchrun started 2 ranks for one training; allowed: a sweep without torchrun" in sweep.stderr
     other = launch(*arguments, "train.world=3")
     assert (
         "train.world = 3: torchrun started 2 ranks; allowed: 2, or a start without torchrun"
-        in other.stdout + other.stderr
+        in other.stderr.splitlines()[-2]  # where torchrun tells the first failure
     )
     assert other.returncode == 1  # torchrun's own
 
@@ -625,9 +666,20 @@ def test_a_launcher_is_understood(environment: dict[str, str], expected: tuple[A
                 (["a:1", 7], 0),
                 (["a:1", "b:1"], None),
                 (["a:1", "b:1"], -1),
+                (["a:1", "b:1"], True),
             )
         ),
-        {"RANK": "x", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"},
+        *(
+            {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"} | {name: value}
+            for name, value in (
+                *(("RANK", value) for value in ("x", "-1", "2")),
+                *(("WORLD_SIZE", value) for value in ("-3", "0", "two")),
+                *(("MASTER_PORT", value) for value in ("0", "65535", "70000")),
+                ("LOCAL_WORLD_SIZE", "3"),
+            )
+        ),
+        {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a"},
+        {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "2", "SLURM_STEP_NODELIST": "a", "SLURM_JOB_ID": "1"},
     ],
 )
 def test_what_no_launcher_says_is_refused(environment: dict[str, str]) -> None:
@@ -655,7 +707,7 @@ def test_the_first_host_of_slurm_s_list(nodes: str, first: str) -> None:
 def pair() -> Iterator[tuple[Any, Any]]:
     with connection.listen("127.0.0.1", 0) as server:
         port, there = server.getsockname()[1], []
-        thread = threading.Thread(target=lambda: there.append(connection.connect("127.0.0.1", port, 5)))
+        thread = threading.Thread(target=lambda: there.append(connection.connect("127.0.0.1", port, "rank 0")))
         thread.start()
         here, host = connection.accept(server, 5)
         thread.join()

@@ -14,16 +14,17 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NoReturn
 
 from .errors import BusyError, RankLostError, ResultError, UserError
-from .files import in_the_way
+from .files import in_the_way, write_json
 from .redaction import redacted
 
 FAILED: Final = 1
@@ -113,7 +114,19 @@ def _blocked(error: OSError) -> Path | None:
 
 def _end(message: str, code: int) -> NoReturn:
     print(redacted(message), file=sys.stderr)
+    _tell_torchrun(redacted(message))
     raise SystemExit(code) from None
+
+
+def _tell_torchrun(message: str) -> None:
+    """Leave the message where torchrun looks for the reason of a failure, which it prints at the end.
+
+    The form is that of `torch.distributed.elastic.multiprocessing.errors.ErrorHandler`.
+    """
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        details = {"py_callstack": message, "timestamp": str(int(time.time()))}
+        with suppress(OSError):
+            write_json(Path(path), {"message": {"message": message, "extraInfo": details}})
 
 
 def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -25,6 +25,7 @@ _HARMLESS: Final = (
     *("*_NUM_*THREADS*", "MKL_DYNAMIC", "MKL_THREADING_LAYER"),  # `train.threads` decides
     *("*_HOME", "*_DIR", "*_PATH", "*_CACHE*", "*LOG*", "*_VERBOSE*", "*_DEBUG*"),
     "TF_CLI_*",  # of Terraform
+    *("TORCHELASTIC_*", "TORCH_NCCL_ASYNC_*", "TF_CONFIG"),  # of launchers: other ones at each start
 )
 _ENVIRONMENT: Final = dict(os.environ)
 """The environment of the command: frameworks set variables during their import."""

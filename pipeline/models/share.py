@@ -59,5 +59,5 @@ def require_shares(world: int, sizes: Iterable[int]) -> None:
     if small < world:
         raise UserError(
             f"train.world = {world}: a batch of {small} examples leaves ranks without one; allowed: 1 to {small}, or a "
-            "train.batch_size that leaves no smaller batch"
+            f"train.batch_size that leaves no batch of fewer than {world}"
         )

@@ -19,6 +19,8 @@ ALIVE_SECONDS: Final = 5.0
 """How often a rank tells another that it is alive, though it has nothing to say."""
 SILENT_SECONDS: Final = 60.0
 """After how long a rank that says nothing is taken for lost: while it imports a framework it may say nothing."""
+_TELL_SECONDS: Final = 10.0
+_TELL_AGAIN_SECONDS: Final = 60.0
 _HELLO_SECONDS: Final = 3.0
 _TIME: Final = struct.Struct("@ll")  # struct timeval
 _LENGTH: Final = struct.Struct("<Q")
@@ -87,16 +89,35 @@ def wait_at_most(connection: Connection, seconds: float | None) -> None:
         there.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIME.pack(whole, int(((seconds or 0) - whole) * 1e6)))
 
 
-def connect(host: str, port: int, seconds: float) -> Connection:
-    """Connect, as often as it takes until the other rank listens. Raises OSError after so many seconds."""
-    end = time.monotonic() + seconds
+class Patience:
+    """Waits for other ranks to join, at most `JOIN_SECONDS`, and says so: at first after a while."""
+
+    def __init__(self) -> None:
+        now = time.monotonic()
+        self._end, self._tell = now + JOIN_SECONDS, now + _TELL_SECONDS
+
+    def lasts(self, text: str) -> bool:
+        """Return whether there is time left; print `text`, what is waited for, if it is due."""
+        now = time.monotonic()
+        if now > self._tell:
+            self._tell += _TELL_AGAIN_SECONDS
+            print(f"{text}, for {max(0.0, self._end - now):.0f} s more at most", flush=True)
+        return now < self._end
+
+
+def connect(host: str, port: int, what: str) -> Connection:
+    """Connect, as often as it takes until the other rank listens; `what` is printed meanwhile.
+
+    Raises OSError after `JOIN_SECONDS`.
+    """
+    patience = Patience()
     while True:
         try:
             there = socket.create_connection((host, port), timeout=10)
             there.settimeout(None)
             return _connection(there)
-        except OSError:
-            if time.monotonic() > end:
+        except OSError as error:
+            if not patience.lasts(f"{what} ({error.strerror or error})"):
                 raise
             time.sleep(0.1)
 

@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from contextlib import suppress
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Any, Final, NoReturn
@@ -29,7 +30,6 @@ from ..models.backend import Classifier
 from ..models.share import Share
 from .connection import (
     ALIVE_SECONDS,
-    JOIN_SECONDS,
     SILENT_SECONDS,
     Message,
     connect,
@@ -37,22 +37,21 @@ from .connection import (
     receive,
     send,
 )
-from .launch import Launch
+from .launch import Badge, Launch
 from .packing import digest, plan_of, state_of
 
-_TELL_SECONDS: Final = 10.0
 _TELLING: Final = threading.RLock()  # a signal may come while the same thread tells something
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def follow(launched: Launch) -> NoReturn:
     """Follow rank 0, as a process that a launcher started."""
-    _follow(launched.host, launched.port, launched.rank, launched.local, launched.token)
+    _follow(launched.host, launched.port, launched.rank, launched.local, launched.badge)
 
 
-def _follow(host: str, port: int, rank: int, local: int, token: str) -> NoReturn:
+def _follow(host: str, port: int, rank: int, local: int, badge: Badge) -> NoReturn:
     gpus.use_one(local)
-    facts = {"rank": rank, "token": token, "host": platform.node(), "pid": os.getpid(), "port": free_port()}
+    facts = {"rank": rank, "badge": asdict(badge), "host": platform.node(), "pid": os.getpid(), "port": free_port()}
     try:
         work, life = (_join(host, port, facts | {"kind": kind}) for kind in ("work", "life"))
     except (OSError, EOFError) as error:
@@ -63,15 +62,11 @@ def _follow(host: str, port: int, rank: int, local: int, token: str) -> NoReturn
 
 
 def _join(host: str, port: int, facts: dict[str, Any]) -> Connection:
-    waiting = threading.Timer(_TELL_SECONDS, print, (f"rank {facts['rank']}: waiting for rank 0 at {host}:{port}",))
-    waiting.daemon = True
-    waiting.start()
-    connection = connect(host, port, JOIN_SECONDS)
-    waiting.cancel()
+    connection = connect(host, port, f"rank {facts['rank']}: waiting for rank 0 at {host}:{port}")
     send(connection, Message("hello", facts))
     answer = receive(connection)
     if answer.name != "welcome":
-        raise UserError(f"rank 0 at {host}:{port} is of {answer.facts['text']}; allowed: the same in all ranks")
+        raise UserError(f"rank {facts['rank']}, refused by rank 0 at {host}:{port}: {answer.facts['text']}")
     return connection
 
 
@@ -225,6 +220,6 @@ if __name__ == "__main__":
     @command
     def _main(arguments: Any) -> None:
         host, port, rank = arguments
-        _follow(host, int(port), int(rank), int(rank), os.environ[TOKEN])
+        _follow(host, int(port), int(rank), int(rank), Badge(os.environ[TOKEN]))
 
     _main(sys.argv[1:])

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,13 +13,11 @@ from multiprocessing.connection import Connection
 from typing import Any, Final
 
 from ..core.errors import RankLostError, UserError
-from .connection import JOIN_SECONDS, Message, accept, listen, receive, send, wait_at_most
-from .launch import Launch
+from .connection import JOIN_SECONDS, Message, Patience, accept, listen, receive, send, wait_at_most
+from .launch import Badge, Launch
 
 TOKEN: Final = "PIPELINE_RANKS_TOKEN"
 """Variable by which a rank that rank 0 has started shows that it belongs there."""
-_TELL_SECONDS: Final = 10.0
-_TELL_AGAIN_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -45,10 +42,10 @@ class Member:
 
 def start(world: int) -> tuple[list[Member], list["subprocess.Popen[bytes]"]]:
     """Start the other ranks on this machine; return them, and their processes."""
-    token = secrets.token_hex(16)
+    badge = Badge(secrets.token_hex(16))
     with listen("127.0.0.1", 0) as server:
         port = str(server.getsockname()[1])
-        environment = {**os.environ, TOKEN: token}
+        environment = {**os.environ, TOKEN: badge.training}
         started = [
             subprocess.Popen(
                 [sys.executable, "-m", "pipeline.ranks.follower", "127.0.0.1", port, str(rank)],
@@ -58,7 +55,7 @@ def start(world: int) -> tuple[list[Member], list["subprocess.Popen[bytes]"]]:
             for rank in range(1, world)
         ]
         try:
-            members = _await(server, world, token, started)
+            members = _await(server, world, badge, started)
         except BaseException:
             for process in started:
                 process.kill()
@@ -84,13 +81,15 @@ def join(launched: Launch) -> list[Member]:
             f"{launched.other_port}"
         ) from error
     with server:
-        return _await(server, launched.world, launched.token, ())
+        return _await(server, launched.world, launched.badge, ())
 
 
-def _await(server: socket.socket, world: int, token: str, started: Sequence["subprocess.Popen[bytes]"]) -> list[Member]:
+def _await(
+    server: socket.socket, world: int, badge: Badge, started: Sequence["subprocess.Popen[bytes]"]
+) -> list[Member]:
     """Return the other ranks, in order, when all have connected twice: for work, and for life."""
     greeted: dict[int, dict[str, tuple[Connection, Message, str]]] = {rank: {} for rank in range(1, world)}
-    began, tell = time.monotonic(), _TELL_SECONDS
+    patience = Patience()
     while missing := [rank for rank, connections in greeted.items() if len(connections) < 2]:
         for rank, process in enumerate(started, 1):
             if process.poll() is not None:
@@ -98,39 +97,48 @@ def _await(server: socket.socket, world: int, token: str, started: Sequence["sub
                 raise RankLostError(
                     f"rank {rank} (process {process.pid}) {end} before it joined; run the command again"
                 )
-        waited, listed = time.monotonic() - began, ", ".join(map(str, missing))
-        if waited > JOIN_SECONDS:
+        listed = ", ".join(map(str, missing))
+        if not patience.lasts(f"waiting for rank {listed} of {world}"):
             raise RankLostError(f"ranks {listed} of {world} have not joined within {JOIN_SECONDS:.0f} s")
-        if waited > tell:
-            print(f"waiting for rank {listed} of {world}, for {JOIN_SECONDS - waited:.0f} s more at most", flush=True)
-            tell += _TELL_AGAIN_SECONDS
         with suppress(TimeoutError):
             connection, host = accept(server, 0.5)
-            _greet(greeted, connection, host, token)
+            _greet(greeted, connection, host, badge)
     return [_member(rank, connections) for rank, connections in greeted.items()]
 
 
 def _greet(
-    greeted: Mapping[int, dict[str, tuple[Connection, Message, str]]], connection: Connection, host: str, token: str
+    greeted: Mapping[int, dict[str, tuple[Connection, Message, str]]], connection: Connection, host: str, badge: Badge
 ) -> None:
-    """Note who has connected; turn away who does not belong here."""
+    """Note who has connected; turn away who is of another training.
+
+    Raises `UserError` if a rank of this training has other arguments or other code.
+    """
     try:
         hello = receive(connection)
-        rank, kind, shown = int(hello.facts["rank"]), str(hello.facts["kind"]), str(hello.facts["token"])
-    except (EOFError, OSError, ValueError, KeyError):
+        rank, kind = int(hello.facts["rank"]), str(hello.facts["kind"])
+        shown = Badge(**hello.facts["badge"])
+    except (EOFError, OSError, ValueError, KeyError, TypeError):
         connection.close()
         return
-    if not secrets.compare_digest(shown, token):
-        unlike = "another training, of other arguments, or of another version of the code"
-        print(f"turned away rank {rank} at {host}: of {unlike}", flush=True)
-        with suppress(OSError):
-            send(connection, Message("refused", {"text": unlike}))
-        connection.close()
-        return
-    if rank in greeted and kind not in greeted[rank]:
+    if not secrets.compare_digest(shown.training, badge.training):
+        print(f"turned away rank {rank} at {host}: of another training", flush=True)
+        _refuse(connection, "this rank is of another training")
+    elif shown.work != badge.work:
+        unlike = "was started with other arguments, or with another version of the code"
+        _refuse(connection, f"this rank {unlike}; allowed: the same in all")
+        raise UserError(f"rank {rank} at {host} {unlike}; allowed: the same in all ranks")
+    elif rank in greeted and kind not in greeted[rank]:
         wait_at_most(connection, None)
         greeted[rank][kind] = connection, hello, host
         send(connection, Message("welcome"))
+    else:
+        _refuse(connection, f"another rank {rank} has joined already; allowed: each once")
+
+
+def _refuse(connection: Connection, text: str) -> None:
+    with suppress(OSError):
+        send(connection, Message("refused", {"text": text}))
+    connection.close()
 
 
 def _member(rank: int, connections: Mapping[str, tuple[Connection, Message, str]]) -> Member:

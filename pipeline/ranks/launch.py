@@ -4,11 +4,13 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ..core import fingerprint
 from ..core.errors import UserError
+from .connection import listen
 
 ARGUMENTS: Final = "PIPELINE_RANKS_ARGUMENTS"
 """Variable with a digest of the command's arguments, which the process of its job does not have."""
@@ -47,13 +49,35 @@ class Launch:
         """How the port is chosen."""
         return _OTHER_PORTS[self.launcher]
 
+    def require_free_port(self) -> None:
+        """Raise `UserError` if something listens where the framework of this rank is told to."""
+        for address in self.addresses[self.rank : self.rank + 1]:
+            port = int(address.rpartition(":")[2])
+            try:
+                listen("", port).close()
+            except OSError as error:
+                reason, where = os.strerror(error.errno or 0), f"rank {self.rank} is to listen there"
+                allowed = f"another port of this worker in {self.launcher}"
+                raise UserError(f"port {port}: {reason}; {where}; allowed: {allowed}") from error
+
     @property
-    def token(self) -> str:
-        """What ranks of one training, and of the same code, have in common."""
-        names = (ARGUMENTS, "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID")
+    def badge(self) -> "Badge":
+        """What this rank shows to rank 0."""
+        names = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID")
+        training = [self.launcher, self.world, self.host, self.port, self.addresses, *map(os.environ.get, names)]
         sources = sorted(fingerprint.PACKAGE.rglob("*.py"))  # by their names in the package: nodes differ in its place
         code = {str(p.relative_to(fingerprint.PACKAGE)): fingerprint.of_bytes(p.read_bytes(), 16) for p in sources}
-        return fingerprint.of_json({"code": code, **{name: os.environ.get(name) for name in names}}, 32)
+        return Badge(fingerprint.of_json(training, 32), fingerprint.of_json([os.environ.get(ARGUMENTS), code], 32))
+
+
+@dataclass(frozen=True)
+class Badge:
+    """What a rank shows to rank 0."""
+
+    training: str
+    """Tells the ranks of one training from others; a secret where rank 0 has started them."""
+    work: str = ""
+    """A digest of the arguments and the code, which must be the same in all."""
 
 
 def found(environment: Mapping[str, str] = os.environ) -> Launch | None:
@@ -79,11 +103,17 @@ def other_world(world: object, launched: Launch) -> UserError:
 
 
 def _torchrun(environment: Mapping[str, str]) -> Launch | None:
-    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= environment.keys():
+    if not {"RANK", "WORLD_SIZE"} <= environment.keys():
         return None
-    rank, world, port = (_number(environment, name) for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
-    here = _number(environment, "LOCAL_WORLD_SIZE") if "LOCAL_WORLD_SIZE" in environment else 1
-    local = _number(environment, "LOCAL_RANK") if "LOCAL_RANK" in environment else 0
+    world = _number(environment, "WORLD_SIZE", 1)
+    if world == 1:
+        return None
+    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in environment]:
+        raise UserError(f"WORLD_SIZE = {world}: {missing[0]} is missing; allowed: all, as torchrun sets them")
+    rank = _number(environment, "RANK", 0, world - 1)
+    port = _number(environment, "MASTER_PORT", 1, _MOST_PORT)
+    here = _number(environment, "LOCAL_WORLD_SIZE", 1, world, missing=1)
+    local = _number(environment, "LOCAL_RANK", 0, here - 1, missing=0) if here > 1 else 0
     # torchrun itself listens on the port
     return Launch("torchrun", rank, world, environment["MASTER_ADDR"], port + 1, here, local)
 
@@ -91,11 +121,12 @@ def _torchrun(environment: Mapping[str, str]) -> Launch | None:
 def _srun(environment: Mapping[str, str]) -> Launch | None:
     if not {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID"} <= environment.keys():
         return None
-    rank, world = (_number(environment, name) for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
+    world = _number(environment, "SLURM_STEP_NUM_TASKS", 1)
+    rank = _number(environment, "SLURM_PROCID", 0, world - 1)
     step = environment.get("SLURM_STEP_ID", "0")
-    place = _number(environment, "SLURM_JOB_ID") * 7 + (int(step) if step.isdigit() else 0)
+    place = _number(environment, "SLURM_JOB_ID", 0) * 7 + (int(step) if step.isdigit() else 0)
     port = _SLURM_PORTS[place % len(_SLURM_PORTS)]
-    local = _number(environment, "SLURM_LOCALID") if "SLURM_LOCALID" in environment else 0
+    local = _number(environment, "SLURM_LOCALID", 0, missing=0)
     host = first_host(environment["SLURM_STEP_NODELIST"])
     return Launch("srun", rank, world, host, port, 1, local)  # srun binds its cores
 
@@ -130,16 +161,23 @@ def _workers_of(config: Any) -> tuple[list[str], int]:
             raise ValueError(f"{address!r} is no host:port with a port from 1 to {_MOST_PORT}")
     if len(set(workers)) < len(workers):
         raise ValueError("names an address twice")
-    if not isinstance(rank, int) or not 0 <= rank < len(workers):
+    if type(rank) is not int or not 0 <= rank < len(workers):
         raise ValueError(f"its index is {rank!r}, of {len(workers)} workers")
     return workers, rank
 
 
-def _number(environment: Mapping[str, str], name: str) -> int:
-    try:
-        return int(environment[name])
-    except ValueError as error:
-        raise UserError(f"{name} = {environment[name]!r}: allowed: a number, as torchrun and srun set it") from error
+def _number(
+    environment: Mapping[str, str], name: str, least: int, most: int | None = None, *, missing: int | None = None
+) -> int:
+    """Return the whole number of a variable. Raises `UserError` if it is none, or not from `least` to `most`."""
+    if missing is not None and name not in environment:
+        return missing
+    with suppress(ValueError):
+        number = int(environment[name])
+        if number >= least and (most is None or number <= most):
+            return number
+    allowed = f"{least} or more" if most is None else f"{least} to {most}"
+    raise UserError(f"{name} = {environment[name]!r}: allowed: {allowed}, as torchrun and srun set it")
 
 
 def first_host(nodes: str) -> str:

@@ -58,6 +58,8 @@ try:
         import keras
         import tensorflow as tf
         from tensorflow.python.eager import context
+    # a trace has several networks, each with its functions
+    tf.get_logger().addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())
 finally:
     del os.environ["KERAS_HOME"]
     os.environ |= _others | {"KERAS_BACKEND": "tensorflow"}
