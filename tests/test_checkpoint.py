@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
+from descriptors import opened
 from filelock import FileLock, Timeout
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -28,11 +28,6 @@ from pipeline.training.results import HistoryRow
 from pipeline.training.spec import RunSpec, SweepMembership
 
 DAY = 86_400.0
-
-
-def opened(folder: Path) -> list[str]:
-    """Files in it that this process has open."""
-    return [file.path for file in psutil.Process().open_files() if file.path.startswith(str(folder))]
 
 
 def cut_short(root: Path, name: str, *, size: int, age: float) -> Path:
@@ -284,10 +279,10 @@ def test_where_none_can_be_written_training_goes_on_with_the_one_before(
 def test_a_crash_leaves_the_old_one_or_the_new_one_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synchronised: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda fd: synchronised.append(str(Path(f"/proc/self/fd/{fd}").readlink())))
-    checkpoint, before = Checkpoint(tmp_path), psutil.Process().num_fds()
+    checkpoint, before = Checkpoint(tmp_path), opened(tmp_path)
     checkpoint.save(STATE, progress(), wait=True)
     assert synchronised == [str(tmp_path / "state.part.safetensors"), str(tmp_path)]
-    assert psutil.Process().num_fds() == before
+    assert opened(tmp_path) == before
 
 
 def test_other_arrays_under_the_same_digest_are_not_continued_from(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
+from descriptors import opened
 
 from pipeline.config.compose import compose
 from pipeline.core.errors import DataChangedError
@@ -31,11 +31,6 @@ ARRAYS = {
 def stored(folder: Path, array: np.ndarray) -> ArrayFile:
     np.save(folder / "a.npy", array)
     return ArrayFile.open(folder / "a.npy")
-
-
-def opened(path: Path) -> int:
-    """Return how often this process has the file open; it may close others at any time."""
-    return sum(file.path == str(path) for file in psutil.Process().open_files())
 
 
 KEYS: dict[str, Any] = {
@@ -137,10 +132,10 @@ def test_an_array_that_is_no_longer_needed_closes_its_file(tmp_path: Path) -> No
     found = stored(tmp_path, ARRAYS["images"])
     gc.collect()
     again = [ArrayFile.open(found.path) for _ in range(20)]
-    assert opened(found.path) == 20 + 1
+    assert len(opened(found.path)) == 20 + 1
     del again
     gc.collect()
-    assert opened(found.path) == 1
+    assert len(opened(found.path)) == 1
 
 
 # memory -------------------------------------------------------------------------------------------
