@@ -52,6 +52,7 @@ class Peers:
         """Return the sum over the ranks; its gradient is the sum of all ranks' gradients."""
         return _Sum.apply(value)
 
+    @torch.compiler.disable  # it would be compiled for each shape by itself, as no graph holds the exchange
     def batch_norm(self, x: Tensor, norm: Any, part: Part) -> Tensor:
         """Apply batch norm in training with the statistics of the whole batch, and update its running ones.
 
