@@ -410,6 +410,10 @@ def test_strangers_at_the_port_do_not_keep_the_ranks_apart(monkeypatch: pytest.M
     monkeypatch.setattr(connection, "_HELLO_SECONDS", 0.3)
     with connection.listen("127.0.0.1", 0) as server, contextlib.ExitStack() as stack:
         port = server.getsockname()[1]
+        odd = ({"badge": {"training": 5}}, {"badge": {"training": "\u00fc"}}, {"badge": 7}, {"badge": {"x": "t"}})
+        for facts in odd:
+            stranger = stack.enter_context(connection.connect("127.0.0.1", port, "rank 0"))
+            connection.send(stranger, Message("hello", HELLO | facts))
         for words in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\x08abc"):
             stranger = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             stranger.sendall(words)
@@ -619,6 +623,10 @@ def test_a_framework_of_one_process_says_so() -> None:
                 "LOCAL_RANK": "3",
             },
             ("torchrun", 3, 8, "a", 29501, 4, 3),
+        ),
+        (
+            {"RANK": "3", "WORLD_SIZE": "8", "MASTER_ADDR": "a", "MASTER_PORT": "1", "LOCAL_RANK": "2"},
+            ("torchrun", 3, 8, "a", 2, 1, 2),
         ),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"}, None),  # a batch script, before srun
         (

@@ -116,11 +116,11 @@ def _greet(
     try:
         hello = receive(connection)
         rank, kind = int(hello.facts["rank"]), str(hello.facts["kind"])
-        shown = Badge(**hello.facts["badge"])
-    except (EOFError, OSError, ValueError, KeyError, TypeError):
+        shown = Badge(**{name: str(text) for name, text in hello.facts["badge"].items()})
+    except (EOFError, OSError, ValueError, KeyError, TypeError, AttributeError):
         connection.close()
         return
-    if not secrets.compare_digest(shown.training, badge.training):
+    if not secrets.compare_digest(shown.training.encode(), badge.training.encode()):
         print(f"turned away rank {rank} at {host}: of another training", flush=True)
         _refuse(connection, "this rank is of another training")
     elif shown.work != badge.work:

@@ -113,7 +113,8 @@ def _torchrun(environment: Mapping[str, str]) -> Launch | None:
     rank = _number(environment, "RANK", 0, world - 1)
     port = _number(environment, "MASTER_PORT", 1, _MOST_PORT)
     here = _number(environment, "LOCAL_WORLD_SIZE", 1, world, missing=1)
-    local = _number(environment, "LOCAL_RANK", 0, here - 1, missing=0) if here > 1 else 0
+    most = here - 1 if "LOCAL_WORLD_SIZE" in environment else None
+    local = _number(environment, "LOCAL_RANK", 0, most, missing=0)
     # torchrun itself listens on the port
     return Launch("torchrun", rank, world, environment["MASTER_ADDR"], port + 1, here, local)
 
